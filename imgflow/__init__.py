@@ -1,0 +1,1 @@
+"""imgflow: every image landing in a bucket becomes materialised Dagster assets."""

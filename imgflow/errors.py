@@ -1,0 +1,38 @@
+"""The three kinds of failure, told apart because they are mended by different people.
+
+A wrong setting is mended by whoever starts imgflow, a rejected image by whoever uploaded it, and trouble
+outside by waiting. Only `Rejected` is ever a verdict about an image.
+"""
+
+
+class ImgflowError(Exception):
+    """Base of every error that imgflow raises on purpose."""
+
+
+class SettingsError(ImgflowError):
+    """A setting is missing or wrong; the text is one sentence that names it and the mend."""
+
+
+class Rejected(ImgflowError):
+    """The object itself cannot become an image, now or at a rerun; it stays rejected until it changes.
+
+    Attributes:
+        code: short machine-readable name of the cause, such as `truncated` or `too_many_pixels`.
+        reason: one sentence for a person, with the numbers in it.
+    """
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Trouble(ImgflowError):
+    """Something outside does not answer (object store, database); a later attempt may succeed."""
+
+
+class SourceChanged(Trouble):
+    """The object is no longer the one that was announced: overwritten or deleted in between."""

@@ -1,0 +1,1 @@
+"""Object stores: listing, reading and writing bytes, and the naming of outputs."""
