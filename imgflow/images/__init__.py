@@ -1,1 +1,1 @@
-"""Pure functions on photographs: bytes in, bytes out. No storage, no database, no Dagster, no HTTP."""
+"""Pure functions on photographs: bytes in, bytes out. No storage, database, Dagster or HTTP."""

@@ -1,0 +1,167 @@
+"""Depth arrays in PostgreSQL: chunks of rows with their depth bounds, of which a frame reads those it needs.
+
+An array is written in one transaction under its own fingerprint, so it is visible only when whole, and becomes
+the image's array when the row names it. Chunks travel with binary `COPY`.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from imgflow.catalog.connecting import retried
+from imgflow.depth.ordering import ResizedChunk
+
+COPY = (
+    'COPY depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max, depths, '
+    "pixels) FROM STDIN (FORMAT BINARY)"
+)
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+COPY_END = struct.pack(">h", -1)
+COPIED_AT_ONCE = 4 * 2**20
+
+# One statement sees one state of the database: the row's array and its chunks belong together.
+READ = sa.text(
+    """
+    SELECT c.depths, c.pixels, c.row_count FROM images AS i
+    JOIN depth_chunks AS c ON c.image_id = i.id AND c."array" = i.outputs -> 'resized' ->> 'name'
+    WHERE i.id = :id AND c.depth_max >= :low AND c.depth_min <= :high
+    ORDER BY c.chunk
+    """
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """Rows of a depth image within two depths.
+
+    Attributes:
+        depths: float64 (n,), ascending.
+        pixels: float32 (n, width).
+        bytes_read: of arrays that came from the database.
+    """
+
+    depths: NDArray[np.float64]
+    pixels: NDArray[np.float32]
+    bytes_read: int
+
+
+class DepthArrays:
+    """The arrays of all depth images in a database."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        """Take an engine; nothing is asked yet."""
+        self._engine = engine
+
+    def store(self, image_id: int, array: str, chunks: Iterable[ResizedChunk]) -> int:
+        """Write an array, replacing what an earlier attempt left under the same name.
+
+        Args:
+            image_id: of a row.
+            array: the array's fingerprint.
+            chunks: in order; whatever iterating raises leaves nothing behind.
+
+        Returns:
+            Bytes of depths and pixels.
+        """
+        written = 0
+        with self._engine.begin() as connection:
+            # Two workers on one image: the second waits, and writes the same once more.
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (image_id,))
+            connection.exec_driver_sql(
+                'DELETE FROM depth_chunks WHERE image_id = %s AND "array" = %s', (image_id, array)
+            )
+            driver: Any = connection.connection
+            with driver.cursor() as cursor:
+                for block, size in _copy_blocks(image_id, array, chunks):
+                    cursor.copy_expert(COPY, block)
+                    written += size
+        return written
+
+    def read(
+        self, image_id: int, depth_min: float | None = None, depth_max: float | None = None
+    ) -> Interval:
+        """Read the rows of the current array within two depths, both included.
+
+        Returns:
+            An interval without rows when there are none, or no array.
+        """
+        low = -np.inf if depth_min is None else depth_min
+        high = np.inf if depth_max is None else depth_max
+
+        def attempt() -> Sequence[Any]:
+            with self._engine.connect() as connection:
+                return connection.execute(READ, {"id": image_id, "low": low, "high": high}).all()
+
+        chunks = retried(self._engine, attempt)
+        if not chunks:
+            return Interval(np.empty(0), np.empty((0, 0), np.float32), 0)
+        depths = np.concatenate([np.frombuffer(chunk.depths, "<f8") for chunk in chunks])
+        # Chunks are in order of depth, so what is asked for is one run of rows.
+        first, last = np.searchsorted(depths, low, "left"), np.searchsorted(depths, high, "right")
+        parts = [np.frombuffer(c.pixels, "<f4").reshape(c.row_count, -1) for c in chunks]
+        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        size = sum(len(chunk.depths) + len(chunk.pixels) for chunk in chunks)
+        return Interval(depths[first:last], pixels[first:last], size)
+
+    def drop_superseded(self, image_ids: Sequence[int]) -> None:
+        """Delete the arrays of these images that their rows do not name."""
+        statement = sa.text(
+            """
+            DELETE FROM depth_chunks AS c USING images AS i
+            WHERE c.image_id = i.id AND i.id = ANY(:ids) AND i.state IN ('ready', 'rejected', 'deleted')
+                AND c."array" IS DISTINCT FROM (i.outputs -> 'resized' ->> 'name')
+            """
+        ).bindparams(sa.bindparam("ids", list(image_ids), sa.ARRAY(sa.BigInteger)))
+
+        def attempt() -> None:
+            with self._engine.begin() as connection:
+                connection.execute(statement)
+
+        retried(self._engine, attempt)
+
+
+def _copy_blocks(
+    image_id: int, array: str, chunks: Iterable[ResizedChunk]
+) -> Iterator[tuple[io.BytesIO, int]]:
+    """Write chunks in PostgreSQL's binary format, a few megabytes at a time."""
+    block, size = io.BytesIO(), 0
+    for chunk in chunks:
+        if not size:
+            block.write(COPY_HEADER)
+        depths = chunk.depths.astype("<f8", copy=False).tobytes()
+        pixels = chunk.pixels.astype("<f4", copy=False).tobytes()
+        fields = (
+            struct.pack(">q", image_id),
+            array.encode(),
+            struct.pack(">i", chunk.index),
+            struct.pack(">q", chunk.first_row),
+            struct.pack(">i", len(chunk.depths)),
+            struct.pack(">d", chunk.depths[0]),
+            struct.pack(">d", chunk.depths[-1]),
+            depths,
+            pixels,
+        )
+        block.write(struct.pack(">h", len(fields)))
+        for field in fields:
+            block.write(struct.pack(">i", len(field)))
+            block.write(field)
+        size += len(depths) + len(pixels)
+        if size >= COPIED_AT_ONCE:
+            yield _ended(block), size
+            block, size = io.BytesIO(), 0
+    if size:
+        yield _ended(block), size
+
+
+def _ended(block: io.BytesIO) -> io.BytesIO:
+    block.write(COPY_END)
+    block.seek(0)
+    return block

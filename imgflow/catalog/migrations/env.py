@@ -1,0 +1,14 @@
+"""What Alembic runs: migrations on the connection that `imgflow.catalog.schema` hands over."""
+
+from alembic import context
+
+from imgflow.catalog.schema import VERSION_TABLE
+from imgflow.catalog.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table=VERSION_TABLE,
+)
+with context.begin_transaction():
+    context.run_migrations()

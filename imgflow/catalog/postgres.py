@@ -1,0 +1,286 @@
+"""The catalogue in PostgreSQL: one statement a page, one statement a batch, whatever their size.
+
+Rows travel as arrays (`unnest`), so that a statement's text, and with it SQLAlchemy's compiled form and the
+server's plan, is the same for one row and for a thousand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from imgflow.catalog import schema
+from imgflow.catalog.connecting import retried
+from imgflow.catalog.rows import Announcement, Count, Image, Kind, State, Verdict, kind_of
+from imgflow.catalog.tables import images
+from imgflow.store.objects import SourceObject
+
+Answer = TypeVar("Answer")
+
+COLUMNS = ", ".join(f"i.{column.name}" for column in images.columns)
+
+# Known uploads are only read: an `ON CONFLICT` over all of them would lock, and so write, every row.
+ANNOUNCE = sa.text(
+    f"""
+    WITH page AS (
+        SELECT * FROM unnest(:keys, :kinds, :identities, :etags, :versions, :sizes, :modified)
+            AS page(key, kind, identity, etag, version_id, size, last_modified)
+    ), unknown AS (
+        SELECT page.* FROM page LEFT JOIN images AS i ON i.source = :source AND i.key = page.key
+        WHERE i.id IS NULL OR i.announced <> page.identity OR i.state = 'deleted'
+    )
+    INSERT INTO images AS i (
+        source, key, kind, state, announced, announced_etag, announced_version_id, announced_size,
+        announced_last_modified, etag, version_id, size, last_modified
+    )
+    SELECT :source, key, kind, 'pending', identity, etag, version_id, size, last_modified,
+           etag, version_id, size, last_modified
+    FROM unknown ORDER BY key COLLATE "C"
+    ON CONFLICT (source, key) DO UPDATE SET
+        state = 'pending', announced = excluded.announced, announced_etag = excluded.announced_etag,
+        announced_version_id = excluded.announced_version_id, announced_size = excluded.announced_size,
+        announced_last_modified = excluded.announced_last_modified,
+        batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
+    WHERE i.announced <> excluded.announced OR i.state = 'deleted'
+    RETURNING {COLUMNS}, (xmax = 0) AS inserted
+    """  # noqa: S608 - column names of our own table
+)
+
+# A verdict on an upload that was overwritten in the meantime leaves the row pending; one that comes after
+# the verdict on the newer upload is dropped.
+RECORD = sa.text(
+    """
+    UPDATE images AS i SET
+        state = CASE WHEN i.announced = v.identity THEN v.state ELSE 'pending' END,
+        reason = v.reason, reason_code = v.reason_code,
+        etag = v.etag, version_id = v.version_id, size = v.size, last_modified = v.last_modified,
+        sha256 = v.sha256, media_type = v.media_type, width = v.width, height = v.height,
+        mode = v.mode, recipe = v.recipe, outputs = v.outputs::jsonb, facts = v.facts::jsonb,
+        processed = v.identity, run_id = v.run_id, batch = NULL, attempts = 0, not_before = NULL,
+        updated_at = now()
+    FROM unnest(
+        :ids, :identities, :states, :reasons, :codes, :etags, :versions, :sizes, :modified, :hashes,
+        :media_types, :widths, :heights, :modes, :recipes, :outputs, :facts, :run_ids
+    ) AS v(
+        id, identity, state, reason, reason_code, etag, version_id, size, last_modified, sha256,
+        media_type, width, height, mode, recipe, outputs, facts, run_id
+    )
+    WHERE i.id = v.id AND i.state <> 'deleted'
+        AND (i.announced = v.identity OR i.processed IS DISTINCT FROM i.announced)
+    """
+)
+
+WAITING = sa.text(
+    f"""
+    SELECT {COLUMNS} FROM images AS i
+    WHERE i.source = :source AND i.state = 'pending' AND i.kind = :kind
+        AND (i.batch IS NULL OR NOT i.batch = ANY(:active))
+        AND (i.not_before IS NULL OR i.not_before <= now())
+    ORDER BY i.id LIMIT :most
+    """  # noqa: S608 - column names of our own table
+)
+
+# Trouble outside is retried after 2, 4, 8 … seconds, at most after ten minutes.
+ASSIGN = sa.text(
+    """
+    UPDATE images SET batch = :batch, attempts = attempts + 1,
+        not_before = now() + least(power(2, least(attempts + 1, 10)), 600) * interval '1 second'
+    WHERE id = ANY(:ids) AND state = 'pending'
+    """
+)
+NOTE_TROUBLE = sa.text(
+    """
+    UPDATE images AS i SET reason = t.reason, reason_code = 'trouble',
+        not_before = now() + least(power(2, least(attempts, 10)), 600) * interval '1 second'
+    FROM unnest(:ids, :reasons) AS t(id, reason) WHERE i.id = t.id AND i.state = 'pending'
+    """
+)
+
+TEXT, BIGINT, INT = sa.ARRAY(sa.Text), sa.ARRAY(sa.BigInteger), sa.ARRAY(sa.Integer)
+TIME = sa.ARRAY(sa.DateTime(timezone=True))
+
+
+class PostgresCatalog:
+    """The images of one source in a PostgreSQL database."""
+
+    def __init__(self, engine: sa.Engine, source: str) -> None:
+        """Take an engine and the canonical URL of the source; nothing is asked yet."""
+        self.engine = engine
+        self.source = source
+
+    def migrate(self) -> None:
+        """Bring the schema to this version."""
+        retried(self.engine, lambda: schema.migrate(self.engine))
+
+    def check(self) -> None:
+        """Raise `Trouble` unless the database answers."""
+        self._transaction(lambda connection: connection.execute(sa.text("SELECT 1")))
+
+    def announce(self, uploads: Sequence[SourceObject]) -> Announcement:
+        """Record what a listing shows: new and changed uploads become pending, others stay untouched."""
+        if not uploads:
+            return Announcement([], [], 0)
+        statement = ANNOUNCE.bindparams(
+            sa.bindparam("keys", [u.key for u in uploads], TEXT),
+            sa.bindparam("kinds", [kind_of(u.key) for u in uploads], TEXT),
+            sa.bindparam("identities", [u.identity for u in uploads], TEXT),
+            sa.bindparam("etags", [u.etag for u in uploads], TEXT),
+            sa.bindparam("versions", [u.version_id for u in uploads], TEXT),
+            sa.bindparam("sizes", [u.size for u in uploads], BIGINT),
+            sa.bindparam("modified", [u.last_modified for u in uploads], TIME),
+            source=self.source,
+        )
+        rows = self._transaction(lambda connection: connection.execute(statement).mappings().all())
+        new = [_image(row) for row in rows if row["inserted"]]
+        changed = [_image(row) for row in rows if not row["inserted"]]
+        return Announcement(new, changed, len(uploads) - len(rows))
+
+    def record(self, verdicts: Sequence[Verdict]) -> None:
+        """Write what became of a batch of uploads."""
+        if not verdicts:
+            return
+        uploads = [v.upload for v in verdicts]
+        statement = RECORD.bindparams(
+            sa.bindparam("ids", [v.image_id for v in verdicts], BIGINT),
+            sa.bindparam("identities", [u.identity for u in uploads], TEXT),
+            sa.bindparam("states", [v.state for v in verdicts], TEXT),
+            sa.bindparam("reasons", [v.reason for v in verdicts], TEXT),
+            sa.bindparam("codes", [v.reason_code for v in verdicts], TEXT),
+            sa.bindparam("etags", [u.etag for u in uploads], TEXT),
+            sa.bindparam("versions", [u.version_id for u in uploads], TEXT),
+            sa.bindparam("sizes", [u.size for u in uploads], BIGINT),
+            sa.bindparam("modified", [u.last_modified for u in uploads], TIME),
+            sa.bindparam("hashes", [v.sha256 for v in verdicts], TEXT),
+            sa.bindparam("media_types", [v.media_type for v in verdicts], TEXT),
+            sa.bindparam("widths", [v.width for v in verdicts], INT),
+            sa.bindparam("heights", [v.height for v in verdicts], INT),
+            sa.bindparam("modes", [v.mode for v in verdicts], TEXT),
+            sa.bindparam("recipes", [v.recipe for v in verdicts], TEXT),
+            sa.bindparam("outputs", [json.dumps(v.outputs) for v in verdicts], TEXT),
+            sa.bindparam("facts", [json.dumps(v.facts) for v in verdicts], TEXT),
+            sa.bindparam("run_ids", [v.run_id for v in verdicts], TEXT),
+        )
+        self._transaction(lambda connection: connection.execute(statement))
+
+    def note_trouble(self, troubles: dict[int, str]) -> None:
+        """Keep what last kept pending images from being processed, for operators to see."""
+        if not troubles:
+            return
+        statement = NOTE_TROUBLE.bindparams(
+            sa.bindparam("ids", list(troubles), BIGINT),
+            sa.bindparam("reasons", list(troubles.values()), TEXT),
+        )
+        self._transaction(lambda connection: connection.execute(statement))
+
+    def waiting(self, kind: Kind, *, active: Sequence[str], most: int) -> list[Image]:
+        """Pending images that no active batch covers and whose time has come, oldest first."""
+        statement = WAITING.bindparams(
+            sa.bindparam("active", list(active), TEXT), source=self.source, kind=kind, most=most
+        )
+        return self._images(statement)
+
+    def untouchable(self, kind: Kind, *, active: Sequence[str]) -> list[str]:
+        """Keys that no further run may cover: rejected images, and those in the hands of a run."""
+        statement = sa.text(
+            "SELECT key FROM images WHERE source = :source AND kind = :kind AND (state = 'rejected' "
+            "OR state = 'pending' AND batch = ANY(:active))"
+        ).bindparams(sa.bindparam("active", list(active), TEXT), source=self.source, kind=kind)
+        rows = self._transaction(lambda connection: connection.execute(statement).all())
+        return [row.key for row in rows]
+
+    def assign(self, image_ids: Sequence[int], batch: str) -> None:
+        """Note which batch was asked to process these images, and when to ask again should it fail."""
+        statement = ASSIGN.bindparams(sa.bindparam("ids", list(image_ids), BIGINT), batch=batch)
+        self._transaction(lambda connection: connection.execute(statement))
+
+    def reopen(self, image_ids: Sequence[int]) -> None:
+        """Make images pending again, since someone asked for it."""
+        statement = sa.text(
+            "UPDATE images SET state = 'pending', batch = NULL, attempts = 0, not_before = NULL, "
+            "updated_at = now() WHERE id = ANY(:ids) AND state <> 'deleted'"
+        ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT))
+        self._transaction(lambda connection: connection.execute(statement))
+
+    def by_keys(self, keys: Sequence[str]) -> dict[str, Image]:
+        """Rows of these keys, by key."""
+        statement = sa.text(
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.key = ANY(:keys)"  # noqa: S608
+        ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source)
+        return {image.key: image for image in self._images(statement)}
+
+    def by_id(self, image_id: int) -> Image | None:
+        """One row."""
+        statement = sa.text(
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.id = :id"  # noqa: S608
+        ).bindparams(source=self.source, id=image_id)
+        return next(iter(self._images(statement)), None)
+
+    def by_ids(self, image_ids: Sequence[int]) -> list[Image]:
+        """Rows of these ids, in their order."""
+        statement = sa.text(
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.id = ANY(:ids) ORDER BY i.id"  # noqa: S608
+        ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT))
+        return self._images(statement)
+
+    def page(
+        self,
+        *,
+        limit: int,
+        after_id: int = 0,
+        kind: Kind | None = None,
+        state: State | None = None,
+        prefix: str | None = None,
+        media_type: str | None = None,
+    ) -> list[Image]:
+        """Rows in ascending order of id, which stays stable while rows are added.
+
+        Deleted images are listed only when asked for by their state.
+        """
+        i = images.alias("i")
+        query = sa.select(i).where(i.c.source == self.source, i.c.id > after_id)
+        query = query.where(i.c.state == state) if state else query.where(i.c.state != "deleted")
+        if kind:
+            query = query.where(i.c.kind == kind)
+        if prefix:
+            query = query.where(i.c.key.startswith(prefix, autoescape=True))
+        if media_type:
+            query = query.where(i.c.media_type == media_type)
+        return self._images(query.order_by(i.c.id).limit(limit))
+
+    def counts(self) -> list[Count]:
+        """How many images of each kind are in each state."""
+        i = images
+        query = (
+            sa.select(i.c.kind, i.c.state, sa.func.count())
+            .where(i.c.source == self.source)
+            .group_by(i.c.kind, i.c.state)
+            .order_by(i.c.kind, i.c.state)
+        )
+        rows = self._transaction(lambda connection: connection.execute(query).all())
+        return [Count(kind, state, count) for kind, state, count in rows]
+
+    def oldest_pending(self) -> datetime | None:
+        """When the image that has waited longest was announced; None when nothing waits."""
+        query = sa.select(sa.func.min(images.c.updated_at)).where(
+            images.c.source == self.source, images.c.state == "pending"
+        )
+        return self._transaction(lambda connection: connection.execute(query).scalar())
+
+    def _images(self, statement: sa.Executable) -> list[Image]:
+        rows = self._transaction(lambda connection: connection.execute(statement).mappings().all())
+        return [_image(row) for row in rows]
+
+    def _transaction(self, work: Callable[[sa.Connection], Answer]) -> Answer:
+        def attempt() -> Answer:
+            with self.engine.begin() as connection:
+                return work(connection)
+
+        return retried(self.engine, attempt)
+
+
+def _image(row: Any) -> Image:
+    return Image(**{column.name: row[column.name] for column in images.columns})

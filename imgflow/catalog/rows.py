@@ -1,0 +1,126 @@
+"""What the catalogue knows of an image, and what it is told: plain records, no database."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from imgflow.store.objects import SourceObject
+
+Kind = Literal["photo", "depth"]
+State = Literal["pending", "ready", "rejected", "deleted"]
+
+
+def kind_of(key: str) -> Kind:
+    """Tell depth images from photographs: by the key alone, so that the family never changes."""
+    return "depth" if key.lower().endswith((".csv", ".csv.gz")) else "photo"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A row of the table `images`."""
+
+    id: int
+    source: str
+    key: str
+    kind: Kind
+    state: State
+    reason: str | None
+    reason_code: str | None
+    etag: str | None
+    version_id: str | None
+    size: int | None
+    last_modified: datetime | None
+    sha256: str | None
+    media_type: str | None
+    width: int | None
+    height: int | None
+    mode: str | None
+    recipe: str | None
+    outputs: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, Any]
+    processed: str | None
+    run_id: str | None
+    announced: str
+    announced_etag: str
+    announced_version_id: str | None
+    announced_size: int
+    announced_last_modified: datetime
+    batch: str | None
+    attempts: int
+    not_before: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def newest_upload(self) -> SourceObject:
+        """The upload that a listing announced last."""
+        return SourceObject(
+            key=self.key,
+            etag=self.announced_etag,
+            version_id=self.announced_version_id,
+            size=self.announced_size,
+            last_modified=self.announced_last_modified,
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one upload; written to its row in one statement with the others of its batch.
+
+    Attributes:
+        image_id: the row.
+        upload: the upload that was read.
+        state: `ready` or `rejected`; the row stays `pending` when a newer upload was announced.
+        outputs: name of output to its record (object name, size, width, height, fingerprint …).
+            For a rejection what remains, usually nothing.
+        facts: what else is known: frames, orientation, depth bounds, notes.
+    """
+
+    image_id: int
+    upload: SourceObject
+    state: Literal["ready", "rejected"]
+    run_id: str
+    recipe: str
+    sha256: str | None = None
+    media_type: str | None = None
+    width: int | None = None
+    height: int | None = None
+    mode: str | None = None
+    reason: str | None = None
+    reason_code: str | None = None
+    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What a page of a listing said that the catalogue did not know.
+
+    Attributes:
+        new: images seen for the first time, or again after their deletion.
+        changed: images whose upload is another than the one announced before.
+        unchanged: how many were known as they are.
+    """
+
+    new: list[Image]
+    changed: list[Image]
+    unchanged: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many images of one kind are in one state."""
+
+    kind: Kind
+    state: State
+    count: int
+
+
+def recipe_fingerprint(outputs: Mapping[str, Mapping[str, Any]]) -> str:
+    """One fingerprint for all that decided a row's outputs."""
+    parts = sorted(f"{name}:{record['fingerprint']}" for name, record in outputs.items())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

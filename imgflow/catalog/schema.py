@@ -1,0 +1,61 @@
+"""Bringing the catalogue's schema to this version, once per database, however many processes start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+# Dagster's own tables may share the database, and its version table has Alembic's default name.
+VERSION_TABLE = "imgflow_schema_version"
+
+# Any number, the same in every process: whoever holds this advisory lock migrates.
+MIGRATION_LOCK = 0x696D67666C6F77
+
+_migrated: set[str] = set()
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Apply the migrations that are missing; looks once per process and database."""
+    url = engine.url.render_as_string(hide_password=False)
+    if url in _migrated:
+        return
+    config = _config()
+    newest = ScriptDirectory.from_config(config).get_current_head()
+    if current_version(engine) != newest:
+        _upgrade(engine, config)
+    _migrated.add(url)
+
+
+def _upgrade(engine: sa.Engine, config: Config) -> None:
+    with engine.connect() as connection:
+        # Held until the connection closes, across Alembic's own transactions.
+        connection.exec_driver_sql("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+        connection.commit()
+        try:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+        finally:
+            connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
+            connection.commit()
+
+
+def current_version(engine: sa.Engine) -> str | None:
+    """The version the database has, or None before the first migration."""
+    if not sa.inspect(engine).has_table(VERSION_TABLE):
+        return None
+    with engine.connect() as connection:
+        version: str | None = connection.exec_driver_sql(
+            f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608 - our own constant
+        ).scalar()
+    return version
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config

@@ -1,0 +1,92 @@
+"""The tables of the catalogue, as SQLAlchemy Core sees them; migrations create them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB
+
+metadata = sa.MetaData()
+
+# Byte order: the order in which S3 lists, so that pages of a listing and of the table line up.
+KEY = sa.Text(collation="C")
+
+images = sa.Table(
+    "images",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("source", sa.Text, nullable=False, comment="URL of the source, part of the identity"),
+    sa.Column("key", KEY, nullable=False, comment="object key below the source's prefix"),
+    sa.Column("kind", sa.Text, nullable=False, comment="photo or depth"),
+    sa.Column("state", sa.Text, nullable=False, comment="pending, ready, rejected or deleted"),
+    sa.Column("reason", sa.Text, comment="why it is rejected, or what the last trouble was"),
+    sa.Column("reason_code", sa.Text, comment="the reason for programs"),
+    # The upload that was last processed ...
+    sa.Column("etag", sa.Text),
+    sa.Column("version_id", sa.Text),
+    sa.Column("size", sa.BigInteger),
+    sa.Column("last_modified", sa.DateTime(timezone=True)),
+    sa.Column("sha256", sa.Text),
+    sa.Column("media_type", sa.Text),
+    sa.Column("width", sa.Integer, comment="pixels, upright"),
+    sa.Column("height", sa.Integer, comment="pixels, upright; rows of a depth image"),
+    sa.Column("mode", sa.Text, comment="pixel mode as uploaded"),
+    sa.Column("recipe", sa.Text, comment="fingerprint of all that decided the outputs"),
+    sa.Column("outputs", JSONB, nullable=False, server_default=sa.text("'{}'::jsonb")),
+    sa.Column("facts", JSONB, nullable=False, server_default=sa.text("'{}'::jsonb")),
+    sa.Column("processed", sa.Text, comment="identity of the upload that was last processed"),
+    sa.Column("run_id", sa.Text),
+    # ... and the one that a listing announced last.
+    sa.Column("announced", sa.Text, nullable=False, comment="identity of the newest upload"),
+    sa.Column("announced_etag", sa.Text, nullable=False),
+    sa.Column("announced_version_id", sa.Text),
+    sa.Column("announced_size", sa.BigInteger, nullable=False),
+    sa.Column("announced_last_modified", sa.DateTime(timezone=True), nullable=False),
+    # Requests of the sensor.
+    sa.Column("batch", sa.Text, comment="tag of the run that was asked to process it"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("not_before", sa.DateTime(timezone=True), comment="no request earlier than this"),
+    sa.Column(
+        "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+    ),
+    sa.Column(
+        "updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+    ),
+    sa.UniqueConstraint("source", "key", name="images_source_key"),
+    sa.CheckConstraint("kind IN ('photo', 'depth')", name="images_kind"),
+    sa.CheckConstraint("state IN ('pending', 'ready', 'rejected', 'deleted')", name="images_state"),
+)
+
+sa.Index(
+    "images_pending", images.c.source, images.c.id, postgresql_where=images.c.state == "pending"
+)
+sa.Index("images_state_id", images.c.source, images.c.state, images.c.id)
+sa.Index("images_sha256", images.c.sha256, postgresql_where=images.c.sha256.is_not(None))
+
+depth_chunks = sa.Table(
+    "depth_chunks",
+    metadata,
+    sa.Column(
+        "image_id",
+        sa.BigInteger,
+        sa.ForeignKey("images.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column(
+        "array", sa.Text, primary_key=True, comment="fingerprint; the row names the current one"
+    ),
+    sa.Column("chunk", sa.Integer, primary_key=True),
+    sa.Column("first_row", sa.BigInteger, nullable=False),
+    sa.Column("row_count", sa.Integer, nullable=False),
+    sa.Column("depth_min", sa.Double, nullable=False),
+    sa.Column("depth_max", sa.Double, nullable=False),
+    sa.Column("depths", BYTEA, nullable=False, comment="float64, little endian"),
+    sa.Column("pixels", BYTEA, nullable=False, comment="float32, little endian, row by row"),
+)
+
+sa.Index(
+    "depth_chunks_interval",
+    depth_chunks.c.image_id,
+    depth_chunks.c.array,
+    depth_chunks.c.depth_max,
+    depth_chunks.c.depth_min,
+)

@@ -1,0 +1,80 @@
+"""The only assembly: everything that Dagster loads, from settings and parts.
+
+`defs` is what `dagster dev`, `dg` and `workspace.yaml` load. Other projects call `build_definitions` with their own
+settings or resources. Loading connects to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from imgflow.orchestration.assets import family_assets, source_spec
+from imgflow.orchestration.families import Family, depth_family, photo_family
+from imgflow.orchestration.jobs import family_job
+from imgflow.orchestration.resources import CatalogResource, StoresResource, WorkersResource
+from imgflow.orchestration.sensors import arrivals_sensor
+from imgflow.settings import Settings, load_settings
+
+
+def build_resources(settings: Settings) -> dict[str, Any]:
+    """The resources of the settings."""
+    return {
+        "catalog": CatalogResource(),
+        "stores": StoresResource(
+            source_url=settings.source_url,
+            output_url=settings.output_url,
+            s3_checksums=settings.s3_checksums,
+        ),
+        "workers": WorkersResource(
+            count=settings.worker_count,
+            decode_seconds=settings.decode_seconds,
+            depth_seconds=settings.depth_seconds,
+            max_bytes=settings.max_bytes,
+            max_pixels=settings.max_pixels,
+        ),
+    }
+
+
+def build_families(settings: Settings) -> list[Family]:
+    """Both families, with the recipes of the settings."""
+    return [photo_family(settings.photo_recipe), depth_family(settings.depth_recipe)]
+
+
+def build_definitions(
+    settings: Settings | None = None, *, resources: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Assemble the project.
+
+    Args:
+        settings: read from the environment when left out.
+        resources: replace those of the same name.
+    """
+    settings = settings or load_settings()
+    families = build_families(settings)
+    assets = [
+        family_assets(family, settings.photo_recipe, settings.depth_recipe) for family in families
+    ]
+    jobs = [
+        family_job(family, definition) for family, definition in zip(families, assets, strict=True)
+    ]
+    return dg.Definitions(
+        assets=[*(source_spec(family) for family in families), *assets],
+        jobs=jobs,
+        sensors=[
+            arrivals_sensor(
+                families,
+                jobs,
+                interval_seconds=settings.sensor_seconds,
+                pages=settings.tick_pages,
+                batch_size=settings.batch_size,
+            )
+        ],
+        resources={**build_resources(settings), **(resources or {})},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,207 @@
+"""Colour maps: tables of 256 RGB colours, and their legend picture.
+
+`strata`, the default, is our own: a path through OKLab from a near-black indigo over rust and ochre
+to pale sand, the colours in which borehole images are commonly printed. Its lightness rises all the
+way, so it reads in grey and for every kind of colour blindness, and neighbouring colours are
+equally far apart in OKLab. The others are the well-known scientific ones and plain grey; `_r`
+reverses each.
+"""
+
+import base64
+import io
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgflow.depth.colormap_data import PACKED_TABLES
+from imgflow.errors import ImgflowError
+
+ColorTable = NDArray[np.uint8]
+
+DEFAULT_COLORMAP = "strata"
+COLORS = 256
+_REVERSED = "_r"
+_NAMES = (DEFAULT_COLORMAP, *PACKED_TABLES, "gray")
+
+# Points of the path of `strata` in OKLCh: lightness 0 to 1, chroma, hue in degrees.
+_STRATA_PATH = (
+    (0.16, 0.045, 285.0),
+    (0.30, 0.085, 325.0),
+    (0.46, 0.118, 384.0),
+    (0.62, 0.128, 412.0),
+    (0.78, 0.118, 440.0),
+    (0.90, 0.070, 452.0),
+    (0.97, 0.025, 458.0),
+)
+_PATH_STEPS = 8_192
+_MIN_LEGEND_WIDTH, _MIN_TICKS = 64, 2
+_SRGB_LINEAR_UP_TO = 0.0031308
+
+
+class UnknownColormap(ImgflowError, LookupError):
+    """No colour map has this name; the text lists those there are."""
+
+
+def get_colormap(name: str) -> ColorTable:
+    """Look a colour map up.
+
+    Returns:
+        Read-only uint8 (256, 3), red, green and blue from the lowest value to the highest.
+
+    Raises:
+        UnknownColormap: there is none of this name.
+    """
+    base = name.removesuffix(_REVERSED)
+    if base not in _NAMES:
+        raise UnknownColormap(f"no colour map is named {name[:40]!r}; there are {_listed()}")
+    table = _base_table(base)
+    return table if base == name else table[::-1]
+
+
+class _Registry(Mapping[str, ColorTable]):
+    """Every name with its table; tables are made when they are first asked for."""
+
+    def __getitem__(self, name: str) -> ColorTable:
+        return get_colormap(name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.removesuffix(_REVERSED) in _NAMES
+
+    def __iter__(self) -> Iterator[str]:
+        for name in _NAMES:
+            yield name
+            yield name + _REVERSED
+
+    def __len__(self) -> int:
+        return 2 * len(_NAMES)
+
+
+COLORMAPS: Mapping[str, ColorTable] = _Registry()
+"""All colour maps by name, the default first; an unknown name raises `UnknownColormap`."""
+
+
+def legend(
+    name: str, low: float, high: float, *, width: int = 384, ticks: int = 5, label: str = ""
+) -> bytes:
+    """Draw a colour map as a bar with the values it stands for.
+
+    Args:
+        name: of the colour map.
+        low: value at the left end.
+        high: value at the right end.
+        width: of the picture in pixels, at least 64.
+        ticks: values written below the bar, at least 2.
+        label: a word above the bar, such as the unit; none by default.
+
+    Returns:
+        A PNG on white.
+
+    Raises:
+        UnknownColormap: there is none of this name.
+        ValueError: the picture or its scale is too small, or a value is not finite.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    if (
+        width < _MIN_LEGEND_WIDTH
+        or ticks < _MIN_TICKS
+        or not (np.isfinite(low) and np.isfinite(high))
+    ):
+        raise ValueError("a legend needs 64 pixels, 2 ticks and finite values")
+    margin, bar_height, font_size = 26, 22, 12
+    top = 22 if label else 8
+    bar_width = width - 2 * margin
+    picture = Image.new("RGB", (width, top + bar_height + 26), "white")
+    table = get_colormap(name)
+    across = table[np.arange(bar_width) * COLORS // bar_width]
+    bar = np.broadcast_to(across, (bar_height, bar_width, 3))
+    picture.paste(Image.fromarray(np.ascontiguousarray(bar)), (margin, top))
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(font_size)
+    ink = (51, 51, 51)
+    bottom = top + bar_height
+    draw.rectangle((margin - 1, top - 1, margin + bar_width, bottom), outline=ink)
+    if label:
+        draw.text((margin, 4), label, fill=ink, font=font)
+    for tick in range(ticks):
+        share = tick / (ticks - 1)
+        x = margin + round(share * (bar_width - 1))
+        draw.line((x, bottom + 1, x, bottom + 5), fill=ink)
+        value = low * (1 - share) + high * share
+        draw.text((x, bottom + 7), f"{value:.4g}", fill=ink, font=font, anchor="mt")
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+def _listed() -> str:
+    return ", ".join(_NAMES) + f", each also with {_REVERSED}"
+
+
+@cache
+def _base_table(name: str) -> ColorTable:
+    if name == DEFAULT_COLORMAP:
+        table = _strata()
+    elif name == "gray":
+        table = np.repeat(np.arange(COLORS, dtype=np.uint8), 3).reshape(COLORS, 3)
+    else:
+        steps = np.frombuffer(zlib.decompress(base64.b85decode(PACKED_TABLES[name])), np.uint8)
+        table = np.cumsum(steps.reshape(3, COLORS), axis=1, dtype=np.uint8).T.copy()
+    table.flags.writeable = False
+    return table
+
+
+def _strata() -> ColorTable:
+    points = np.array(_STRATA_PATH)
+    knots = np.linspace(0, 1, len(points))
+    along = np.linspace(0, 1, _PATH_STEPS)
+    lightness, chroma, hue = (_smooth(along, knots, points[:, i]) for i in range(3))
+    angle = np.radians(hue)
+    path = np.stack([lightness, chroma * np.cos(angle), chroma * np.sin(angle)], axis=1)
+    # Equal distances along the path make equal differences between neighbours.
+    length = np.concatenate([[0.0], np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()])
+    places = np.linspace(0, length[-1], COLORS)
+    lab = np.stack([np.interp(places, length, path[:, i]) for i in range(3)], axis=1)
+    return np.rint(255 * _oklab_to_srgb(lab)).astype(np.uint8)
+
+
+def _smooth(x: NDArray[np.float64], knots: NDArray[np.float64], y: NDArray[np.float64]) -> Any:
+    """Catmull-Rom curve through evenly spaced knots, ends extended in a straight line."""
+    ends = np.concatenate([[2 * y[0] - y[1]], y, [2 * y[-1] - y[-2]]])
+    scaled = x * (len(knots) - 1)
+    i = np.minimum(scaled.astype(int), len(knots) - 2)
+    t = scaled - i
+    before, here, there, after = (ends[i + k] for k in range(4))
+    return here + 0.5 * t * (
+        there
+        - before
+        + t * (2 * before - 5 * here + 4 * there - after)
+        + t * t * (3 * (here - there) + after - before)
+    )
+
+
+def _oklab_to_srgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
+    """OKLab (n, 3) to sRGB 0 to 1, clipped; constants are those of Björn Ottosson's definition."""
+    to_lms = np.array(
+        [
+            [1.0, 0.3963377774, 0.2158037573],
+            [1.0, -0.1055613458, -0.0638541728],
+            [1.0, -0.0894841775, -1.2914855480],
+        ]
+    )
+    to_linear = np.array(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.7076147010],
+        ]
+    )
+    linear = np.clip((lab @ to_lms.T) ** 3 @ to_linear.T, 0, 1)
+    encoded: NDArray[np.float64] = np.where(
+        linear <= _SRGB_LINEAR_UP_TO, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
+    )
+    return encoded

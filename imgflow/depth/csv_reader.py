@@ -1,0 +1,86 @@
+"""Depth images as CSV; the rules of the format are the table in `imgflow.depth.reading`."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+import numpy as np
+
+from imgflow.depth.csv_careful import parse_rows
+from imgflow.depth.csv_fast import (
+    parse_fixed_point,
+    parse_with_pandas,
+    with_commas,
+    without_empty_rows,
+)
+from imgflow.depth.csv_header import Header, looks_like_header, parse_header
+from imgflow.depth.rows import DepthLimits, DepthRows, Float32, Float64
+from imgflow.depth.streams import line_blocks
+from imgflow.errors import Rejected
+
+_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+
+
+class CsvDepthReader:
+    """Reads CSV in blocks: fast where a block is plain numbers, cell by cell where it is not."""
+
+    @property
+    def format_name(self) -> str:
+        """Short name of the format for people."""
+        return "CSV"
+
+    def sniff(self, head: bytes, name: str) -> bool:
+        """Take files by suffix, and others whose first line is a header with depths."""
+        return name.lower().endswith(_SUFFIXES) or looks_like_header(head)
+
+    def read(self, stream: Iterable[bytes], limits: DepthLimits) -> Iterator[DepthRows]:
+        """Read a CSV from its first byte; see `imgflow.depth.rows.DepthReader.read`."""
+        blocks = line_blocks(stream, limits)
+        header, first = parse_header(next(blocks, b""), limits)
+        parser = _BlockParser(header)
+        line, rows = header.lines + 1, 0
+        for block in chain([first], blocks):
+            if not block:
+                continue
+            batch = parser.parse(block, line)
+            line += len(batch) + batch.empty_rows
+            rows += len(batch)
+            if rows > limits.max_rows:
+                raise Rejected("too_many_rows", f"more than {limits.max_rows} rows")
+            yield batch
+        if not rows:
+            raise Rejected("no_rows", "there is a header and no row with values")
+
+
+class _BlockParser:
+    """Parses the blocks of one file, the fastest way first; see `imgflow.depth.csv_fast`."""
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._parsers = (parse_fixed_point, parse_with_pandas)
+
+    def parse(self, block: bytes, first_line: int) -> DepthRows:
+        header = self._header
+        whole = block if block.endswith(b"\n") else block + b"\n"
+        parsed, empty_rows = self._parse_fast(whole), 0
+        if parsed is None:
+            # Looking for empty rows takes time, and nearly no block has any.
+            kept, empty_rows = without_empty_rows(whole, header.separator)
+            if not kept:
+                no_pixels = np.empty((0, header.columns - 1), dtype=np.float32)
+                return DepthRows(np.empty(0), no_pixels, first_line, empty_rows)
+            parsed = self._parse_fast(kept) if empty_rows else None
+        if parsed is None:
+            parsed = parse_rows(block, header, first_line)
+            empty_rows = whole.count(b"\n") - len(parsed[0])
+        return DepthRows(*parsed, first_line, empty_rows)
+
+    def _parse_fast(self, block: bytes) -> tuple[Float64, Float32] | None:
+        text = with_commas(block, self._header.separator)
+        for parser in self._parsers:
+            parsed = parser(text, self._header)
+            if parsed is not None:
+                # Files are written by one program: what fits a block as a rule fits the next.
+                if parser is not self._parsers[0]:
+                    self._parsers = self._parsers[::-1]
+                return parsed
+        return None

@@ -1,0 +1,161 @@
+"""What is known of a depth image once its last row was read."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from imgflow.depth.rows import DepthRows, Float32, Float64
+
+RowOrder = Literal["ascending", "descending", "unsorted"]
+
+GAP_STEPS = 1.5
+"""A step from one depth to the next that is more than this many median steps is a gap."""
+_EIGHT_BIT_MAX = 255.0
+
+
+@dataclass(frozen=True)
+class DepthFacts:
+    """Facts on one depth image; depths are in the file's own unit, values are those of the file.
+
+    Attributes:
+        rows: rows with values.
+        columns: pixel columns in the file.
+        width: pixels of a resized row.
+        depth_min: smallest depth, which is that of the first resized row.
+        depth_max: largest depth, which is that of the last resized row.
+        value_min: smallest pixel of the file.
+        value_max: largest pixel of the file.
+        values_are_whole: every pixel of the file is a whole number.
+        empty_rows_dropped: rows that held nothing.
+        duplicates: rows with the depth of the row before, in order of depth; all are kept.
+        was_sorted: order of the depths in the file; resized rows always ascend.
+        step_median: median of the steps between different depths; 0 when there is only one depth.
+        gaps: steps of more than `GAP_STEPS` medians.
+        largest_step: largest step between neighbouring depths.
+        notes: what a person should know, one sentence each; empty for a regular image.
+    """
+
+    rows: int
+    columns: int
+    width: int
+    depth_min: float
+    depth_max: float
+    value_min: float
+    value_max: float
+    values_are_whole: bool
+    empty_rows_dropped: int
+    duplicates: int
+    was_sorted: RowOrder
+    step_median: float
+    gaps: int
+    largest_step: float
+    notes: tuple[str, ...]
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Values for the two ends of a colour map, see `display_range`."""
+        return display_range(self.value_min, self.value_max, whole=self.values_are_whole)
+
+
+def display_range(value_min: float, value_max: float, *, whole: bool) -> tuple[float, float]:
+    """The values that the two ends of a colour map stand for, the same for all frames of an image.
+
+    0 to 255 for eight-bit pixels, so that images compare; the image's own range for any others.
+    """
+    if whole and value_min >= 0 and value_max <= _EIGHT_BIT_MAX:
+        return 0.0, _EIGHT_BIT_MAX
+    return value_min, value_max
+
+
+class SourceTally:
+    """Counts over the rows of the file, in its order."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.columns = 0
+        self.empty_rows = 0
+        self.value_min = float("inf")
+        self.value_max = float("-inf")
+        self.values_are_whole = True
+
+    def add(self, batch: DepthRows) -> None:
+        """Count a batch as it was read."""
+        self.rows += len(batch)
+        self.columns = batch.pixels.shape[1]
+        self.empty_rows += batch.empty_rows
+        if not len(batch):
+            return
+        self.value_min = min(self.value_min, float(batch.pixels.min()))
+        self.value_max = max(self.value_max, float(batch.pixels.max()))
+        if self.values_are_whole:
+            self.values_are_whole = bool((np.rint(batch.pixels) == batch.pixels).all())
+
+
+class StepTally:
+    """Steps between neighbouring depths, in ascending order; keeps 4 bytes a row."""
+
+    def __init__(self) -> None:
+        self._steps: list[Float32] = []
+        self.depth_min = float("nan")
+        self.depth_max = float("nan")
+
+    def add(self, depths: Float64) -> None:
+        """Count the float64 depths (n,) of the next chunk."""
+        if not self._steps:
+            self.depth_min = self.depth_max = float(depths[0])
+        steps = np.diff(depths, prepend=self.depth_max)
+        with np.errstate(over="ignore"):
+            self._steps.append(steps.astype(np.float32))
+        self.depth_max = float(depths[-1])
+
+    def facts(self, source: SourceTally, width: int, was_sorted: RowOrder) -> DepthFacts:
+        """Close both tallies."""
+        steps = np.concatenate(self._steps)[1:]
+        self._steps.clear()
+        rising = steps[steps > 0]
+        median = _rounded(np.median(rising)) if len(rising) else 0.0
+        gaps = int((rising > GAP_STEPS * median).sum())
+        largest = _rounded(rising.max()) if len(rising) else 0.0
+        duplicates = len(steps) - len(rising)
+        return DepthFacts(
+            rows=source.rows,
+            columns=source.columns,
+            width=width,
+            depth_min=self.depth_min,
+            depth_max=self.depth_max,
+            value_min=source.value_min,
+            value_max=source.value_max,
+            values_are_whole=source.values_are_whole,
+            empty_rows_dropped=source.empty_rows,
+            duplicates=duplicates,
+            was_sorted=was_sorted,
+            step_median=median,
+            gaps=gaps,
+            largest_step=largest,
+            notes=_notes(source, was_sorted, duplicates, gaps, largest),
+        )
+
+
+def _rounded(step: np.floating[Any]) -> float:
+    """As many digits as float32 has: 0.1 and not 0.10000000149."""
+    return float(f"{step:.7g}")
+
+
+def _notes(
+    source: SourceTally, was_sorted: RowOrder, duplicates: int, gaps: int, largest: float
+) -> tuple[str, ...]:
+    notes = []
+    if source.empty_rows:
+        notes.append(f"{source.empty_rows} entirely empty rows were dropped.")
+    if was_sorted == "descending":
+        notes.append("The depths descend in the file; the rows are stored ascending.")
+    if was_sorted == "unsorted":
+        notes.append("The depths are in no order in the file; the rows are stored ascending.")
+    if duplicates:
+        notes.append(f"{duplicates} rows have the depth of another row; all are kept.")
+    if gaps:
+        notes.append(f"{gaps} steps in depth are gaps, the largest of {largest:.6g}.")
+    if source.value_min < 0 or source.value_max > _EIGHT_BIT_MAX:
+        notes.append(f"Pixels go from {source.value_min:.6g} to {source.value_max:.6g}.")
+    return tuple(notes)

@@ -1,0 +1,139 @@
+"""Frames: rows of a depth image as a colour-mapped picture, or as the numbers themselves.
+
+A frame has one pixel per row and column, the smallest depth on top. Palette PNG and the three-byte
+formats show exactly the same colours before lossy coding.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgflow.depth.colormaps import get_colormap
+from imgflow.depth.rows import Float32
+from imgflow.errors import ImgflowError
+
+FrameFormat = Literal["jpeg", "png", "webp", "npy"]
+FRAME_FORMATS: tuple[FrameFormat, ...] = get_args(FrameFormat)
+
+MAX_SIDE: dict[FrameFormat, int] = {"jpeg": 65_500, "webp": 16_383}
+"""Longest side in pixels where a format has a limit: libjpeg's, and the fourteen bits of WebP."""
+
+MEDIA_TYPES: dict[FrameFormat, str] = {
+    "jpeg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+    "npy": "application/x-npy",
+}
+_TOP_INDEX = 255
+_BEST_QUALITY = 100
+
+
+class FrameTooTall(ImgflowError):
+    """The rows do not fit into the format; the text names its limit and formats without one."""
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """An encoded frame; width and height in pixels."""
+
+    data: bytes
+    media_type: str
+    width: int
+    height: int
+
+
+def color_indices(pixels: Float32, value_range: tuple[float, float]) -> NDArray[np.uint8]:
+    """Scale values to the 256 places of a colour map.
+
+    Args:
+        pixels: float32 (n, W), finite.
+        value_range: values of the first and the last colour; what lies outside takes these colours.
+            When both are equal, values up to it take the first colour and those above it the last.
+
+    Returns:
+        uint8 (n, W), rounded half to even.
+
+    Raises:
+        ValueError: the range descends or is not finite.
+    """
+    low, high = value_range
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+        raise ValueError(f"the value range {low:g} to {high:g} must ascend and be finite")
+    if (low, high) == (0.0, float(_TOP_INDEX)):
+        scaled = np.rint(pixels)
+    elif low == high:
+        return np.where(pixels > low, np.uint8(_TOP_INDEX), np.uint8(0))
+    else:
+        # In float64: the span of two float32 values can be larger than float32 holds.
+        scaled = (pixels.astype(np.float64) - low) * (_TOP_INDEX / (high - low))
+        np.rint(scaled, out=scaled)
+    return np.clip(scaled, 0, _TOP_INDEX, out=scaled).astype(np.uint8)
+
+
+def render_frame(
+    pixels: Float32,
+    colormap: str,
+    value_range: tuple[float, float],
+    format: FrameFormat = "jpeg",
+    quality: int = 85,
+) -> EncodedFrame:
+    """Draw rows with a colour map and encode them.
+
+    Args:
+        pixels: float32 (n, W), finite, both at least 1.
+        colormap: name of a colour map; `npy` ignores it and the range.
+        value_range: values of the first and the last colour, see `color_indices`.
+        format: `jpeg` and `webp` are lossy; `png` is exact; `npy` is the float32 array itself.
+        quality: of the lossy formats, 1 to 100.
+
+    Raises:
+        UnknownColormap: no colour map has this name.
+        FrameTooTall: a side is longer than the format can hold.
+        ValueError: there are no pixels, or an argument is out of its range.
+    """
+    height, width = pixels.shape
+    if not pixels.size:
+        raise ValueError("a frame needs at least one row and one column")
+    if format not in FRAME_FORMATS or not 1 <= quality <= _BEST_QUALITY:
+        raise ValueError(f"format {format!r} with quality {quality} is not known")
+    limit = MAX_SIDE.get(format)
+    if limit is not None and max(height, width) > limit:
+        raise FrameTooTall(
+            f"{format} holds at most {limit} pixels a side and the frame is {width} by {height}; "
+            "take fewer rows, or png or npy"
+        )
+    out = io.BytesIO()
+    if format == "npy":
+        np.save(out, np.ascontiguousarray(pixels), allow_pickle=False)
+    else:
+        picture = draw_frame(pixels, colormap, value_range, as_palette=format == "png")
+        if format == "png":
+            picture.save(out, "PNG", compress_level=1)
+        elif format == "jpeg":
+            picture.save(out, "JPEG", quality=quality)
+        else:
+            picture.save(out, "WEBP", quality=quality, method=0)
+    return EncodedFrame(out.getvalue(), MEDIA_TYPES[format], width, height)
+
+
+def draw_frame(
+    pixels: Float32, colormap: str, value_range: tuple[float, float], *, as_palette: bool = False
+) -> Image.Image:
+    """Draw rows with a colour map.
+
+    Returns:
+        An image of mode P when asked for, L for a grey colour map, RGB for all others.
+    """
+    table = get_colormap(colormap)
+    indices = color_indices(pixels, value_range)
+    if as_palette:
+        picture = Image.fromarray(indices)
+        picture.putpalette(table.tobytes())
+        return picture
+    if (table == table[:, :1]).all():
+        return Image.fromarray(table[:, 0].take(indices))
+    return Image.fromarray(table.take(indices, axis=0))

@@ -1,0 +1,211 @@
+"""From a file's bytes to resized rows in ascending order of depth, in chunks of fixed size.
+
+Rules: ascending files stay as they are; any other order is sorted by depth, rows of equal depth in
+the order of the file. No row is dropped.
+
+An ascending file, which nearly all are, streams through: a chunk comes out as soon as its rows are
+read. A file that is not goes through a temporary file. Its first batch (some thousand rows) already
+shows that in most cases; when disorder only appears after chunks were handed out, `OutOfOrder` is
+raised, and iterating again reads the file again and sorts it. A pass over the depths beforehand
+would instead read every file twice from the store.
+
+A consumer that writes in one transaction:
+
+    image = ResizedDepth(open_stream, name, recipe, limits, spool_dir)
+    try:
+        copy_into_database(image)       # for chunk in image: …
+    except OutOfOrder:
+        roll_back()
+        copy_into_database(image)
+    image.facts
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgflow.depth.facts import DepthFacts, RowOrder, SourceTally, StepTally
+from imgflow.depth.reading import read_depth_rows
+from imgflow.depth.recipe import CHUNK_ROWS, DepthRecipe
+from imgflow.depth.resampling import FIRST_OVERSHOOTING_ORDER, resize_width
+from imgflow.depth.rows import DepthLimits, DepthRows, Float32, Float64
+from imgflow.depth.spool import RowSpool
+from imgflow.errors import ImgflowError
+
+_RESIZED_AT_ONCE = 2**18  # values, 8 bytes each while they are resized
+
+
+class OutOfOrder(ImgflowError):
+    """The depths do not ascend, after chunks were handed out: forget them and iterate again."""
+
+
+@dataclass(frozen=True, eq=False)
+class ResizedChunk:
+    """Consecutive resized rows.
+
+    Attributes:
+        index: 0-based number of the chunk.
+        first_row: 0-based number of its first row, `index * CHUNK_ROWS`.
+        depths: float64 (n,), ascending; n is `CHUNK_ROWS` in all chunks but the last.
+        pixels: float32 (n, width), C order.
+    """
+
+    index: int
+    first_row: int
+    depths: Float64
+    pixels: Float32
+
+
+class ResizedDepth:
+    """A depth image as an iterable of chunks; each iteration reads the file from its start.
+
+    Iterating raises `Rejected` for a file that is no depth image (possibly after some chunks),
+    `OutOfOrder` at most once, and whatever `open_stream` raises.
+    """
+
+    def __init__(
+        self,
+        open_stream: Callable[[], Iterable[bytes]],
+        name: str,
+        recipe: DepthRecipe,
+        limits: DepthLimits | None = None,
+        spool_dir: Path | None = None,
+    ) -> None:
+        """Keep what is needed to read; nothing is opened yet.
+
+        Args:
+            open_stream: opens the file anew and returns its bytes, at each call the same ones.
+            name: its name or object key.
+            recipe: how rows are resized.
+            limits: what the file may cost.
+            spool_dir: where the temporary file goes, 4 bytes a pixel; None for the system's.
+        """
+        self._open_stream = open_stream
+        self._name = name
+        self._recipe = recipe
+        self._limits = limits or DepthLimits()
+        self._spool_dir = spool_dir
+        self._must_sort = False
+        self._facts: DepthFacts | None = None
+
+    @property
+    def facts(self) -> DepthFacts:
+        """Facts on the whole image; there when an iteration has come to its end."""
+        if self._facts is None:
+            raise RuntimeError("facts are known after the last chunk")
+        return self._facts
+
+    def __iter__(self) -> Iterator[ResizedChunk]:
+        batches = read_depth_rows(self._open_stream(), self._name, self._limits)
+        first = next(batches, None)
+        source = SourceTally()
+        overshoots = (
+            self._recipe.order >= FIRST_OVERSHOOTING_ORDER
+            and first is not None
+            and first.pixels.shape[1] != self._recipe.width
+        )
+        if self._must_sort or overshoots or (first is not None and not _ascends(first.depths)):
+            return self._sorted(first, batches, source)
+        return self._streamed(first, batches, source)
+
+    def _resized(
+        self, first: DepthRows | None, batches: Iterator[DepthRows], source: SourceTally
+    ) -> Iterator[tuple[Float64, Float32]]:
+        recipe = self._recipe
+        batch = first
+        while batch is not None:
+            source.add(batch)
+            # A batch of a narrow image has a million rows, which become much wider.
+            step = max(1, _RESIZED_AT_ONCE // max(recipe.width, batch.pixels.shape[1]))
+            for start in range(0, len(batch), step):
+                pixels = resize_width(
+                    batch.pixels[start : start + step],
+                    recipe.width,
+                    order=recipe.order,
+                    anti_aliasing=recipe.anti_aliasing,
+                )
+                yield batch.depths[start : start + step], pixels
+            batch = next(batches, None)
+
+    def _streamed(
+        self, first: DepthRows | None, batches: Iterator[DepthRows], source: SourceTally
+    ) -> Iterator[ResizedChunk]:
+        steps = StepTally()
+        chunks = _Rechunker(self._recipe.width)
+        deepest = -np.inf
+        for depths, pixels in self._resized(first, batches, source):
+            if depths[0] < deepest or not _ascends(depths):
+                self._must_sort = True
+                raise OutOfOrder(f"the depths of {self._name!r} do not ascend")
+            deepest = depths[-1]
+            steps.add(depths)
+            yield from chunks.add(depths, pixels)
+        yield from chunks.rest()
+        self._facts = steps.facts(source, self._recipe.width, "ascending")
+
+    def _sorted(
+        self, first: DepthRows | None, batches: Iterator[DepthRows], source: SourceTally
+    ) -> Iterator[ResizedChunk]:
+        steps = StepTally()
+        with RowSpool(self._recipe.width, self._spool_dir) as spool:
+            for depths, pixels in self._resized(first, batches, source):
+                spool.append(depths, pixels)
+            in_file, by_depth = spool.sorted_depths()
+            was_sorted = _order(in_file)
+            for index, start in enumerate(range(0, len(by_depth), CHUNK_ROWS)):
+                numbers = by_depth[start : start + CHUNK_ROWS]
+                depths = in_file[numbers]
+                steps.add(depths)
+                pixels = spool.rows(numbers)
+                if self._recipe.order >= FIRST_OVERSHOOTING_ORDER:
+                    pixels = np.clip(pixels, source.value_min, source.value_max)
+                yield ResizedChunk(index, start, depths, pixels)
+        self._facts = steps.facts(source, self._recipe.width, was_sorted)
+
+
+class _Rechunker:
+    """Cuts batches of any length into chunks of `CHUNK_ROWS`."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._index = 0
+        self._held: list[tuple[Float64, Float32]] = []
+        self._rows = 0
+
+    def add(self, depths: Float64, pixels: Float32) -> Iterator[ResizedChunk]:
+        start = 0
+        while start < len(depths):
+            stop = min(len(depths), start + CHUNK_ROWS - self._rows)
+            self._held.append((depths[start:stop], pixels[start:stop]))
+            self._rows += stop - start
+            start = stop
+            if self._rows == CHUNK_ROWS:
+                yield from self.rest()
+
+    def rest(self) -> Iterator[ResizedChunk]:
+        if self._held:
+            depths, pixels = zip(*self._held, strict=True)
+            yield ResizedChunk(
+                self._index, self._index * CHUNK_ROWS, _joined(depths), _joined(pixels)
+            )
+            self._index += 1
+            self._held.clear()
+            self._rows = 0
+
+
+def _joined(parts: tuple[Float32, ...] | tuple[Float64, ...]) -> Any:
+    # A lone part may be a view into a batch of megabytes; a copy lets that go.
+    return np.concatenate(parts)
+
+
+def _ascends(depths: Float64) -> bool:
+    return bool((depths[1:] >= depths[:-1]).all())
+
+
+def _order(depths: Float64) -> RowOrder:
+    if _ascends(depths):
+        return "ascending"
+    return "descending" if _ascends(depths[::-1]) else "unsorted"

@@ -1,0 +1,103 @@
+"""A picture of a whole depth image, of bounded size, made while its rows stream by.
+
+Depth and width have no unit in common, so the preview does not keep their proportion: it keeps the
+width and averages rows where there are more than fit, which shows the whole image and not a hair
+line.
+"""
+
+import io
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgflow.depth.frames import MEDIA_TYPES, EncodedFrame, draw_frame
+from imgflow.depth.rows import Float32
+
+_JPEG_QUALITY = 88
+
+
+class PreviewBuilder:
+    """Averages rows into at most twice the wanted height of bins, whatever the number of rows.
+
+    When all bins are used, neighbours are merged and each bin takes twice the rows from then on.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        """Start an empty preview.
+
+        Args:
+            size: largest width and height in pixels.
+        """
+        self._max_width, self._max_height = size
+        self._capacity = 2 * self._max_height
+        self._rows_per_bin = 1
+        self._sums: NDArray[np.float64] | None = None
+        self._rows = 0
+
+    def add(self, pixels: Float32) -> None:
+        """Take the next rows: float32 (n, W), W always the same."""
+        if self._sums is None:
+            self._sums = np.zeros((self._capacity, pixels.shape[1]))
+        while self._rows + len(pixels) > self._capacity * self._rows_per_bin:
+            self._merge_bins(self._sums)
+        bins = (self._rows + np.arange(len(pixels))) // self._rows_per_bin
+        starts = np.flatnonzero(np.diff(bins, prepend=-1))
+        if len(pixels):
+            self._sums[bins[starts]] += np.add.reduceat(pixels, starts, axis=0, dtype=np.float64)
+        self._rows += len(pixels)
+
+    def _merge_bins(self, sums: NDArray[np.float64]) -> None:
+        half = self._max_height
+        sums[:half] = sums[0::2] + sums[1::2]
+        sums[half:] = 0
+        self._rows_per_bin *= 2
+
+    def means(self) -> Float32:
+        """The preview's values: float32 (height, width), both within the size.
+
+        Raises:
+            ValueError: no rows were added.
+        """
+        if self._sums is None or not self._rows:
+            raise ValueError("a preview needs at least one row")
+        used = -(-self._rows // self._rows_per_bin)
+        counts = np.full((used, 1), self._rows_per_bin)
+        counts[-1] = self._rows - (used - 1) * self._rows_per_bin
+        means: Float32 = (self._sums[:used] / counts).astype(np.float32)
+        width = min(means.shape[1], self._max_width)
+        height = min(self._rows, self._max_height)
+        if means.shape == (height, width):
+            return means
+        # The box ends where the rows do, in the middle of the last bin.
+        box = (0.0, 0.0, float(means.shape[1]), self._rows / self._rows_per_bin)
+        resized = Image.fromarray(means).resize((width, height), Image.Resampling.BOX, box=box)
+        smaller: Float32 = np.asarray(resized, dtype=np.float32)
+        return smaller
+
+    def render(
+        self,
+        colormap: str,
+        value_range: tuple[float, float],
+        format: Literal["jpeg", "png"] = "jpeg",
+    ) -> EncodedFrame:
+        """Draw the preview of the rows so far.
+
+        Args:
+            colormap: name of a colour map.
+            value_range: values of its two ends, as a rule `DepthFacts.value_range`.
+            format: of the picture.
+
+        Raises:
+            UnknownColormap: no colour map has this name.
+            ValueError: no rows were added, or the range descends.
+        """
+        means = self.means()
+        out = io.BytesIO()
+        picture = draw_frame(means, colormap, value_range, as_palette=format == "png")
+        if format == "png":
+            picture.save(out, "PNG", optimize=True)
+        else:
+            picture.save(out, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+        return EncodedFrame(out.getvalue(), MEDIA_TYPES[format], means.shape[1], means.shape[0])

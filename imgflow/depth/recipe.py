@@ -1,0 +1,67 @@
+"""The settings that decide what comes out of a depth image, and their fingerprints."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from imgflow.depth.colormaps import DEFAULT_COLORMAP
+
+# Raise a version when the same input and recipe would give other values: what is stored becomes
+# stale.
+RESIZED_VERSION = 1
+PREVIEW_VERSION = 1
+
+CHUNK_ROWS = 512
+"""Rows in a stored chunk: 300 KiB at width 150, so that a frame of 500 rows reads two or three."""
+
+_HEX_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class DepthRecipe:
+    """How a depth image is resized and previewed.
+
+    Attributes:
+        width: pixels of a resized row, at least 1.
+        order: of the spline that interpolates, 0 (nearest) to 5, as in `skimage.transform.resize`.
+        anti_aliasing: smooth with a Gaussian before making a row narrower.
+        colormap: name of the preview's colour map, see `imgflow.depth.colormaps`.
+        preview_size: largest width and height of the preview, in pixels.
+    """
+
+    width: int = 150
+    order: int = 1
+    anti_aliasing: bool = True
+    colormap: str = DEFAULT_COLORMAP
+    preview_size: tuple[int, int] = (512, 1024)
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or min(self.preview_size) < 1:
+            raise ValueError("width and preview_size must be at least 1")
+        if self.order not in range(6):
+            raise ValueError(f"order must be 0 to 5, not {self.order}")
+
+    def fingerprint(self, output: Literal["resized", "preview"]) -> str:
+        """Name what an output depends on besides the image: settings and code version.
+
+        Returns:
+            16 hexadecimal digits of a SHA-256 over canonical JSON.
+        """
+        parts: dict[str, Any] = {
+            "output": output,
+            "version": RESIZED_VERSION,
+            "chunk_rows": CHUNK_ROWS,
+            "width": self.width,
+            "order": self.order,
+            "anti_aliasing": self.anti_aliasing,
+        }
+        if output == "preview":
+            del parts["chunk_rows"]
+            parts |= {
+                "preview_version": PREVIEW_VERSION,
+                "colormap": self.colormap,
+                "preview_size": list(self.preview_size),
+            }
+        canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:_HEX_DIGITS]

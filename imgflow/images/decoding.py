@@ -1,0 +1,158 @@
+"""From the bytes of an upload to an opened photograph within limits, or to the reason why not."""
+
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from imgflow.errors import Rejected, SettingsError
+from imgflow.images import exif
+from imgflow.images.failures import pillow_errors, too_many_pixels
+from imgflow.images.frames import count_frames
+from imgflow.images.modes import raw_mode
+from imgflow.images.opening import MEDIA_TYPES, open_as, pillow_session
+from imgflow.images.photo import Header, Photo, PhotoFacts
+from imgflow.images.sniffing import public_name, sniff
+
+__all__ = ["DECODING_VERSION", "Limits", "Photo", "PhotoFacts", "open_photo"]
+
+DECODING_VERSION = 1
+"""Part of every output's fingerprint; bumped by hand when decoded pixels change."""
+
+_YCBCR_TRANSFORM = 1
+_RGB_COMPONENTS = tuple(b"RGB")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is accepted. A picture at a limit is accepted, one above it is rejected.
+
+    Attributes:
+        max_bytes: Size of the file.
+        max_pixels: Width times height, from the header, before anything is decoded. Memory for
+            grayscale and thumbnail peaks at about 1.3 bytes a pixel for a baseline JPEG, 9 for a
+            progressive one and most formats, 12 for 32-bit TIFF, 20 for WebP and JPEG 2000.
+        max_side: Longest side in pixels; 65,500 is the most that a JPEG output can have.
+        max_frames: Frames or pages in the file.
+        formats: Names of `opening.MEDIA_TYPES` that are tried. Others are rejected by name.
+    """
+
+    max_bytes: int = 200 * 1024 * 1024
+    max_pixels: int = 100_000_000
+    max_side: int = 65_500
+    max_frames: int = 10_000
+    formats: tuple[str, ...] = tuple(MEDIA_TYPES)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.formats if name not in MEDIA_TYPES]
+        if unknown or not self.formats:
+            known = ", ".join(MEDIA_TYPES)
+            raise SettingsError(f"Image formats {unknown} cannot be enabled; known are {known}.")
+        if min(self.max_bytes, self.max_pixels, self.max_side, self.max_frames) < 1:
+            raise SettingsError("Limits of images must be at least 1.")
+
+
+def open_photo(data: bytes, limits: Limits) -> Photo:
+    """Open a photograph by its content, whatever its name was.
+
+    JPEG pixels are decoded when an output asks for them, those of other formats here.
+
+    Args:
+        data: The whole file.
+        limits: What is accepted.
+
+    Raises:
+        Rejected: With one of the codes listed in `imgflow.images.failures`. No other error is
+            raised for any content.
+    """
+    if not data:
+        raise Rejected("empty", "The file is empty: it has 0 bytes.")
+    if len(data) > limits.max_bytes:
+        raise Rejected(
+            "too_many_bytes",
+            f"The file has {len(data):,} bytes, and at most {limits.max_bytes:,} are accepted.",
+        )
+    kind = sniff(data)
+    if not kind.is_picture:
+        raise Rejected(
+            "not_an_image",
+            f"The file of {len(data):,} bytes is not a picture: it looks like {kind.name}.",
+        )
+    if kind.name not in limits.formats:
+        raise _not_enabled(kind.name, limits)
+
+    with pillow_session(limits.max_pixels) as caught:
+        with pillow_errors(kind.name, data, caught):
+            image = open_as(data, limits.formats)
+        header = _read_header(image, data, limits)
+    hints = (" ".join(str(warning.message).split()) for warning in caught)
+    notes = tuple(dict.fromkeys((*header.notes, *hints)))
+    return Photo(data, image, replace(header, notes=notes), limits.max_pixels)
+
+
+def _not_enabled(name: str, limits: Limits) -> Rejected:
+    enabled = ", ".join(public_name(known) for known in limits.formats)
+    return Rejected(
+        "unsupported_format",
+        f"The file is of the format {public_name(name)}, and only {enabled} are accepted.",
+    )
+
+
+def _read_header(image: Image.Image, data: bytes, limits: Limits) -> Header:
+    """Check the limits, then read the facts, decoding the picture unless it is a JPEG."""
+    name = str(image.format)
+    if name not in limits.formats:
+        raise _not_enabled(name, limits)
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise too_many_pixels(width, height, limits.max_pixels)
+    if max(width, height) > limits.max_side:
+        raise Rejected(
+            "too_long_side",
+            f"The picture is {width:,} x {height:,} pixels, "
+            f"and sides of at most {limits.max_side:,} pixels are accepted.",
+        )
+    frames = count_frames(image, data, limits.max_frames)
+    if frames > limits.max_frames:
+        raise Rejected(
+            "too_many_frames",
+            f"The file has more than {limits.max_frames:,} frames or pages, which is not accepted.",
+        )
+    mode, stored, is_jpeg = image.mode, raw_mode(image), name in ("JPEG", "MPO")
+    # Pillow turns a TIFF upright, and forgets its orientation, when it loads it.
+    facts = exif.read_exif(image) if name == "TIFF" else None
+    if not is_jpeg:
+        with pillow_errors(name, data):
+            image.load()
+            if image.size != (width, height):
+                raise ValueError("the decoded picture is not of the size that its header said")
+    # A PNG may carry EXIF behind its pixels, where it is found only now.
+    facts = facts or exif.read_exif(image)
+    profile = image.info.get("icc_profile")
+    return Header(
+        format=name,
+        media_type=MEDIA_TYPES[name],
+        stored_size=(width, height),
+        mode=mode,
+        frames=frames,
+        orientation=facts.orientation,
+        upright_at_load=name == "TIFF",
+        credit=facts.credit,
+        profile=profile if isinstance(profile, bytes) else b"",
+        is_luma_coded=is_jpeg and _is_luma_coded(image),
+        is_progressive="progressive" in image.info,
+        stored=stored,
+        notes=("exif broken, ignored",) if facts.is_broken else (),
+    )
+
+
+def _is_luma_coded(image: Image.Image) -> bool:
+    """Whether a JPEG stores YCbCr, decided as libjpeg does (`default_decompress_parms`).
+
+    Where Adobe's marker leaves doubt the answer is no, which costs time and never colours.
+    """
+    if image.mode != "RGB":
+        return False
+    if "adobe" in image.info and image.info.get("adobe_transform") != _YCBCR_TRANSFORM:
+        return False
+    components = tuple(layer[0] for layer in getattr(image, "layer", ()))
+    return components != _RGB_COMPONENTS

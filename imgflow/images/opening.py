@@ -1,0 +1,76 @@
+"""The one place that calls `Image.open`: enabled decoders, our pixel limit, no leaking warnings."""
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Importing a plugin registers its decoder. Were one of the enabled formats missing, Pillow would
+# import all of its plugins, EPS and WMF with their external programs included. MPO is read by JPEG.
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+MEDIA_TYPES: dict[str, str] = {
+    JpegImagePlugin.JpegImageFile.format: "image/jpeg",
+    # Every program that shows JPEG shows the first picture of an MPO; none knows `image/mpo`.
+    MpoImagePlugin.MpoImageFile.format: "image/jpeg",
+    PngImagePlugin.PngImageFile.format: "image/png",
+    GifImagePlugin.GifImageFile.format: "image/gif",
+    WebPImagePlugin.WebPImageFile.format: "image/webp",
+    TiffImagePlugin.TiffImageFile.format: "image/tiff",
+    BmpImagePlugin.BmpImageFile.format: "image/bmp",
+    AvifImagePlugin.AvifImageFile.format: "image/avif",
+    Jpeg2KImagePlugin.Jpeg2KImageFile.format: "image/jp2",
+}
+"""The formats that can be enabled, by Pillow's names, with their media types."""
+
+_PILLOW_GLOBALS = threading.Lock()
+
+
+@contextmanager
+def pillow_session(max_pixels: int) -> Iterator[list[warnings.WarningMessage]]:
+    """Hold Pillow's process-wide settings at ours, and collect warnings instead of showing them.
+
+    Pillow keeps its pixel limit in a module global, and Python its warning filters, so threads take
+    turns here. Worker processes do not meet.
+
+    Args:
+        max_pixels: Pillow itself refuses twice as many, for some formats before it allocates.
+
+    Yields:
+        The warnings that came so far. They include the decoder's own reason when a picture cannot
+        be identified.
+    """
+    with _PILLOW_GLOBALS, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        before = Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS
+        Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS = max_pixels, True
+        try:
+            yield caught
+        finally:
+            Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS = before
+
+
+def open_as(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    """Open a picture without decoding it, as one of some formats, inside a `pillow_session`.
+
+    Args:
+        data: The whole file.
+        formats: Names in `MEDIA_TYPES`.
+
+    Raises:
+        Exception: Whatever Pillow raises, see `failures.PILLOW_ERRORS`.
+    """
+    tried = tuple(name for name in formats if name != "MPO")
+    return Image.open(io.BytesIO(data), formats=tried)

@@ -1,0 +1,272 @@
+"""One decoded photograph: its facts, and the two pictures that all outputs are made from."""
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from imgflow.images.colour import is_srgb, is_usable, to_srgb
+from imgflow.images.exif import TURNED, UPRIGHT
+from imgflow.images.failures import pillow_errors
+from imgflow.images.modes import WIDE, narrow, plain
+from imgflow.images.opening import open_as, pillow_session
+
+_WORTHWHILE_REDUCTION = 2.0
+"""Pictures are first reduced by whole numbers, to no less than this many times the wanted size."""
+_LARGEST_JPEG_REDUCTION = 8
+
+
+@dataclass(frozen=True)
+class PhotoFacts:
+    """What is known of a photograph.
+
+    Attributes:
+        format: Pillow's name of the format, by content: `JPEG`, `MPO`, `PNG`, ...
+        media_type: Media type of the file, such as `image/jpeg`.
+        width: Pixels across, upright.
+        height: Pixels down, upright.
+        mode: Pillow's mode of the picture as stored.
+        frames: Frames or pages in the file; only the first is used.
+        orientation: EXIF orientation of the file, 1 to 8; the outputs are upright.
+        notes: What was lost or ignored, in words.
+    """
+
+    format: str
+    media_type: str
+    width: int
+    height: int
+    mode: str
+    frames: int
+    orientation: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What `open_photo` read before any pixel was decoded; sizes are as stored, in pixels."""
+
+    format: str
+    media_type: str
+    stored_size: tuple[int, int]
+    mode: str
+    frames: int
+    orientation: int
+    upright_at_load: bool
+    credit: bytes
+    profile: bytes
+    is_luma_coded: bool
+    is_progressive: bool
+    stored: str
+    notes: tuple[str, ...]
+
+
+class Photo:
+    """A photograph whose pixels are decoded when first needed, each way at most once.
+
+    The same file gives the same pixels whatever was asked for before, so that an output does not
+    depend on which other outputs are made.
+
+    Attributes:
+        header: What the file says about itself.
+        credit: EXIF block with artist and copyright only, or `b""`.
+    """
+
+    def __init__(self, data: bytes, image: Image.Image, header: Header, max_pixels: int) -> None:
+        self.header = header
+        self.credit = header.credit
+        self._data = data
+        self._max_pixels = max_pixels
+        self._opened: Image.Image | None = image
+        self._notes = list(header.notes)
+        self._full: Image.Image | None = None
+        self._luma: Image.Image | None = None
+        self._scaled: dict[int, Image.Image] = {}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, upright."""
+        width, height = self.header.stored_size
+        return (height, width) if self._is_turned else (width, height)
+
+    @property
+    def facts(self) -> PhotoFacts:
+        """The facts, with the notes that decoding has brought so far."""
+        width, height = self.size
+        header = self.header
+        return PhotoFacts(
+            format=header.format,
+            media_type=header.media_type,
+            width=width,
+            height=height,
+            mode=header.mode,
+            frames=header.frames,
+            orientation=header.orientation,
+            notes=tuple(self._notes),
+        )
+
+    def luma(self) -> Image.Image:
+        """The upright grayscale picture, BT.601 luma of the sRGB colours.
+
+        `(R * 19595 + G * 38470 + B * 7471 + 0x8000) >> 16`, Pillow's weights. A JPEG coded as YCbCr
+        in sRGB already stores this as its Y channel, which is taken as it is: equal to the formula
+        where the colours fit into RGB, and up to about 16 levels off (nearer to the camera's value)
+        where the formula sees colours that were clipped to fit.
+
+        Returns:
+            Mode L, LA (straight alpha) or I;16 (0 to 65535).
+
+        Raises:
+            Rejected: `truncated`, `corrupt` or `too_large`.
+        """
+        if self._luma is None:
+            self._luma = self._upright(self._stored_luma())
+        return self._luma
+
+    def fitted(self, box: tuple[int, int]) -> Image.Image:
+        """The upright picture in sRGB, made to fit a box by Lanczos resampling, never enlarged.
+
+        A JPEG is decoded at a half, a quarter or an eighth where that leaves at least twice the
+        wanted size.
+
+        Args:
+            box: Largest width and height, in pixels.
+
+        Returns:
+            Mode RGB, RGBA, L, LA, or YCbCr (full range, as JPEG has it), 8 bits a channel. Its
+            sides are within half a pixel of the exact proportions, and at least 1.
+
+        Raises:
+            Rejected: `truncated`, `corrupt` or `too_large`.
+        """
+        size = fit(self.size, box)
+        if self._is_turned:
+            size = size[::-1]
+        source = self._colour_for(size)
+        if source.size != size:
+            width, height = self.header.stored_size
+            reduction = self._reduction(size)
+            source = source.resize(
+                size,
+                Image.Resampling.LANCZOS,
+                box=(0, 0, width / reduction, height / reduction),
+                # Pillow cannot reduce 16-bit pictures.
+                reducing_gap=None if source.mode == WIDE else _WORTHWHILE_REDUCTION,
+            )
+        if source.mode == WIDE:
+            source = narrow(source)
+        return self._upright(self._in_srgb(source, keep_luma_coding=True))
+
+    def check(self) -> None:
+        """Decode the whole file if nothing did so far, so that damage is found."""
+        if self._full is None and self._luma is None and not self._scaled:
+            self._colour_for((1, 1))
+
+    @property
+    def _is_turned(self) -> bool:
+        return self.header.orientation in TURNED and not self.header.upright_at_load
+
+    def _upright(self, image: Image.Image) -> Image.Image:
+        turn = UPRIGHT.get(self.header.orientation)
+        if turn is None or self.header.upright_at_load:
+            return image
+        return image.transpose(turn)
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def _reduction(self, size: tuple[int, int]) -> int:
+        """By how much a JPEG may be reduced while decoding, for a wanted size as stored."""
+        if not self.header.is_luma_coded or self.header.is_progressive:
+            return 1
+        width, height = self.header.stored_size
+        reduction = _LARGEST_JPEG_REDUCTION
+        while reduction > 1 and (
+            width < 2 * size[0] * reduction or height < 2 * size[1] * reduction
+        ):
+            reduction //= 2
+        return reduction
+
+    def _colour_for(self, size: tuple[int, int]) -> Image.Image:
+        reduction = self._reduction(size)
+        if reduction == 1:
+            return self._whole()
+        if reduction not in self._scaled:
+            width, height = self.header.stored_size
+            wanted = (width // reduction, height // reduction)
+            self._scaled[reduction] = self._decode("YCbCr", wanted)
+        return self._scaled[reduction]
+
+    def _whole(self) -> Image.Image:
+        """The whole picture, decoded once: YCbCr for luma-coded JPEGs, else as `plain` says."""
+        if self._full is None:
+            if self.header.is_luma_coded:
+                self._full = self._decode("YCbCr", None)
+            else:
+                image = self._decode(None, None)
+                with pillow_errors(self.header.format, self._data):
+                    self._full, notes = plain(image, self.header.stored)
+                for note in notes:
+                    self._note(note)
+        return self._full
+
+    def _stored_luma(self) -> Image.Image:
+        header = self.header
+        if header.is_luma_coded and not self._is_foreign("RGB"):
+            # A progressive file is decoded in whole twice as slowly as once for all.
+            if self._full is not None or header.is_progressive:
+                return self._whole().getchannel(0)
+            return self._decode("L", None)
+        image = self._in_srgb(self._whole(), keep_luma_coding=False)
+        if image.mode in ("L", "LA", WIDE):
+            return image
+        return image.convert("LA" if image.mode == "RGBA" else "L")
+
+    def _is_foreign(self, mode: str) -> bool:
+        """Whether the picture has a profile that changes its colours; broken ones are noted."""
+        profile = self.header.profile
+        if not profile or is_srgb(profile):
+            return False
+        if is_usable(profile, mode):
+            return True
+        self._note("icc profile broken or of another colour space, ignored")
+        return False
+
+    def _in_srgb(self, image: Image.Image, *, keep_luma_coding: bool) -> Image.Image:
+        if image.mode == WIDE:
+            if self.header.profile:
+                self._note("icc profile not applied to 16-bit grayscale")
+            return image
+        if image.mode == "YCbCr":
+            if not self._is_foreign("RGB"):
+                return image if keep_luma_coding else image.convert("RGB")
+            image = image.convert("RGB")
+        if image.mode == "LA":
+            gray, alpha = image.split()
+            gray = self._in_srgb(gray, keep_luma_coding=False)
+            return Image.merge("LA", (gray, alpha))
+        if self.header.mode == "LAB" or not self._is_foreign(image.mode):
+            return image.convert("RGB") if image.mode == "CMYK" else image
+        return to_srgb(image, self.header.profile)
+
+    def _decode(self, mode: str | None, size: tuple[int, int] | None) -> Image.Image:
+        """Decode the file; `mode` and `size` are wishes that only the JPEG decoder heeds."""
+        image, self._opened = self._opened, None
+        with pillow_errors(self.header.format, self._data):
+            if image is None:
+                with pillow_session(self._max_pixels):
+                    image = open_as(self._data, ("JPEG",))
+            if mode or size:
+                image.draft(mode, size)
+            image.load()
+        return image
+
+
+def fit(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """The largest size of the proportions of `size` within `box`, never larger, at least 1."""
+    width, height = size
+    across, down = box
+    if width <= across and height <= down:
+        return size
+    if width * down >= height * across:
+        return across, max(1, (2 * height * across + width) // (2 * width))
+    return max(1, (2 * width * down + height) // (2 * height)), down

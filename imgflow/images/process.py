@@ -1,0 +1,57 @@
+"""The one call that workers make: an upload's bytes to its facts and all asked outputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imgflow.images.decoding import Limits, open_photo
+from imgflow.images.encoding import Encoded
+from imgflow.images.failures import too_large
+from imgflow.images.outputs import PHOTO_OUTPUTS
+from imgflow.images.photo import PhotoFacts
+from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.sniffing import sniff
+
+__all__ = ["PhotoFacts", "ProcessedPhoto", "process_photo"]
+
+
+@dataclass(frozen=True)
+class ProcessedPhoto:
+    """What became of one upload.
+
+    Attributes:
+        facts: What is known of the photograph.
+        outputs: The encoded outputs by name, in the order asked for.
+    """
+
+    facts: PhotoFacts
+    outputs: dict[str, Encoded]
+
+
+def process_photo(
+    data: bytes, recipe: PhotoRecipe, limits: Limits, outputs: Sequence[str]
+) -> ProcessedPhoto:
+    """Make outputs of one photograph, decoding it as few times as is fastest.
+
+    Args:
+        data: The whole file.
+        recipe: How outputs are made.
+        limits: What is accepted.
+        outputs: Names in `PHOTO_OUTPUTS`. With none, the file is still decoded, so that the verdict
+            about it does not depend on what was asked for.
+
+    Raises:
+        Rejected: The file is no acceptable photograph; see `imgflow.images.failures` for the codes.
+        KeyError: An output of that name does not exist.
+    """
+    asked = [PHOTO_OUTPUTS[name] for name in outputs]
+    try:
+        photo = open_photo(data, limits)
+        # Small pictures first: where they need the whole picture, grayscale is a channel of it.
+        made = {
+            output.name: output.render(photo, recipe)
+            for output in sorted(asked, key=lambda output: output.name == "grayscale")
+        }
+        photo.check()
+    except MemoryError as error:
+        raise too_large(sniff(data).name) from error
+    return ProcessedPhoto(photo.facts, {output.name: made[output.name] for output in asked})

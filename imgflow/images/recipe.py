@@ -1,0 +1,83 @@
+"""Everything that decides the pixels and bytes of a photograph's outputs."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from imgflow.errors import SettingsError
+
+GrayscaleFormat = Literal["auto", "jpeg", "png"]
+ThumbnailFormat = Literal["auto", "jpeg", "png", "webp"]
+_LARGEST_BOX = 16_383  # WebP's limit
+_LONGEST_WATERMARK = 200
+_LARGEST_SAMPLE = 255
+_FINGERPRINT_LETTERS = 16
+
+
+@dataclass(frozen=True)
+class PhotoRecipe:
+    """How outputs are made; small, picklable and hashable.
+
+    Attributes:
+        thumbnail_size: Box in pixels (width, height) that thumbnails fit.
+        thumbnail_format: `auto` is JPEG for opaque pictures and PNG for those with alpha.
+        grayscale_format: `auto` is JPEG for opaque 8-bit pictures from JPEG, MPO, WebP, AVIF and
+            JPEG 2000, and PNG for all else. `jpeg` costs alpha and 16 bits.
+        jpeg_quality: 1 to 100, of JPEG and WebP outputs.
+        background: Red, green and blue, 0 to 255, under transparent pictures where the output has
+            no alpha.
+        watermark_text: What proofs are marked with; None or blank: no proofs are made.
+        proof_size: Box in pixels that proofs fit.
+    """
+
+    thumbnail_size: tuple[int, int] = (256, 256)
+    thumbnail_format: ThumbnailFormat = "auto"
+    grayscale_format: GrayscaleFormat = "auto"
+    jpeg_quality: int = 85
+    background: tuple[int, int, int] = (255, 255, 255)
+    watermark_text: str | None = None
+    proof_size: tuple[int, int] = (512, 512)
+
+    def __post_init__(self) -> None:
+        for name, box in (("Thumbnail", self.thumbnail_size), ("Proof", self.proof_size)):
+            if len(box) != 2 or not all(1 <= side <= _LARGEST_BOX for side in box):  # noqa: PLR2004 - width, height
+                raise SettingsError(f"{name} size {box} must be two sides of 1 to {_LARGEST_BOX}.")
+        if self.thumbnail_format not in get_args(ThumbnailFormat):
+            raise SettingsError(f"Thumbnail format {self.thumbnail_format!r} is not known.")
+        if self.grayscale_format not in get_args(GrayscaleFormat):
+            raise SettingsError(f"Grayscale format {self.grayscale_format!r} is not known.")
+        if not 1 <= self.jpeg_quality <= 100:  # noqa: PLR2004 - JPEG's scale
+            raise SettingsError(f"JPEG quality {self.jpeg_quality} must be 1 to 100.")
+        if len(self.background) != 3 or not all(0 <= v <= _LARGEST_SAMPLE for v in self.background):  # noqa: PLR2004 - R, G, B
+            raise SettingsError(f"Background {self.background} must be three values of 0 to 255.")
+        if len(self.watermark_text or "") > _LONGEST_WATERMARK:
+            raise SettingsError(f"The watermark text is longer than {_LONGEST_WATERMARK} letters.")
+
+    def fingerprint(self, output: str) -> str:
+        """Identify what an output depends on: its own settings and the version of its code.
+
+        Two recipes with the same fingerprint make the same bytes of the same photograph.
+
+        Args:
+            output: A name in `imgflow.images.outputs.PHOTO_OUTPUTS`.
+
+        Returns:
+            16 hexadecimal letters, from SHA-256 over canonical JSON.
+        """
+        # Imported here because the outputs are functions of a recipe.
+        from imgflow.images.decoding import DECODING_VERSION
+        from imgflow.images.outputs import PHOTO_OUTPUTS
+
+        made = PHOTO_OUTPUTS[output]
+        text = json.dumps(
+            {
+                "output": made.name,
+                "version": made.version,
+                "decoding": DECODING_VERSION,
+                "settings": {field: getattr(self, field) for field in made.recipe_fields},
+            },
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT_LETTERS]

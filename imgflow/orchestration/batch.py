@@ -1,0 +1,165 @@
+"""One batch of images, from partition keys to rows and events; pure of Dagster, so that it reads and tests alone.
+
+The order makes it safe to stop anywhere: outputs first (by the workers), then rows, then events. Each step may
+run again: outputs have immutable names, rows are updated to the same values, and an event more is harmless.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.rows import Image
+from imgflow.orchestration.worker import Outcome, Task
+
+# A flush costs two round trips and a commit, so it waits for this many results or seconds.
+FLUSH_IMAGES = 500
+FLUSH_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Family:
+    """What distinguishes photographs from depth images in a run.
+
+    Attributes:
+        enabled: every output with the fingerprint of its recipe.
+        wanted: the outputs that were selected in this run.
+        force: make them again even where nothing changed.
+        retry_rejected: look again at rejected images whose upload is the same, since a person asked.
+    """
+
+    enabled: Mapping[str, str]
+    wanted: frozenset[str]
+    force: bool = False
+    retry_rejected: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a batch has to do."""
+
+    tasks: list[Task] = field(default_factory=list)
+    unchanged: list[Image] = field(default_factory=list)
+    still_rejected: list[Image] = field(default_factory=list)
+
+
+@dataclass
+class Summary:
+    """What became of a batch; keys are object keys.
+
+    Attributes:
+        processed: images whose outputs were made.
+        unchanged: images on which nothing had to be done.
+        rejected: key to reason.
+        troubled: key to what outside kept it from being processed.
+    """
+
+    processed: int = 0
+    unchanged: int = 0
+    rejected: dict[str, str] = field(default_factory=dict)
+    troubled: dict[str, str] = field(default_factory=dict)
+
+
+def plan(images: Iterable[Image], family: Family, run_id: str) -> Plan:
+    """Decide for every image what this run does with it, by the catalogue alone."""
+    result = Plan()
+    for image in images:
+        is_processed = image.processed == image.announced
+        if is_processed and image.state == "rejected" and not family.retry_rejected:
+            result.still_rejected.append(image)
+            continue
+        stale = stale_outputs(image, family)
+        if is_processed and image.state == "ready" and not stale:
+            result.unchanged.append(image)
+            continue
+        result.tasks.append(
+            Task(
+                image_id=image.id,
+                upload=image.newest_upload,
+                run_id=run_id,
+                wanted=stale,
+                enabled=family.enabled,
+                # Content that is known by its hash is not processed again, unless by force.
+                known_sha256=image.sha256 if image.state != "rejected" else None,
+                present=image.outputs,
+            )
+        )
+    return result
+
+
+def stale_outputs(image: Image, family: Family) -> frozenset[str]:
+    """The wanted outputs of an image that are missing, made with another recipe, or forced."""
+    if family.force:
+        return family.wanted
+    return frozenset(
+        name
+        for name in family.wanted
+        if image.outputs.get(name, {}).get("fingerprint") != family.enabled[name]
+    )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An image whose row is written and whose events are due."""
+
+    image: Image
+    outcome: Outcome
+
+
+Report = Callable[[list[Finished]], None]
+"""Called after rows are committed, with the images that are ready."""
+
+
+def run_tasks(
+    images: Sequence[Image],
+    outcomes: Iterator[tuple[Task, Outcome]],
+    catalog: PostgresCatalog,
+    report: Report,
+    summary: Summary,
+) -> None:
+    """Write rows and report events for the outcomes of a batch, as they come, in bulk.
+
+    Args:
+        images: the rows as they were planned.
+        outcomes: of the workers.
+        catalog: to which verdicts go first.
+        report: sends their events.
+        summary: is added to.
+    """
+    by_id = {image.id: image for image in images}
+    buffer: list[Finished] = []
+    flushed = time.monotonic()
+    for task, outcome in outcomes:
+        buffer.append(Finished(by_id[task.image_id], outcome))
+        if len(buffer) >= FLUSH_IMAGES or time.monotonic() - flushed > FLUSH_SECONDS:
+            _flush(buffer, catalog, report, summary)
+            buffer = []
+            flushed = time.monotonic()
+    _flush(buffer, catalog, report, summary)
+
+
+def _flush(
+    buffer: list[Finished],
+    catalog: PostgresCatalog,
+    report: Report,
+    summary: Summary,
+) -> None:
+    verdicts = [done.outcome.verdict for done in buffer if done.outcome.verdict is not None]
+    catalog.record(verdicts)
+    catalog.note_trouble(
+        {done.image.id: done.outcome.trouble for done in buffer if done.outcome.trouble}
+    )
+    ready = []
+    for done in buffer:
+        verdict = done.outcome.verdict
+        if verdict is None:
+            summary.troubled[done.image.key] = done.outcome.trouble or ""
+        elif verdict.state == "rejected":
+            summary.rejected[done.image.key] = verdict.reason or ""
+        else:
+            ready.append(done)
+    summary.processed += len(ready)
+    if ready:
+        report(ready)

@@ -1,0 +1,148 @@
+"""What a pool process does with one depth image: stream, resize, copy into the database, draw a preview.
+
+Apart from `worker`, since workers of photographs need none of what is imported here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from imgflow.catalog.connecting import make_engine
+from imgflow.catalog.depth_arrays import DepthArrays
+from imgflow.catalog.rows import Verdict, recipe_fingerprint
+from imgflow.depth.frames import EncodedFrame
+from imgflow.depth.ordering import OutOfOrder, ResizedChunk, ResizedDepth
+from imgflow.depth.preview import PreviewBuilder
+from imgflow.images.encoding import Encoded
+from imgflow.orchestration.worker import (
+    Outcome,
+    OutputRecord,
+    Stopwatch,
+    Task,
+    Worker,
+    cpu_limit,
+    what_to_make,
+)
+
+
+def process_depth(worker: Worker, task: Task) -> Outcome:
+    """Process one depth image; both outputs are made from one read."""
+    watch = Stopwatch()
+    image = DepthImage(worker, task)
+    if task.known_sha256 is not None:
+        # It was processed before: a re-upload of the same bytes is told from its hash alone.
+        with watch.step("read"):
+            sha256 = image.hash()
+        wanted, kept = what_to_make(task, sha256)
+        if not wanted:
+            return Outcome(
+                Verdict(
+                    image_id=task.image_id,
+                    upload=task.upload,
+                    state="ready",
+                    run_id=task.run_id,
+                    recipe=recipe_fingerprint(kept),
+                    sha256=sha256,
+                    media_type="text/csv",
+                    width=kept["resized"]["width"],
+                    height=kept["resized"]["height"],
+                    mode="F",
+                    outputs=kept,
+                    facts=kept["resized"]["facts"],
+                ),
+                bytes_read=task.upload.size,
+                milliseconds=watch.milliseconds,
+            )
+    with watch.step("process"), cpu_limit(worker.config.depth_seconds):
+        resized, preview, sha256 = image.process()
+    with watch.step("write"):
+        outputs = {"resized": resized, "preview": worker.write(task, "preview", sha256, preview)}
+    facts = resized["facts"]
+    return Outcome(
+        Verdict(
+            image_id=task.image_id,
+            upload=task.upload,
+            state="ready",
+            run_id=task.run_id,
+            recipe=recipe_fingerprint(outputs),
+            sha256=sha256,
+            media_type="text/csv",
+            width=facts["columns"],
+            height=facts["rows"],
+            mode="F",
+            outputs=outputs,
+            facts=facts,
+        ),
+        made=("resized", "preview"),
+        bytes_read=task.upload.size,
+        milliseconds=watch.milliseconds,
+    )
+
+
+class DepthImage:
+    """One depth image on its way from the source into the database."""
+
+    def __init__(self, worker: Worker, task: Task) -> None:
+        self._worker = worker
+        self._task = task
+        self._hash = hashlib.sha256()
+        self._preview = PreviewBuilder(worker.config.depth_recipe.preview_size)
+
+    def hash(self) -> str:
+        """Read it all for its SHA-256 only."""
+        for _ in self._stream():
+            pass
+        return self._hash.hexdigest()
+
+    def process(self) -> tuple[OutputRecord, Encoded, str]:
+        """Write its array and draw its preview.
+
+        Returns:
+            The array's record, the preview, and the SHA-256 of the bytes that were read.
+        """
+        recipe = self._worker.config.depth_recipe
+        resized = ResizedDepth(self._stream, self._task.upload.key, recipe)
+        fingerprint = self._task.enabled["resized"]
+        # The content's hash is known after the last byte, the name is needed before: identity will do.
+        identity = f"{self._task.upload.identity}/{fingerprint}"
+        array = hashlib.sha256(identity.encode()).hexdigest()[:32]
+        engine = make_engine(self._worker.config.database_url, pool_size=1, max_overflow=0)
+        try:
+            arrays = DepthArrays(engine)
+            try:
+                size = arrays.store(self._task.image_id, array, self._previewed(resized))
+            except OutOfOrder:
+                size = arrays.store(self._task.image_id, array, self._previewed(resized))
+        finally:
+            engine.dispose()
+        facts = {**asdict(resized.facts), "value_range": resized.facts.value_range}
+        preview: EncodedFrame = self._preview.render(recipe.colormap, resized.facts.value_range)
+        sha256 = self._hash.hexdigest()
+        record = {
+            "name": array,
+            "fingerprint": fingerprint,
+            "media_type": "application/x-npy",
+            "size": size,
+            "width": recipe.width,
+            "height": resized.facts.rows,
+            "sha256": hashlib.sha256(f"{sha256}/{fingerprint}".encode()).hexdigest(),
+            "facts": facts,
+        }
+        encoded = Encoded(
+            preview.data, preview.media_type, ".jpg", preview.width, preview.height, "RGB"
+        )
+        return record, encoded, sha256
+
+    def _stream(self) -> Iterator[bytes]:
+        self._hash = hashlib.sha256()
+        for piece in self._worker.source.stream(self._task.upload):
+            self._hash.update(piece)
+            yield piece
+
+    def _previewed(self, resized: ResizedDepth) -> Iterator[ResizedChunk]:
+        self._preview = PreviewBuilder(self._worker.config.depth_recipe.preview_size)
+        for chunk in resized:
+            self._preview.add(chunk.pixels)
+            yield chunk

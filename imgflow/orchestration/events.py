@@ -1,0 +1,139 @@
+"""Rows to materialisations: which assets an image has made, with which version and metadata."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from imgflow.catalog.rows import Image
+from imgflow.orchestration.batch import Finished
+from imgflow.orchestration.event_log import ImageEvent
+from imgflow.orchestration.families import METADATA_VERSION, Family
+from imgflow.orchestration.partitions import partition_key
+
+
+def finished_events(
+    family: Family, selected: Iterable[str], finished: Iterable[Finished]
+) -> Iterator[ImageEvent]:
+    """Events of images that were processed: of what was selected and of all that was made.
+
+    An upload that is new brings an event of the source asset too.
+    """
+    selected = set(selected)
+    for done in finished:
+        verdict = done.outcome.verdict
+        if verdict is None or verdict.state != "ready":
+            continue
+        identity = verdict.upload.identity
+        if done.image.processed != identity:
+            yield ImageEvent(
+                family.source,
+                partition_key(done.image.key),
+                data_version=identity,
+                metadata={
+                    "bytes": verdict.upload.size,
+                    "sha256": verdict.sha256 or "",
+                    "media_type": verdict.media_type or "",
+                },
+            )
+        yield from _image_events(
+            family,
+            done.image.key,
+            identity,
+            outputs=verdict.outputs,
+            row={
+                "width": verdict.width,
+                "height": verdict.height,
+                "mode": verdict.mode,
+                "sha256": verdict.sha256,
+            },
+            names=selected | set(done.outcome.made) | {"metadata"},
+            made=set(done.outcome.made) | {"metadata"},
+            image_id=done.image.id,
+            times=done.outcome.milliseconds,
+        )
+
+
+def unchanged_events(
+    family: Family, selected: Iterable[str], images: Iterable[Image]
+) -> Iterator[ImageEvent]:
+    """Events that say `noop`, of images on which nothing had to be done."""
+    names = set(selected)
+    for image in images:
+        yield from _image_events(
+            family,
+            image.key,
+            image.announced,
+            outputs=image.outputs,
+            row={
+                "width": image.width,
+                "height": image.height,
+                "mode": image.mode,
+                "sha256": image.sha256,
+            },
+            names=names,
+            made=set(),
+            image_id=image.id,
+            times={},
+        )
+
+
+def _image_events(
+    family: Family,
+    key: str,
+    identity: str,
+    *,
+    outputs: Mapping[str, Mapping[str, Any]],
+    row: Mapping[str, Any],
+    names: set[str],
+    made: set[str],
+    image_id: int,
+    times: Mapping[str, float],
+) -> Iterator[ImageEvent]:
+    partition = partition_key(key)
+    versions = {name: str(record["sha256"])[:32] for name, record in outputs.items()}
+    for name, record in outputs.items():
+        if name in names:
+            yield ImageEvent(
+                family.output(name),
+                partition,
+                data_version=versions[name],
+                code_version=record["fingerprint"],
+                inputs={family.source: identity},
+                metadata={
+                    "width": record["width"],
+                    "height": record["height"],
+                    "bytes": record["size"],
+                    "object": record["name"],
+                    "noop": name not in made,
+                    **{f"{step} ms": value for step, value in times.items() if name in made},
+                },
+            )
+    if "metadata" in names:
+        yield ImageEvent(
+            family.metadata,
+            partition,
+            data_version=_digest(identity, *sorted(versions.values())),
+            code_version=METADATA_VERSION,
+            inputs={
+                family.source: identity,
+                **{family.output(name): version for name, version in versions.items()},
+            },
+            metadata={
+                "id": image_id,
+                **{name: value for name, value in row.items() if value is not None},
+                "noop": "metadata" not in made,
+            },
+        )
+
+
+def selected_names(selected: Iterable[dg.AssetKey]) -> frozenset[str]:
+    """The last parts of asset keys: names of outputs, and `metadata`."""
+    return frozenset(key.path[-1] for key in selected)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,74 @@
+"""The two families of assets, photographs and depth images: their keys, outputs and recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import dagster as dg
+
+from imgflow.catalog.rows import Kind
+from imgflow.depth.recipe import DepthRecipe
+from imgflow.images.outputs import enabled_outputs
+from imgflow.images.recipe import PhotoRecipe
+from imgflow.orchestration.partitions import PARTITIONS
+from imgflow.orchestration.worker import Outcome, Task, process_depth_task, process_photo_task
+
+# Bumped by hand when what stands in a row changes.
+METADATA_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of assets.
+
+    Attributes:
+        kind: `photo` or `depth`, also the first part of its asset keys.
+        job: name of the job that makes all of its assets.
+        outputs: name of each output with the fingerprint of its recipe.
+        work: what a worker process does with one image.
+    """
+
+    kind: Kind
+    job: str
+    outputs: Mapping[str, str]
+    work: Callable[[Task], Outcome]
+
+    @property
+    def partitions(self) -> dg.DynamicPartitionsDefinition:
+        """Its partition set."""
+        return PARTITIONS[self.kind]
+
+    @property
+    def source(self) -> dg.AssetKey:
+        """The external asset: the uploaded objects."""
+        return dg.AssetKey([self.kind, "source"])
+
+    @property
+    def metadata(self) -> dg.AssetKey:
+        """The asset of its rows."""
+        return dg.AssetKey([self.kind, "metadata"])
+
+    def output(self, name: str) -> dg.AssetKey:
+        """The asset of an output."""
+        return dg.AssetKey([self.kind, name])
+
+
+def photo_family(recipe: PhotoRecipe) -> Family:
+    """Photographs; the proof belongs to them when a watermark is set."""
+    return Family(
+        kind="photo",
+        job="process_photos",
+        outputs={name: recipe.fingerprint(name) for name in enabled_outputs(recipe)},
+        work=process_photo_task,
+    )
+
+
+def depth_family(recipe: DepthRecipe) -> Family:
+    """Depth images."""
+    return Family(
+        kind="depth",
+        job="process_depth_images",
+        outputs={name: recipe.fingerprint(name) for name in ("resized", "preview")},
+        work=process_depth_task,
+    )

@@ -1,0 +1,104 @@
+"""One shot without a daemon: list the source, and run what the sensor would have asked for, in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+
+import dagster as dg
+
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.orchestration.families import Family
+from imgflow.orchestration.requests import active_batches, request_batches
+from imgflow.orchestration.sensors import Round, list_and_announce
+from imgflow.store.objects import Source
+
+# Runs of the sensor may hold some of the images; this looks how far they are.
+POLL_SECONDS = 0.5
+
+# The caller shows progress; Dagster's own lines stand in the run's events all the same.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass
+class IngestReport:
+    """What `imgflow ingest` did; numbers of images, and the seconds from the listing to the last event."""
+
+    listed: int = 0
+    processed: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, float]:
+        """The contract's object."""
+        numbers = asdict(self)
+        del numbers["reasons"]
+        return numbers
+
+
+def ingest(
+    source: Source,
+    catalog: PostgresCatalog,
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    families: Sequence[Family],
+    *,
+    batch_size: int,
+    progress: Callable[[str], None],
+) -> IngestReport:
+    """List everything, process what is new or changed, and wait for what other runs have in hand.
+
+    Raises:
+        Trouble: the source or the database does not answer.
+    """
+    began = time.monotonic()
+    report = IngestReport()
+    touched = _list_all(source, catalog, report)
+    progress(f"{report.listed} objects listed, {len(touched)} of them new or changed.")
+    while True:
+        requests = request_batches(families, catalog, instance, batch_size=batch_size)
+        for name, keys in requests.new_partitions.items():
+            instance.add_dynamic_partitions(name, keys)
+        for request in requests.batches:
+            progress(f"{len(request.image_ids)} {request.family.kind} images are processed …")
+            job = definitions.resolve_job_def(request.family.job)
+            job.execute_in_process(
+                run_config=QUIET, instance=instance, tags=request.tags, raise_on_error=False
+            )
+            touched.update(request.image_ids)
+        if not requests.batches:
+            if not active_batches(instance, families):
+                break
+            time.sleep(POLL_SECONDS)
+    _count(catalog, touched, report)
+    report.seconds = round(time.monotonic() - began, 3)
+    return report
+
+
+def _list_all(source: Source, catalog: PostgresCatalog, report: IngestReport) -> set[int]:
+    """Announce every page, and return the ids of the rows that became pending."""
+    place, pending = Round(), set[int]()
+    while True:
+        seen = list_and_announce(source, catalog, place, pages=1)
+        report.listed += seen.listed
+        pending.update(seen.new, seen.changed)
+        place = seen.next
+        if place.resume_after is None:
+            return pending
+
+
+def _count(catalog: PostgresCatalog, touched: set[int], report: IngestReport) -> None:
+    for image in catalog.by_ids(sorted(touched)):
+        if image.state == "ready":
+            report.processed += 1
+        elif image.state == "rejected":
+            report.rejected += 1
+            report.reasons[image.key] = image.reason or ""
+        else:
+            report.failed += 1
+            report.reasons[image.key] = image.reason or "no run has processed it yet"
+    report.unchanged = max(0, report.listed - len(touched))

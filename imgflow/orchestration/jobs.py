@@ -1,0 +1,19 @@
+"""Jobs: one for each family, with all of its assets, in one process whose workers do the pixel work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from imgflow.orchestration.families import Family
+
+
+def family_job(family: Family, assets: dg.AssetsDefinition) -> Any:
+    """Make the job that the sensor and `imgflow ingest` run; the class of such a job is private."""
+    return dg.define_asset_job(
+        family.job,
+        selection=dg.AssetSelection.assets(*assets.keys),
+        description=f"All outputs of {family.kind} images, for a range of partitions.",
+        executor_def=dg.in_process_executor,
+    )

@@ -1,0 +1,118 @@
+"""A pool of worker processes in which one image's misfortune costs that image only."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import TimeoutError as FutureTimeout
+from itertools import islice
+from types import TracebackType
+
+from pebble import ProcessExpired, ProcessPool
+
+from imgflow.orchestration.worker import Outcome, Task, WorkerConfig, rejected, start_worker
+
+# Tasks handed over for each worker: enough to keep it busy while results are written, few enough to
+# keep memory flat whatever the size of the batch.
+WINDOW = 8
+
+# A worker that neither computes nor answers for so long is stuck outside: in the store or the database.
+GRACE_SECONDS = 300
+
+# What is sent to a worker that dies is done again once by a fresh one: it may have been killed by
+# somebody rather than by the image.
+TRIES = 2
+
+
+class WorkerPool:
+    """Worker processes that live as long as the `with` block."""
+
+    def __init__(self, config: WorkerConfig, workers: int) -> None:
+        """Describe the pool; processes start with the first task."""
+        # Not fork: obstore and psycopg2 run threads in this process.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["imgflow.orchestration.worker", "PIL.JpegImagePlugin"])
+        self._workers = workers
+        self._pool = ProcessPool(
+            max_workers=workers, context=context, initializer=start_worker, initargs=[config]
+        )
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.close() if error is None else self._pool.stop()
+        self._pool.join()
+
+    def outcomes(
+        self, tasks: Iterable[Task], work: Callable[[Task], Outcome], seconds: float
+    ) -> Iterator[tuple[Task, Outcome]]:
+        """Process tasks and yield them as they are done, in any order.
+
+        Args:
+            tasks: taken as workers become free.
+            work: a module-level function.
+            seconds: of processor time that `work` gives an image; only named in the verdict here.
+        """
+        waiting = iter(tasks)
+        running: dict[Future[Outcome], tuple[Task, int]] = {}
+
+        def submit(task: Task, attempt: int) -> None:
+            future = self._pool.schedule(work, args=[task], timeout=seconds + GRACE_SECONDS)
+            running[future] = (task, attempt)
+
+        while True:
+            for task in islice(waiting, self._workers * WINDOW - len(running)):
+                submit(task, 1)
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                task, attempt = running.pop(future)
+                outcome = _outcome(future, task, attempt, seconds)
+                if outcome is None:
+                    submit(task, attempt + 1)
+                else:
+                    yield task, outcome
+
+
+def _outcome(future: Future[Outcome], task: Task, attempt: int, seconds: float) -> Outcome | None:
+    """The answer of a worker, or what its death means; None when it deserves another try."""
+    try:
+        return future.result()
+    except ProcessExpired as death:
+        if death.exitcode == -signal.SIGXCPU:
+            return Outcome(
+                rejected(
+                    task,
+                    "too_slow",
+                    f"processing took more than the {seconds:g} seconds of processor time that are allowed",
+                )
+            )
+        if attempt < TRIES:
+            return None
+        return Outcome(
+            rejected(
+                task,
+                "crashed",
+                f"the decoder crashed on it, {TRIES} times ({_cause(death.exitcode)})",
+            )
+        )
+    except FutureTimeout:
+        return Outcome(
+            trouble=f"{task.upload.key!r}: the worker neither computed nor answered for "
+            f"{GRACE_SECONDS} seconds and was replaced"
+        )
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return signal.Signals(-exitcode).name
+    return f"exit code {exitcode}"

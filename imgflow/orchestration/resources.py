@@ -1,0 +1,79 @@
+"""Resources: how runs and sensors reach the catalogue, the stores and the worker processes.
+
+Defaults come from the settings when definitions load; secrets and the embedded database's address only at run
+time, and nothing connects before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from pydantic import Field
+
+from imgflow.catalog.connecting import database_url, make_engine
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.settings import load_settings
+from imgflow.store.objects import Source
+from imgflow.store.opening import StoreConfig
+from imgflow.store.s3 import Checksums
+
+
+class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself
+    """The table of images."""
+
+    database_url: str = Field(
+        default="",
+        description="PostgreSQL URL; empty: IMGFLOW_DATABASE_URL, or the embedded server of the home.",
+        repr=False,
+    )
+
+    def url(self) -> str:
+        """The database's URL, at run time."""
+        return self.database_url or database_url(load_settings())
+
+    @contextmanager
+    def open(self, source_url: str) -> Iterator[PostgresCatalog]:
+        """The catalogue of one source, with its schema brought to this version."""
+        engine = make_engine(self.url())
+        try:
+            catalog = PostgresCatalog(engine, source_url)
+            catalog.migrate()
+            yield catalog
+        finally:
+            engine.dispose()
+
+
+class StoresResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself
+    """Where images land and where outputs go."""
+
+    source_url: str = Field(description="`s3://bucket/prefix` or `file:///folder`")
+    output_url: str = Field(description="`s3://bucket/prefix` or `file:///folder`")
+    s3_checksums: Checksums = Field(
+        default="when_supported", description="`when_required` where a server refuses CRC32"
+    )
+
+    @property
+    def config(self) -> StoreConfig:
+        """What workers need to open the stores."""
+        return StoreConfig(self.source_url, self.output_url, self.s3_checksums)
+
+    @property
+    def source_name(self) -> str:
+        """The source's canonical URL, part of every key's identity in the catalogue."""
+        return self.config.locations()[0].url
+
+    def open_source(self) -> Source:
+        """Open the source."""
+        return self.config.open_source()
+
+
+class WorkersResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself
+    """The processes that do the pixel work, and what they may spend on one image."""
+
+    count: int = Field(default=2, ge=1, description="worker processes of a run")
+    decode_seconds: float = Field(default=60, gt=0, description="processor time for a photograph")
+    depth_seconds: float = Field(default=3600, gt=0, description="processor time for a depth image")
+    max_bytes: int = Field(default=200 * 1024 * 1024, gt=0, description="largest photograph")
+    max_pixels: int = Field(default=100_000_000, gt=0, description="largest photograph")

@@ -1,0 +1,261 @@
+"""What a pool process does with one image: read, process, write, and answer with a small record.
+
+Imports neither Dagster nor anything else that the work does not need, since every worker of every run pays
+for it. Bytes never leave the process; what comes back is about one kilobyte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from imgflow.catalog.rows import Verdict, recipe_fingerprint
+from imgflow.errors import Rejected, SourceChanged, Trouble
+from imgflow.images.decoding import Limits
+from imgflow.images.process import process_photo
+from imgflow.images.recipe import PhotoRecipe
+from imgflow.store.naming import output_name
+from imgflow.store.objects import SourceObject
+from imgflow.store.opening import StoreConfig
+
+if TYPE_CHECKING:
+    from imgflow.depth.recipe import DepthRecipe
+    from imgflow.images.outputs import Encoded
+    from imgflow.store.objects import Source
+    from imgflow.store.outputs import OutputStore
+
+OutputRecord = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """All that a worker needs to know, sent to it once when it starts."""
+
+    stores: StoreConfig
+    database_url: str = field(repr=False)
+    source: str
+    photo_recipe: PhotoRecipe
+    photo_limits: Limits
+    depth_recipe: DepthRecipe
+    decode_seconds: float
+    depth_seconds: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """One upload to be processed.
+
+    Attributes:
+        image_id: its row.
+        upload: as it was announced.
+        run_id: of the Dagster run.
+        wanted: outputs that are made when the content is as before; all are when it changed.
+        enabled: all outputs of its family, with the fingerprint of their recipe.
+        known_sha256: of the content that the present outputs were made from.
+        present: records of the outputs that its row names.
+    """
+
+    image_id: int
+    upload: SourceObject
+    run_id: str
+    wanted: frozenset[str]
+    enabled: Mapping[str, str]
+    known_sha256: str | None
+    present: Mapping[str, OutputRecord]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task.
+
+    Attributes:
+        verdict: to be written to the row; None when trouble outside kept it from being processed.
+        trouble: in words, when there was some.
+        is_outdated: the upload is not the announced one any more.
+        made: names of the outputs that were made anew.
+        bytes_read: of the source object.
+        milliseconds: by step: `read`, `process`, `write`.
+    """
+
+    verdict: Verdict | None = None
+    trouble: str | None = None
+    is_outdated: bool = False
+    made: tuple[str, ...] = ()
+    bytes_read: int = 0
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Stopwatch:
+    """Milliseconds by step."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time one step."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.milliseconds[name] = round((time.perf_counter() - began) * 1000, 2)
+
+
+class Worker:
+    """The stores and recipes of one pool process."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        """Open the stores; `obstore` runs threads, so this happens after the process has started."""
+        self.config = config
+        self.source: Source = config.stores.open_source()
+        self.outputs: OutputStore = config.stores.open_outputs()
+
+    def photo(self, task: Task) -> Outcome:
+        """Process one photograph."""
+        watch = Stopwatch()
+        with watch.step("read"):
+            self._refuse_size(task.upload, self.config.photo_limits.max_bytes)
+            body = self.source.read(task.upload)
+        sha256 = hashlib.sha256(body).hexdigest()
+        wanted, kept = what_to_make(task, sha256)
+        with watch.step("process"), cpu_limit(self.config.decode_seconds):
+            done = process_photo(
+                body, self.config.photo_recipe, self.config.photo_limits, sorted(wanted)
+            )
+        with watch.step("write"):
+            made = {
+                name: self.write(task, name, sha256, encoded)
+                for name, encoded in done.outputs.items()
+            }
+        facts = done.facts
+        verdict = Verdict(
+            image_id=task.image_id,
+            upload=task.upload,
+            state="ready",
+            run_id=task.run_id,
+            recipe=recipe_fingerprint({**kept, **made}),
+            sha256=sha256,
+            media_type=facts.media_type,
+            width=facts.width,
+            height=facts.height,
+            mode=facts.mode,
+            outputs={**kept, **made},
+            facts={
+                "format": facts.format,
+                "frames": facts.frames,
+                "orientation": facts.orientation,
+                "notes": list(facts.notes),
+            },
+        )
+        return Outcome(
+            verdict, made=tuple(made), bytes_read=len(body), milliseconds=watch.milliseconds
+        )
+
+    def write(self, task: Task, name: str, sha256: str, encoded: Encoded) -> OutputRecord:
+        """Put an output under its immutable name, and describe it for the row."""
+        fingerprint = task.enabled[name]
+        path = output_name(
+            name, self.config.source, task.upload.key, f"{sha256}/{fingerprint}", encoded.extension
+        )
+        self.outputs.put(path, encoded.data, encoded.media_type)
+        return {
+            "name": path,
+            "fingerprint": fingerprint,
+            "media_type": encoded.media_type,
+            "size": len(encoded.data),
+            "width": encoded.width,
+            "height": encoded.height,
+            "sha256": hashlib.sha256(encoded.data).hexdigest(),
+        }
+
+    @staticmethod
+    def _refuse_size(upload: SourceObject, most: int) -> None:
+        if upload.size > most:
+            raise Rejected(
+                "too_many_bytes",
+                f"the file has {upload.size:,} bytes, more than the {most:,} that are allowed",
+            )
+
+
+def what_to_make(task: Task, sha256: str) -> tuple[frozenset[str], dict[str, OutputRecord]]:
+    """Split the outputs of a task into those to make and those to keep.
+
+    Nothing of an older content is kept, so that a reader never sees outputs of two contents.
+    """
+    if sha256 != task.known_sha256:
+        return frozenset(task.enabled), {}
+    missing = {name for name in task.enabled if name not in task.present}
+    wanted = task.wanted | missing
+    kept = {
+        name: record
+        for name, record in task.present.items()
+        if name in task.enabled and name not in wanted
+    }
+    return frozenset(wanted), kept
+
+
+@contextmanager
+def cpu_limit(seconds: float) -> Iterator[None]:
+    """Let the operating system end this process when a decoder computes for longer than that.
+
+    Processor time rather than time on the clock: a slow store or a busy machine must not turn into a verdict
+    about an image, and a decoder that hangs computes.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (ceil(used.ru_utime + used.ru_stime + seconds), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
+
+
+_process: dict[str, Worker] = {}
+"""The one worker of this pool process; pools pass no object from their initialiser to their tasks."""
+
+
+def start_worker(config: WorkerConfig) -> None:
+    """Initialise a pool process."""
+    _process["worker"] = Worker(config)
+
+
+def process_photo_task(task: Task) -> Outcome:
+    """Process a photograph in a pool process; only programming errors are raised."""
+    return answered(task, _process["worker"].photo)
+
+
+def process_depth_task(task: Task) -> Outcome:
+    """Process a depth image in a pool process; only programming errors are raised."""
+    from imgflow.orchestration.depth_work import process_depth
+
+    worker = _process["worker"]
+    return answered(task, lambda task: process_depth(worker, task))
+
+
+def answered(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
+    """Turn what went wrong with the image, or outside, into an outcome."""
+    try:
+        return work(task)
+    except Rejected as rejection:
+        return Outcome(rejected(task, rejection.code, rejection.reason))
+    except Trouble as trouble:
+        return Outcome(trouble=str(trouble), is_outdated=isinstance(trouble, SourceChanged))
+
+
+def rejected(task: Task, code: str, reason: str) -> Verdict:
+    """The verdict on an upload that cannot become an image; outputs of older contents go."""
+    return Verdict(
+        image_id=task.image_id,
+        upload=task.upload,
+        state="rejected",
+        run_id=task.run_id,
+        recipe=recipe_fingerprint({}),
+        reason=reason,
+        reason_code=code,
+    )

@@ -1,0 +1,181 @@
+"""Every setting of imgflow: its environment variable, type, default, range and meaning, in one class.
+
+Settings are read from the environment and from `.env` in the working directory. Reading them connects to
+nothing and creates nothing, so definitions load without a bucket or a database. AWS credentials, region and
+endpoint are not settings of imgflow: they come through the standard `AWS_*` names.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from imgflow.depth.recipe import DepthRecipe
+from imgflow.errors import SettingsError
+from imgflow.images.decoding import Limits
+from imgflow.images.recipe import PhotoRecipe
+
+PREFIX = "IMGFLOW_"
+
+
+class Settings(BaseSettings):
+    """All settings; the field name in capitals behind `IMGFLOW_` is the environment variable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    home: Annotated[
+        Path,
+        Field(description="Folder of the embedded database, the local buckets and Dagster's home."),
+    ] = Path(".imgflow")
+    source_url: Annotated[
+        str,
+        Field(
+            description="Where images land: `s3://bucket/prefix` or `file:///folder`. "
+            "Default: the folder `source` in the home."
+        ),
+    ] = ""
+    output_url: Annotated[
+        str,
+        Field(
+            description="Where outputs go: `s3://bucket/prefix` or `file:///folder`. "
+            "Default: the folder `outputs` in the home."
+        ),
+    ] = ""
+    database_url: Annotated[
+        str,
+        Field(
+            description="`postgresql://user:password@host:port/database` for the catalogue and Dagster's "
+            "storage. Default: a PostgreSQL that imgflow starts in the home.",
+            repr=False,
+        ),
+    ] = ""
+    workers: Annotated[
+        int,
+        Field(ge=0, le=256, description="Worker processes of a run; 0: one for each usable core."),
+    ] = 0
+    batch_size: Annotated[
+        int, Field(ge=1, le=25_000, description="Most images in one run that the sensor asks for.")
+    ] = 1_000
+    sensor_seconds: Annotated[
+        int, Field(ge=1, le=3_600, description="Least seconds between two ticks of the sensor.")
+    ] = 1
+    tick_pages: Annotated[
+        int,
+        Field(ge=1, le=1_000, description="Most pages of 1,000 objects that one tick lists."),
+    ] = 20
+    dagster_port: Annotated[int, Field(ge=1, le=65_535, description="Port of the Dagster UI.")] = (
+        3000
+    )
+    api_host: Annotated[str, Field(description="Address on which the API listens.")] = "127.0.0.1"
+    api_port: Annotated[int, Field(ge=1, le=65_535, description="Port of the API.")] = 8000
+
+    thumbnail_size: Annotated[
+        PositiveInt, Field(le=4_096, description="Longest side of a thumbnail in pixels.")
+    ] = 256
+    watermark_text: Annotated[
+        str,
+        Field(max_length=200, description="Text on proofs; empty: no proofs are made."),
+    ] = ""
+    depth_width: Annotated[
+        PositiveInt, Field(le=65_500, description="Width of a resized depth image in pixels.")
+    ] = 150
+    resize_order: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=5,
+            description="Spline order of the depth resize: 0 nearest, 1 linear, … 5 bi-quintic.",
+        ),
+    ] = 1
+
+    max_bytes: Annotated[
+        PositiveInt, Field(description="A photograph of more bytes is rejected unread.")
+    ] = 200 * 1024 * 1024
+    max_pixels: Annotated[
+        PositiveInt, Field(description="A photograph of more pixels is rejected undecoded.")
+    ] = 100_000_000
+    decode_seconds: Annotated[
+        float,
+        Field(gt=0, le=3_600, description="A photograph that takes longer to process is rejected."),
+    ] = 60.0
+    depth_seconds: Annotated[
+        float,
+        Field(gt=0, le=86_400, description="A depth image that takes longer is rejected."),
+    ] = 3_600.0
+    s3_checksums: Annotated[
+        Literal["when_supported", "when_required"],
+        Field(description="Whether uploads carry CRC32; some S3-compatible servers refuse them."),
+    ] = "when_supported"
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, url: str) -> str:
+        if url and not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg2://")):
+            raise ValueError("only postgresql:// URLs are understood; SQLite and others are not")
+        return (
+            url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres:") else url
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _local_buckets(cls, values: Any) -> Any:
+        """Fill the two locations with folders of the home, so that every part sees the same URLs."""
+        if isinstance(values, dict):
+            home = Path(values.get("home") or ".imgflow").expanduser().absolute()
+            for name, folder in (("source_url", "source"), ("output_url", "outputs")):
+                if not values.get(name):
+                    values = {**values, name: (home / folder).as_uri()}
+        return values
+
+    @property
+    def worker_count(self) -> int:
+        """Worker processes: the setting, or the cores that this process may use."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+    @property
+    def photo_recipe(self) -> PhotoRecipe:
+        """What decides the pixels of a photograph's outputs."""
+        return PhotoRecipe(
+            thumbnail_size=(self.thumbnail_size, self.thumbnail_size),
+            watermark_text=self.watermark_text or None,
+        )
+
+    @property
+    def photo_limits(self) -> Limits:
+        """What a photograph may cost before it is rejected."""
+        return Limits(max_bytes=self.max_bytes, max_pixels=self.max_pixels)
+
+    @property
+    def depth_recipe(self) -> DepthRecipe:
+        """What decides the values of a depth image's outputs."""
+        return DepthRecipe(width=self.depth_width, order=self.resize_order)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings, or raise a `SettingsError` that names the variable and what it takes."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    sentences = []
+    for problem in error.errors():
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        known = Settings.model_fields.get(field)
+        meaning = f" It is: {known.description}" if known else ""
+        given = "" if field == "database_url" else f" (given: {problem['input']!r})"
+        sentences.append(f"{PREFIX}{field.upper()}: {problem['msg']}{given}.{meaning}")
+    return " ".join(sentences)

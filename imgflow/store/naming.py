@@ -1,0 +1,52 @@
+"""Names of outputs: immutable objects whose name holds the source key and the fingerprint.
+
+`thumbnail/summer/IMG 1.png/@3f9a….jpg` is the thumbnail of `summer/IMG 1.png`. Since the fingerprint covers key,
+content and recipe, an overwritten image gets new names and nobody ever reads half of a change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from urllib.parse import quote
+
+# File systems take 255 bytes a name, S3 takes 1,024 a key; the rest is for folder and fingerprint.
+MOST_SEGMENT_BYTES = 200
+MOST_KEY_BYTES = 850
+
+# Left as they are, so that ordinary keys stay readable. `@` is not among them: it marks our own names.
+SAFE = " !$&'()+,;=-_."
+
+
+def output_name(output: str, source: str, key: str, fingerprint: str, extension: str) -> str:
+    """Name an output object.
+
+    Args:
+        output: `grayscale`, `thumbnail`, `proof` or `preview`.
+        source: canonical URL of the source, part of every key's identity.
+        key: object key below the source prefix.
+        fingerprint: of content and recipe.
+        extension: with its dot.
+
+    Returns:
+        A name of at most 1,024 bytes, each segment at most 255, that file systems and every S3 client
+        represent exactly. Different arguments give different names.
+    """
+    digest = hashlib.sha256("\0".join((source, key, fingerprint)).encode()).hexdigest()[:32]
+    return f"{output}/{_readable(key)}/@{digest}{extension}"
+
+
+def _readable(key: str) -> str:
+    segments = [_segment(segment) for segment in key.split("/")]
+    name = "/".join(segments)
+    if len(name.encode()) <= MOST_KEY_BYTES:
+        return name
+    return f"@{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+
+
+def _segment(segment: str) -> str:
+    if set(segment) <= {"."}:  # empty, `.` and `..` mean something else to file systems
+        return "@" + "%2E" * len(segment)
+    safe = quote(segment, safe=SAFE)
+    if len(safe) <= MOST_SEGMENT_BYTES:
+        return safe
+    return f"{safe[:100]}@{hashlib.sha256(segment.encode()).hexdigest()[:32]}"

@@ -1,0 +1,83 @@
+"""What a source says about an object, and the protocol that every source fulfils."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from imgflow.store.location import Location
+
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class SourceObject:
+    """One object as a listing or a HEAD announces it.
+
+    Attributes:
+        key: the object key below the source prefix, exactly as the store has it.
+        etag: the store's entity tag without quotes; for files inode, modification time and size.
+        version_id: of a versioned bucket, where known.
+        size: bytes.
+        last_modified: in whole seconds of UTC, since listings and HEAD answers of the same object
+            differ below that on some servers.
+    """
+
+    key: str
+    etag: str
+    version_id: str | None
+    size: int
+    last_modified: datetime
+
+    @property
+    def identity(self) -> str:
+        """What tells this upload from any other under the same key."""
+        if self.version_id:
+            return f"version:{self.version_id}"
+        return f"{self.etag}/{self.size}/{self.last_modified:%Y%m%dT%H%M%SZ}"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a listing.
+
+    Attributes:
+        objects: in ascending order of the UTF-8 bytes of their keys.
+        resume_after: key after which the next page begins; None when the listing is complete.
+        ignored: how many entries are no images by their nature: folder markers, outputs, unfinished
+            uploads.
+    """
+
+    objects: Sequence[SourceObject]
+    resume_after: str | None
+    ignored: int = 0
+
+
+class Source(Protocol):
+    """Where images land. Every method raises `Trouble` when the store does not answer."""
+
+    location: Location
+
+    def list_page(self, start_after: str | None, limit: int) -> Page:
+        """List at most `limit` objects whose key comes after `start_after`."""
+
+    def stat(self, key: str) -> SourceObject | None:
+        """Describe one object, or None when there is none."""
+
+    def read(self, announced: SourceObject) -> bytes:
+        """Read the whole object, or raise `SourceChanged` when it is not the announced one."""
+
+    def stream(self, announced: SourceObject) -> Iterator[bytes]:
+        """Read the object in pieces of about `CHUNK_BYTES`; raises as `read`, also midway."""
+
+    def upload(self, key: str, file: Path) -> None:
+        """Put a file under a key, visible only when whole."""
+
+    def delete(self, key: str) -> None:
+        """Delete an object; one that does not exist is no error."""
+
+    def check(self) -> None:
+        """Raise `Trouble` with the mend unless the source can be listed."""

@@ -1,0 +1,59 @@
+"""Settings to stores: the one place that decides which class serves a URL and what a source leaves out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imgflow.errors import SettingsError
+from imgflow.store.folder import FolderSource
+from imgflow.store.location import Location, parse_location
+from imgflow.store.objects import Source
+from imgflow.store.outputs import OutputStore
+from imgflow.store.s3 import Checksums, S3Source
+
+# First segments of output names (see `naming`).
+OUTPUT_FOLDERS = ("grayscale/", "thumbnail/", "proof/", "preview/")
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """What it takes to open the stores, small enough to be sent to every worker process."""
+
+    source_url: str
+    output_url: str
+    checksums: Checksums = "when_supported"
+
+    def locations(self) -> tuple[Location, Location]:
+        """Parse both URLs, and refuse a pair that would feed on itself.
+
+        Raises:
+            SettingsError: a URL is not understood, or outputs would land where images are looked for
+                and cannot be told from them.
+        """
+        source = parse_location(self.source_url, setting="IMGFLOW_SOURCE_URL")
+        output = parse_location(self.output_url, setting="IMGFLOW_OUTPUT_URL")
+        if source == output:
+            raise SettingsError(
+                f"IMGFLOW_SOURCE_URL and IMGFLOW_OUTPUT_URL are the same ({source.url}): every output "
+                "would be taken for an upload. Give the outputs a prefix of their own."
+            )
+        inside = source.below(output)
+        if inside and inside.startswith(OUTPUT_FOLDERS):
+            raise SettingsError(
+                f"IMGFLOW_SOURCE_URL ({source.url}) lies where outputs are written: below "
+                f"IMGFLOW_OUTPUT_URL, in a folder named like an output. Choose another prefix."
+            )
+        return source, output
+
+    def open_source(self) -> Source:
+        """Open the source; keys below the output location are never listed."""
+        source, output = self.locations()
+        inside = output.below(source)
+        exclude = (inside,) if inside else ()
+        if source.scheme == "s3":
+            return S3Source(source, exclude, checksums=self.checksums)
+        return FolderSource(source, exclude)
+
+    def open_outputs(self) -> OutputStore:
+        """Open the output store."""
+        return OutputStore(self.locations()[1], checksums=self.checksums)

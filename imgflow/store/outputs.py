@@ -1,0 +1,98 @@
+"""The output store: immutable pictures, written whole or not at all, through `obstore`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, S3Store
+
+from imgflow.errors import Trouble
+from imgflow.store.location import Location
+from imgflow.store.s3 import Checksums, first_line, obstore_bucket, s3_client
+
+
+@dataclass(frozen=True)
+class StoredOutput:
+    """What the store says about an output: its size in bytes and when it was written."""
+
+    name: str
+    size: int
+    last_modified: datetime
+
+
+class OutputStore:
+    """Where pictures go. Every method raises `Trouble` when the store does not answer."""
+
+    def __init__(self, location: Location, *, checksums: Checksums = "when_supported") -> None:
+        """Open a bucket or a folder; the folder is made when it does not exist."""
+        self.location = location
+        self._store: S3Store | LocalStore
+        if location.scheme == "s3":
+            client = s3_client(checksums=checksums)
+            self._store = obstore_bucket(client, location.bucket, location.prefix)
+        else:
+            self._store = LocalStore(location.folder, mkdir=True)
+
+    def put(self, name: str, body: bytes, media_type: str) -> None:
+        """Write an object; readers see all of it or nothing."""
+        with self._errors("written", name):
+            if isinstance(self._store, S3Store):
+                self._store.put(
+                    name, body, attributes={"Content-Type": media_type}, use_multipart=False
+                )
+            else:  # a file has no media type to keep
+                self._store.put(name, body, use_multipart=False)
+
+    def get(self, name: str) -> bytes | None:
+        """Read an object, or None when there is none."""
+        try:
+            with self._errors("read", name):
+                return bytes(self._store.get(name).bytes())
+        except FileNotFoundError:
+            return None
+
+    def get_range(self, name: str, start: int, end: int) -> bytes:
+        """Read bytes `start` to `end`, the last one excluded."""
+        with self._errors("read", name):
+            return bytes(self._store.get_range(name, start=start, end=end))
+
+    def exists(self, name: str) -> bool:
+        """Whether the object is there."""
+        try:
+            with self._errors("looked at", name):
+                self._store.head(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def delete(self, names: list[str]) -> None:
+        """Delete objects; those that do not exist are no error."""
+        for name in names:
+            try:
+                with self._errors("deleted", name):
+                    self._store.delete(name)
+            except FileNotFoundError:
+                continue
+
+    def names(self, prefix: str | None = None) -> Iterator[StoredOutput]:
+        """List what is stored; our own names are always represented exactly."""
+        with self._errors("listed", prefix or ""):
+            for batch in obstore.list(self._store, prefix=prefix):
+                for entry in batch:
+                    yield StoredOutput(entry["path"], entry["size"], entry["last_modified"])
+
+    @contextmanager
+    def _errors(self, verb: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (NotFoundError, FileNotFoundError):
+            raise FileNotFoundError(name) from None
+        except (BaseError, OSError) as error:
+            raise Trouble(
+                f"The output {name!r} could not be {verb} in {self.location.url}: {first_line(error)}"
+            ) from error
