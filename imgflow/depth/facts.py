@@ -147,15 +147,15 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = []
     if source.empty_rows:
-        notes.append(f"{source.empty_rows} entirely empty rows were dropped.")
+        notes.append(f"Entirely empty rows, dropped: {source.empty_rows}.")
     if was_sorted == "descending":
         notes.append("The depths descend in the file; the rows are stored ascending.")
     if was_sorted == "unsorted":
         notes.append("The depths are in no order in the file; the rows are stored ascending.")
     if duplicates:
-        notes.append(f"{duplicates} rows have the depth of another row; all are kept.")
+        notes.append(f"Rows with the depth of the row before, kept: {duplicates}.")
     if gaps:
-        notes.append(f"{gaps} steps in depth are gaps, the largest of {largest:.6g}.")
+        notes.append(f"Gaps in depth: {gaps}, the largest step is {largest:.6g}.")
     if source.value_min < 0 or source.value_max > _EIGHT_BIT_MAX:
         notes.append(f"Pixels go from {source.value_min:.6g} to {source.value_max:.6g}.")
     return tuple(notes)
