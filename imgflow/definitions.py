@@ -1,7 +1,7 @@
 """The only assembly: everything that Dagster loads, from settings and parts.
 
-`defs` is what `dagster dev`, `dg` and `workspace.yaml` load. Other projects call `build_definitions` with their own
-settings or resources. Loading connects to nothing.
+`defs` is what `dagster dev`, `dg` and `workspace.yaml` load. Other projects call
+`build_definitions` with their own settings or resources. Loading connects to nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The three kinds of failure, told apart because they are mended by different people.
 
-A wrong setting is mended by whoever starts imgflow, a rejected image by whoever uploaded it, and trouble
-outside by waiting. Only `Rejected` is ever a verdict about an image.
+A wrong setting is mended by whoever starts imgflow, a rejected image by whoever uploaded it, and
+trouble outside by waiting. Only `Rejected` is ever a verdict about an image.
 """
 
 

@@ -1,8 +1,9 @@
 """Every setting of imgflow: its environment variable, type, default, range and meaning, in one class.
 
-Settings are read from the environment and from `.env` in the working directory. Reading them connects to
-nothing and creates nothing, so definitions load without a bucket or a database. AWS credentials, region and
-endpoint are not settings of imgflow: they come through the standard `AWS_*` names.
+Settings are read from the environment and from `.env` in the working directory. Reading them
+connects to nothing and creates nothing, so definitions load without a bucket or a database. AWS
+credentials, region and endpoint are not settings of imgflow: they come through the standard `AWS_*`
+names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Depth arrays in PostgreSQL: chunks of rows with their depth bounds, of which a frame reads those it needs.
 
-An array is written in one transaction under its own fingerprint, so it is visible only when whole, and becomes
-the image's array when the row names it. Chunks travel with binary `COPY`.
+An array is written in one transaction under its own fingerprint, so it is visible only when whole,
+and becomes the image's array when the row names it. Chunks travel with binary `COPY`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from imgflow.catalog.connecting import retried
 from imgflow.depth.ordering import ResizedChunk
+from imgflow.depth.recipe import CHUNK_ROWS
+from imgflow.errors import ImgflowError
 
 COPY = (
     'COPY depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max, depths, '
@@ -30,12 +32,16 @@ COPIED_AT_ONCE = 4 * 2**20
 # One statement sees one state of the database: the row's array and its chunks belong together.
 READ = sa.text(
     """
-    SELECT c.depths, c.pixels, c.row_count FROM images AS i
+    SELECT c."array", c.depths, c.pixels, c.row_count FROM images AS i
     JOIN depth_chunks AS c ON c.image_id = i.id AND c."array" = i.outputs -> 'resized' ->> 'name'
     WHERE i.id = :id AND c.depth_max >= :low AND c.depth_min <= :high
-    ORDER BY c.chunk
+    ORDER BY c.chunk LIMIT :most
     """
 )
+
+
+class TooManyRows(ImgflowError):
+    """An interval has more rows than the caller is ready to hold in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +52,13 @@ class Interval:
         depths: float64 (n,), ascending.
         pixels: float32 (n, width).
         bytes_read: of arrays that came from the database.
+        array: name of the array that the rows are of; empty when there are none.
     """
 
     depths: NDArray[np.float64]
     pixels: NDArray[np.float32]
     bytes_read: int
+    array: str = ""
 
 
 class DepthArrays:
@@ -86,19 +94,37 @@ class DepthArrays:
         return written
 
     def read(
-        self, image_id: int, depth_min: float | None = None, depth_max: float | None = None
+        self,
+        image_id: int,
+        depth_min: float | None = None,
+        depth_max: float | None = None,
+        *,
+        most_rows: int | None = None,
     ) -> Interval:
         """Read the rows of the current array within two depths, both included.
 
+        Args:
+            image_id: of a row.
+            depth_min: smallest depth; None for no bound.
+            depth_max: largest depth; None for no bound.
+            most_rows: bounds what is read; None for everything.
+
         Returns:
             An interval without rows when there are none, or no array.
+
+        Raises:
+            TooManyRows: there are more than `most_rows`.
         """
         low = -np.inf if depth_min is None else depth_min
         high = np.inf if depth_max is None else depth_max
+        # The first and the last chunk may hold one row of the interval each, and one more tells
+        # that there are too many.
+        most = None if most_rows is None else most_rows // CHUNK_ROWS + 3
+        arguments = {"id": image_id, "low": low, "high": high, "most": most}
 
         def attempt() -> Sequence[Any]:
             with self._engine.connect() as connection:
-                return connection.execute(READ, {"id": image_id, "low": low, "high": high}).all()
+                return connection.execute(READ, arguments).all()
 
         chunks = retried(self._engine, attempt)
         if not chunks:
@@ -106,18 +132,20 @@ class DepthArrays:
         depths = np.concatenate([np.frombuffer(chunk.depths, "<f8") for chunk in chunks])
         # Chunks are in order of depth, so what is asked for is one run of rows.
         first, last = np.searchsorted(depths, low, "left"), np.searchsorted(depths, high, "right")
+        if most_rows is not None and (len(chunks) == most or last - first > most_rows):
+            raise TooManyRows(f"more than {most_rows:,} rows lie between {low:g} and {high:g}")
         parts = [np.frombuffer(c.pixels, "<f4").reshape(c.row_count, -1) for c in chunks]
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
         size = sum(len(chunk.depths) + len(chunk.pixels) for chunk in chunks)
-        return Interval(depths[first:last], pixels[first:last], size)
+        return Interval(depths[first:last], pixels[first:last], size, chunks[0].array)
 
     def drop_superseded(self, image_ids: Sequence[int]) -> None:
         """Delete the arrays of these images that their rows do not name."""
         statement = sa.text(
             """
             DELETE FROM depth_chunks AS c USING images AS i
-            WHERE c.image_id = i.id AND i.id = ANY(:ids) AND i.state IN ('ready', 'rejected', 'deleted')
-                AND c."array" IS DISTINCT FROM (i.outputs -> 'resized' ->> 'name')
+            WHERE c.image_id = i.id AND i.id = ANY(:ids) AND i.state IN ('ready', 'rejected',
+            'deleted') AND c."array" IS DISTINCT FROM (i.outputs -> 'resized' ->> 'name')
             """
         ).bindparams(sa.bindparam("ids", list(image_ids), sa.ARRAY(sa.BigInteger)))
 

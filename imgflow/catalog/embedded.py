@@ -1,8 +1,8 @@
 """The PostgreSQL that imgflow brings along: started in the home, used by every process of one machine.
 
-It listens on a socket in its own folder and on no port. Each process that uses it holds a shared lock on a
-file; the last one to let go stops the server, so that Ctrl-C leaves nothing behind. The operating system
-drops the lock of a killed process, which a list of process ids would keep.
+It listens on a socket in its own folder and on no port. Each process that uses it holds a shared
+lock on a file; the last one to let go stops the server, so that Ctrl-C leaves nothing behind. The
+operating system drops the lock of a killed process, which a list of process ids would keep.
 """
 
 from __future__ import annotations
@@ -76,6 +76,12 @@ def embedded_postgres(home: Path) -> EmbeddedPostgres:
         server = _opened[home] = EmbeddedPostgres(home)
         atexit.register(server.close)
     return server
+
+
+def close_embedded_postgres(home: Path) -> None:
+    """Give the handle of a home back, if this process has one."""
+    if home in _opened:
+        _opened[home].close()
 
 
 def _start(folder: Path) -> Any:

@@ -1,7 +1,7 @@
 """The catalogue in PostgreSQL: one statement a page, one statement a batch, whatever their size.
 
-Rows travel as arrays (`unnest`), so that a statement's text, and with it SQLAlchemy's compiled form and the
-server's plan, is the same for one row and for a thousand.
+Rows travel as arrays (`unnest`), so that a statement's text, and with it SQLAlchemy's compiled form
+and the server's plan, is the same for one row and for a thousand.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ Answer = TypeVar("Answer")
 
 COLUMNS = ", ".join(f"i.{column.name}" for column in images.columns)
 
-# Known uploads are only read: an `ON CONFLICT` over all of them would lock, and so write, every row.
+# Known uploads are only read: an `ON CONFLICT` over all of them would lock, and so write, every
+# row.
 ANNOUNCE = sa.text(
     f"""
     WITH page AS (
@@ -50,8 +51,8 @@ ANNOUNCE = sa.text(
     """  # noqa: S608 - column names of our own table
 )
 
-# A verdict on an upload that was overwritten in the meantime leaves the row pending; one that comes after
-# the verdict on the newer upload is dropped.
+# A verdict on an upload that was overwritten in the meantime leaves the row pending; one that comes
+# after the verdict on the newer upload is dropped.
 RECORD = sa.text(
     """
     UPDATE images AS i SET

@@ -1,9 +1,9 @@
 """What is to be run: pure decisions over keys and positions, without Dagster, database or store.
 
-A run costs seconds to launch and an image milliseconds, so images are processed in ranges of partition keys.
-A range also covers what lies between: a done image costs about as much as its bookkeeping, so ranges are
-merged until that outweighs a further run. An image that must stay out of a run (rejected, or already in the
-hands of another run) ends a range.
+A run costs seconds to launch and an image milliseconds, so images are processed in ranges of
+partition keys. A range also covers what lies between: a done image costs about as much as its
+bookkeeping, so ranges are merged until that outweighs a further run. An image that must stay out of
+a run (rejected, or already in the hands of another run) ends a range.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def plan_ranges(
     """Cover the wanted partition keys with as few ranges as pays.
 
     Args:
-        wanted: partition keys to be processed; those that are not known yet are taken to be added to
-            the set in sorted order.
+        wanted: partition keys to be processed; those that are not known yet are taken to be added
+            to the set in sorted order.
         known: the partition set in its own order, which is that of insertion.
         blocked: keys that no range may cover.
         most: wanted keys in a range.

@@ -1,7 +1,7 @@
 """The assets of both families; each is one function that makes all outputs of an image from one read.
 
-What an operator selects in the UI, what the sensor asks for and what `imgflow ingest` runs goes through
-`process_partitions`, so all of them give the same result.
+What an operator selects in the UI, what the sensor asks for and what `imgflow ingest` runs goes
+through `process_partitions`, so all of them give the same result.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,9 @@ from imgflow.orchestration.resources import CatalogResource, StoresResource, Wor
 from imgflow.orchestration.worker import WorkerConfig
 from imgflow.store.objects import Source
 
-# Names the batch in the tags of a run that the sensor or `imgflow ingest` asked for. Such a run trusts the
-# listing that led to it; any other was started by a person and looks at the objects first.
+# Names the batch in the tags of a run that the sensor or `imgflow ingest` asked for. Such a run
+# trusts the listing that led to it; any other was started by a person and looks at the objects
+# first.
 BATCH_TAG = "imgflow/batch"
 
 OWNERS = ["team:imgflow"]
@@ -135,7 +136,8 @@ def family_assets(
                 context, family, rows, stores.open_source(), worker, workers.count, config.force
             )
         conclude(context, summary)
-        # Results are reported image by image, since one returned here would stand for the whole range.
+        # Results are reported image by image, since one returned here would stand for the whole
+        # range.
         yield from ()
 
     return process
@@ -166,7 +168,7 @@ def process_partitions(
     images = [
         image for image in catalog.by_keys(keys).values() if image.key not in summary.troubled
     ]
-    plan = batch.plan(images, wanted, context.run_id)
+    plan = batch.plan(images, wanted, context.run.run_id)
     summary.unchanged = len(plan.unchanged)
     summary.rejected.update({image.key: image.reason or "" for image in plan.still_rejected})
     report_images(context, list(unchanged_events(family, selected, plan.unchanged)))
@@ -184,14 +186,15 @@ def process_partitions(
     with WorkerPool(worker, min(workers, len(plan.tasks))) as pool:
         outdated = _run(plan.tasks, images, pool, family, seconds, catalog, report, summary)
         if outdated:
-            # Overwritten between listing and reading: the newer upload is processed in this run too.
+            # Overwritten between listing and reading: the newer upload is processed in this run
+            # too.
             summary.troubled.update(look_again(outdated, source, catalog))
             again = [
                 image
                 for image in catalog.by_keys(outdated).values()
                 if image.key not in summary.troubled
             ]
-            tasks = batch.plan(again, wanted, context.run_id).tasks
+            tasks = batch.plan(again, wanted, context.run.run_id).tasks
             _run(tasks, again, pool, family, seconds, catalog, report, summary)
     return summary
 
@@ -238,9 +241,9 @@ def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
     """Say what became of the batch, and fail the run when images have no outputs.
 
     Raises:
-        Failure: some images were rejected or could not be processed. Their partitions turn red, those of
-            the others stay as they were reported. Dagster retries nothing: a rejected image stays so until
-            it changes, and the sensor asks again for the others.
+        Failure: some images were rejected or could not be processed. Their partitions turn red,
+        those of the others stay as they were reported. Dagster retries nothing: a rejected image
+        stays so until it changes, and the sensor asks again for the others.
     """
     done = f"{summary.processed} processed, {summary.unchanged} unchanged"
     if not summary.rejected and not summary.troubled:

@@ -1,7 +1,8 @@
 """One batch of images, from partition keys to rows and events; pure of Dagster, so that it reads and tests alone.
 
-The order makes it safe to stop anywhere: outputs first (by the workers), then rows, then events. Each step may
-run again: outputs have immutable names, rows are updated to the same values, and an event more is harmless.
+The order makes it safe to stop anywhere: outputs first (by the workers), then rows, then events.
+Each step may run again: outputs have immutable names, rows are updated to the same values, and an
+event more is harmless.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Family:
         enabled: every output with the fingerprint of its recipe.
         wanted: the outputs that were selected in this run.
         force: make them again even where nothing changed.
-        retry_rejected: look again at rejected images whose upload is the same, since a person asked.
+        retry_rejected: look again at rejected images whose upload is the same, since a person
+            asked.
     """
 
     enabled: Mapping[str, str]

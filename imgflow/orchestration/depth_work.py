@@ -105,7 +105,8 @@ class DepthImage:
         recipe = self._worker.config.depth_recipe
         resized = ResizedDepth(self._stream, self._task.upload.key, recipe)
         fingerprint = self._task.enabled["resized"]
-        # The content's hash is known after the last byte, the name is needed before: identity will do.
+        # The content's hash is known after the last byte, the name is needed before: identity will
+        # do.
         identity = f"{self._task.upload.identity}/{fingerprint}"
         array = hashlib.sha256(identity.encode()).hexdigest()[:32]
         engine = make_engine(self._worker.config.database_url, pool_size=1, max_overflow=0)

@@ -1,10 +1,12 @@
 """The one module that uses private names of Dagster: bulk events, and events of single images in a ranged run.
 
-Why it exists, with dagster 1.13.27: in a run over a range of partitions the public interface gives all of
-them the same metadata and data version, or costs 26 to 123 ms an event. This module sends each image its own
-event through Dagster's own batching, and stores a batch with `COPY` in one transaction: below 1 ms an image.
+Why it exists, with dagster 1.13.27: in a run over a range of partitions the public interface gives
+all of them the same metadata and data version, or costs 26 to 123 ms an event. This module sends
+each image its own event through Dagster's own batching, and stores a batch with `COPY` in one
+transaction: below 1 ms an image.
 
-`imgflow_tests/orchestration/test_event_log.py` fails by name when Dagster changes what is used here.
+`imgflow_tests/orchestration/test_event_log.py` fails by name when Dagster changes what is used
+here.
 """
 
 from __future__ import annotations
@@ -49,8 +51,9 @@ __all__ = [
     "report_images",
 ]
 
-# Dagster sends events in batches only where this variable is set, in every process that creates or executes
-# runs. All of them load the storage class below, so it sets the variable rather than each deployment.
+# Dagster sends events in batches only where this variable is set, in every process that creates or
+# executes runs. All of them load the storage class below, so it sets the variable rather than each
+# deployment.
 BATCH_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 BATCH_EVENTS = 5_000
 
@@ -89,8 +92,8 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store a batch: all of it or, when the database refuses, nothing.
 
-        Dagster stores the events of a failed batch again one by one, so a batch that was stored in part
-        would be stored twice.
+        Dagster stores the events of a failed batch again one by one, so a batch that was stored in
+        part would be stored twice.
         """
         if not {event.dagster_event_type for event in events} <= BULK_TYPES:
             super().store_event_batch(events)
@@ -121,8 +124,8 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
                     for key, value in self._tags_for_asset_event(event).items()
                 ),
             )
-            # The asset table holds the newest event of each asset and kind; in the order of its keys,
-            # so that two runs never wait for each other.
+            # The asset table holds the newest event of each asset and kind; in the order of its
+            # keys, so that two runs never wait for each other.
             newest = {
                 (row["asset_key"], row["dagster_event_type"]): (event, event_id)
                 for event, event_id, row in zip(events, event_ids, rows, strict=True)
@@ -206,7 +209,7 @@ def report_images(context: dg.AssetExecutionContext, events: Sequence[ImageEvent
     for position, event in enumerate(ordered):
         context.instance.report_dagster_event(
             _step_event(step, event),
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             log_level="DEBUG",
             batch_metadata=DagsterEventBatchMetadata(batch_id, position == last),
         )

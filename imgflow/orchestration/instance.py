@@ -25,7 +25,8 @@ def instance_config() -> dict[str, object]:
         name: {
             "module": module,
             "class": class_name,
-            # The address stays out of the file: it holds a password, or changes from start to start.
+            # The address stays out of the file: it holds a password, or changes from start to
+            # start.
             "config": {"postgres_url": {"env": DATABASE_VARIABLE}},
         }
         for name, (module, class_name) in STORAGES.items()

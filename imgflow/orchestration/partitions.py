@@ -1,7 +1,8 @@
 """The two dynamic partition sets, and object keys as partition keys.
 
-A partition key is the object key below the source prefix, except for the few characters that Dagster's UI or
-a terminal would misread. The encoding is reversible, and ordinary keys are not changed by it.
+A partition key is the object key below the source prefix, except for the few characters that
+Dagster's UI or a terminal would misread. The encoding is reversible, and ordinary keys are not
+changed by it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ depth_images = dg.DynamicPartitionsDefinition(name="depth_images")
 
 PARTITIONS: dict[Kind, dg.DynamicPartitionsDefinition] = {"photo": photos, "depth": depth_images}
 
-# In this order: a percent sign that would read as an escape, the UI's range separator, and characters
-# that are not shown.
+# In this order: a percent sign that would read as an escape, the UI's range separator, and
+# characters that are not shown.
 UNSAFE = re.compile(r"%(?=[0-9A-Fa-f]{2})|(?<=\.\.)\.+|[\x00-\x1f\x7f-\x9f\u2028\u2029]|^\s+|\s+$")
 ESCAPE = re.compile(r"(?:%[0-9A-F]{2})+")
 

@@ -18,7 +18,8 @@ from imgflow.orchestration.worker import Outcome, Task, WorkerConfig, rejected, 
 # keep memory flat whatever the size of the batch.
 WINDOW = 8
 
-# A worker that neither computes nor answers for so long is stuck outside: in the store or the database.
+# A worker that neither computes nor answers for so long is stuck outside: in the store or the
+# database.
 GRACE_SECONDS = 300
 
 # What is sent to a worker that dies is done again once by a fresh one: it may have been killed by

@@ -18,8 +18,8 @@ from imgflow.orchestration.event_log import (
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.partitions import partition_key
 
-# Runs of a family at the same time: one works while the next starts. More would only compete for the same
-# cores, and an upload that arrives meanwhile would wait behind all of them.
+# Runs of a family at the same time: one works while the next starts. More would only compete for
+# the same cores, and an upload that arrives meanwhile would wait behind all of them.
 MOST_RUNS = 2
 
 UNFINISHED = [
@@ -74,8 +74,9 @@ def request_batches(
 ) -> Requests:
     """Cover everything that waits with ranged runs, and note in the catalogue what was asked for.
 
-    Nothing is asked for twice while a run for it is queued or going on. A crash after the note and before the
-    launch delays these images by seconds: a batch without a run counts for nothing at the next call.
+    Nothing is asked for twice while a run for it is queued or going on. A crash after the note and
+    before the launch delays these images by seconds: a batch without a run counts for nothing at
+    the next call.
     """
     requests = Requests([], {})
     for family in families:

@@ -1,7 +1,7 @@
 """Resources: how runs and sensors reach the catalogue, the stores and the worker processes.
 
-Defaults come from the settings when definitions load; secrets and the embedded database's address only at run
-time, and nothing connects before it is used.
+Defaults come from the settings when definitions load; secrets and the embedded database's address
+only at run time, and nothing connects before it is used.
 """
 
 from __future__ import annotations

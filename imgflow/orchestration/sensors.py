@@ -105,7 +105,8 @@ def arrivals_sensor(
                 seen = list_and_announce(stores.open_source(), rows, start, pages=pages)
                 requests = request_batches(families, rows, context.instance, batch_size=batch_size)
         except Trouble as trouble:
-            # Not an empty bucket: nothing is concluded, and the next tick lists the same part again.
+            # Not an empty bucket: nothing is concluded, and the next tick lists the same part
+            # again.
             return dg.SensorResult(skip_reason=str(trouble), cursor=start.cursor())
         return _result(seen, requests)
 

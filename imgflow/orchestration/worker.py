@@ -1,7 +1,7 @@
 """What a pool process does with one image: read, process, write, and answer with a small record.
 
-Imports neither Dagster nor anything else that the work does not need, since every worker of every run pays
-for it. Bytes never leave the process; what comes back is about one kilobyte.
+Imports neither Dagster nor anything else that the work does not need, since every worker of every
+run pays for it. Bytes never leave the process; what comes back is about one kilobyte.
 """
 
 from __future__ import annotations
@@ -204,8 +204,8 @@ def what_to_make(task: Task, sha256: str) -> tuple[frozenset[str], dict[str, Out
 def cpu_limit(seconds: float) -> Iterator[None]:
     """Let the operating system end this process when a decoder computes for longer than that.
 
-    Processor time rather than time on the clock: a slow store or a busy machine must not turn into a verdict
-    about an image, and a decoder that hangs computes.
+    Processor time rather than time on the clock: a slow store or a busy machine must not turn into
+    a verdict about an image, and a decoder that hangs computes.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)

@@ -1,7 +1,7 @@
 """A local folder as a source.
 
-Files are read through the operating system rather than through `obstore`: it cannot represent names with
-control characters, and one such name would stop its listing of all the others.
+Files are read through the operating system rather than through `obstore`: it cannot represent names
+with control characters, and one such name would stop its listing of all the others.
 """
 
 from __future__ import annotations

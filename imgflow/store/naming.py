@@ -1,7 +1,8 @@
 """Names of outputs: immutable objects whose name holds the source key and the fingerprint.
 
-`thumbnail/summer/IMG 1.png/@3f9a….jpg` is the thumbnail of `summer/IMG 1.png`. Since the fingerprint covers key,
-content and recipe, an overwritten image gets new names and nobody ever reads half of a change.
+`thumbnail/summer/IMG 1.png/@3f9a….jpg` is the thumbnail of `summer/IMG 1.png`. Since the
+fingerprint covers key, content and recipe, an overwritten image gets new names and nobody ever
+reads half of a change.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from urllib.parse import quote
 MOST_SEGMENT_BYTES = 200
 MOST_KEY_BYTES = 850
 
-# Left as they are, so that ordinary keys stay readable. `@` is not among them: it marks our own names.
+# Left as they are, so that ordinary keys stay readable. `@` is not among them: it marks our own
+# names.
 SAFE = " !$&'()+,;=-_."
 
 
@@ -28,8 +30,8 @@ def output_name(output: str, source: str, key: str, fingerprint: str, extension:
         extension: with its dot.
 
     Returns:
-        A name of at most 1,024 bytes, each segment at most 255, that file systems and every S3 client
-        represent exactly. Different arguments give different names.
+        A name of at most 1,024 bytes, each segment at most 255, that file systems and every S3
+        client represent exactly. Different arguments give different names.
     """
     digest = hashlib.sha256("\0".join((source, key, fingerprint)).encode()).hexdigest()[:32]
     return f"{output}/{_readable(key)}/@{digest}{extension}"

@@ -27,8 +27,8 @@ class StoreConfig:
         """Parse both URLs, and refuse a pair that would feed on itself.
 
         Raises:
-            SettingsError: a URL is not understood, or outputs would land where images are looked for
-                and cannot be told from them.
+            SettingsError: a URL is not understood, or outputs would land where images are looked
+            for and cannot be told from them.
         """
         source = parse_location(self.source_url, setting="IMGFLOW_SOURCE_URL")
         output = parse_location(self.output_url, setting="IMGFLOW_OUTPUT_URL")

@@ -1,7 +1,7 @@
 """An S3 bucket as a source, and the one place that turns a boto3 client into an `obstore` store.
 
-Listings come from boto3, which gives every key exactly; `obstore` moves the bytes, at a sixth of the CPU time
-per request, of the keys that it represents exactly, and boto3 those of the few others.
+Listings come from boto3, which gives every key exactly; `obstore` moves the bytes, at a sixth of
+the CPU time per request, of the keys that it represents exactly, and boto3 those of the few others.
 """
 
 from __future__ import annotations

@@ -1,0 +1,78 @@
+"""What every answer gets, whatever made it: a request id, safe headers, and a problem for any failure.
+
+The outermost layer, so that nothing leaves the API without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imgflow.api.errors import answer, refused_by
+from imgflow.errors import Trouble
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID = "X-Request-ID"
+WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+SAFE_HEADERS = {
+    # Uploads are anybody's bytes: no browser may take them for anything but what is declared.
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Headers of an answer that does not set them itself."""
+
+
+class Envelope:
+    """The outermost ASGI layer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if WELL_FORMED_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        has_started = False
+
+        async def send_wrapped(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                for name, value in SAFE_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_wrapped)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if has_started and isinstance(_cause(error), Trouble):
+                # The server closes the connection, and the client sees that bytes are missing.
+                logger.warning("An answer was cut short: %s (request %s)", error, request_id)
+                return
+            logger.exception("A request failed (request %s)", request_id)
+            if has_started:
+                raise
+            await answer(Request(scope), refused_by(error))(scope, receive, send_wrapped)
+
+
+def _cause(error: Exception) -> BaseException:
+    """What happened while an answer was sent, which Starlette wraps."""
+    return error.__cause__ or error

@@ -1,0 +1,230 @@
+"""The command `imgflow`. Each subcommand imports what it needs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from imgflow.errors import ImgflowError, SettingsError, Trouble
+
+if TYPE_CHECKING:
+    from imgflow.catalog.postgres import PostgresCatalog
+    from imgflow.catalog.rows import Image
+    from imgflow.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Every image landing in a bucket becomes materialised Dagster assets.",
+)
+people = Console(stderr=True, highlight=False, soft_wrap=True)
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object, last, on standard output.")
+]
+
+
+def main() -> NoReturn:
+    """Run the command; what went wrong is one sentence, and a traceback only for our own errors."""
+    try:
+        app(standalone_mode=True)
+    except SettingsError as error:
+        people.print(f"imgflow: {error}", markup=False)
+        sys.exit(2)
+    except ImgflowError as error:
+        people.print(f"imgflow: {error}", markup=False)
+        sys.exit(1)
+    sys.exit(0)
+
+
+@app.command()
+def up(
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Put sample photographs and a depth CSV in.")
+    ] = False,
+) -> None:
+    """Start the database, the Dagster UI, the daemon and the API; Ctrl-C stops them."""
+    from imgflow.settings import load_settings
+    from imgflow.up import up as start
+
+    start(load_settings(), _say, with_samples=samples)
+
+
+@app.command()
+def ingest(as_json: AsJson = False) -> None:
+    """List the source once, process what is new or changed, and exit; needs nothing else running.
+
+    Exit code 0 also when images were rejected; 1 when something failed that a retry could mend.
+    """
+    with _catalog() as (settings, catalog):
+        from imgflow.definitions import build_definitions, build_families
+        from imgflow.orchestration.ingest import ingest as run
+        from imgflow.orchestration.instance import open_instance
+        from imgflow.store.opening import StoreConfig
+
+        stores = StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
+        with open_instance(settings, catalog.engine.url.render_as_string(False)) as instance:
+            report = run(
+                stores.open_source(),
+                catalog,
+                instance,
+                build_definitions(settings),
+                build_families(settings),
+                batch_size=settings.batch_size,
+                progress=_say,
+            )
+    for key, reason in report.reasons.items():
+        _say(f"{key}: {reason}")
+    _say(
+        f"{report.processed} processed, {report.unchanged} unchanged, {report.rejected} rejected, "
+        f"{report.failed} failed in {report.seconds:.1f} s."
+    )
+    if as_json:
+        print(json.dumps(report.as_json()))
+    raise typer.Exit(1 if report.failed else 0)
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Count images by kind and state, and say how long the oldest has waited."""
+    with _catalog() as (_settings, catalog):
+        from imgflow.status import read_status
+
+        found = read_status(catalog)
+    if as_json:
+        print(json.dumps(found.as_json()))
+        return
+    table = Table("kind", "ready", "pending", "rejected", "deleted")
+    for kind in ("photo", "depth"):
+        states = ("ready", "pending", "rejected", "deleted")
+        table.add_row(kind, *(str(found.number(kind, state)) for state in states))
+    people.print(f"Source {found.source}", markup=False)
+    people.print(table)
+    if found.backlog_seconds is not None:
+        people.print(f"The oldest pending image has waited {found.backlog_seconds:.0f} s.")
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="Object key below the source's prefix, or an id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one image: its row, outputs, and why it was rejected."""
+    with _catalog() as (_settings, catalog):
+        from imgflow.status import describe
+
+        found = describe(_image(catalog, key))
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        if name not in ("outputs", "facts") and value is not None:
+            people.print(f"{name:>12}  {value}", markup=False)
+    for part in ("outputs", "facts"):
+        for name, value in found[part].items():
+            people.print(f"{part:>12}  {name}: {_short(value)}", markup=False)
+
+
+@app.command()
+def upload(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", exists=True)],
+    prefix: Annotated[str, typer.Option(help="Put before every key.")] = "",
+) -> None:
+    """Upload files and folders into the source; those that are there unchanged are skipped."""
+    from imgflow.settings import load_settings
+    from imgflow.store.opening import StoreConfig
+    from imgflow.store.uploading import upload_all
+
+    settings = load_settings()
+    source = StoreConfig(
+        settings.source_url, settings.output_url, settings.s3_checksums
+    ).open_source()
+    done = upload_all(source, paths, prefix=prefix, progress=_say)
+    _say(f"{done.uploaded} uploaded, {done.skipped} unchanged, to {source.location.url}")
+
+
+@app.command()
+def frame(
+    key: Annotated[str, typer.Argument(help="Object key of a depth image, or its id.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    depth_min: Annotated[float | None, typer.Option(help="First depth, included.")] = None,
+    depth_max: Annotated[float | None, typer.Option(help="Last depth, included.")] = None,
+    colormap: Annotated[str, typer.Option(help="Name of a colour map.")] = "",
+) -> None:
+    """Write the colour-mapped rows between two depths to a file: .jpg, .png, .webp or .npy."""
+    with _catalog() as (_settings, catalog):
+        from imgflow.catalog.depth_arrays import DepthArrays
+        from imgflow.depth.colormaps import DEFAULT_COLORMAP
+        from imgflow.depth.frames import FRAME_FORMATS, render_frame
+
+        image = _image(catalog, key)
+        if image.kind != "depth" or image.state != "ready":
+            raise Trouble(f"{image.key!r} is a {image.kind} in state {image.state}: no frames.")
+        suffix = output.suffix.lower().lstrip(".").replace("jpg", "jpeg")
+        formats = {name: name for name in FRAME_FORMATS}
+        if suffix not in formats:
+            raise SettingsError(f"{output}: the name must end in .jpg, .png, .webp or .npy.")
+        rows = DepthArrays(catalog.engine).read(image.id, depth_min, depth_max)
+        if not len(rows.depths):
+            facts = image.facts
+            raise SettingsError(
+                f"{image.key!r} has no rows between these depths; it reaches from {facts['depth_min']} to "
+                f"{facts['depth_max']}."
+            )
+        low, high = image.facts["value_range"]
+        made = render_frame(rows.pixels, colormap or DEFAULT_COLORMAP, (low, high), formats[suffix])
+        output.write_bytes(made.data)
+    _say(f"{output}: {made.width} × {made.height} pixels, {rows.depths[0]} to {rows.depths[-1]}")
+
+
+@contextmanager
+def _catalog() -> Iterator[tuple[Settings, PostgresCatalog]]:
+    """The settings and the catalogue, with its schema at this version."""
+    from imgflow.catalog.connecting import database_url, make_engine
+    from imgflow.catalog.postgres import PostgresCatalog
+    from imgflow.settings import load_settings
+    from imgflow.store.opening import StoreConfig
+
+    settings = load_settings()
+    stores = StoreConfig(settings.source_url, settings.output_url)
+    engine = make_engine(database_url(settings))
+    try:
+        catalog = PostgresCatalog(engine, stores.locations()[0].url)
+        catalog.migrate()
+        yield settings, catalog
+    finally:
+        engine.dispose()
+
+
+def _image(catalog: PostgresCatalog, key: str) -> Image:
+    image = catalog.by_keys([key]).get(key)
+    if image is None and key.isdecimal():
+        image = catalog.by_id(int(key))
+    if image is None:
+        raise SettingsError(
+            f"There is no image {key!r} in {catalog.source}; `imgflow status` counts them."
+        )
+    return image
+
+
+def _say(line: str) -> None:
+    people.print(line, markup=False)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 160 else f"{text[:159]}…"  # noqa: PLR2004 - a line of a terminal
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Processes that `imgflow up` starts, watches and ends: each in a session of its own, with a log file.
+
+Whatever a process started itself ends with it: its whole process group gets the signal, and on
+Linux it also ends when the supervisor is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+PR_SET_PDEATHSIG = 1
+
+# Dagster's code server waits for runs in progress; they are interrupted too, and need a moment to
+# say so.
+END_SECONDS = 15.0
+
+# A process that ends so often within so long will not do better next time.
+MOST_STARTS = 5
+WITHIN_SECONDS = 60.0
+
+
+@dataclass
+class Service:
+    """One long-running process.
+
+    Attributes:
+        name: for people and the log file.
+        command: without a shell.
+        environment: all of it.
+        log: file that its output is added to.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    log: Path
+    starts: list[float] = field(default_factory=list)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own commands
+                list(self.command),
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+            )
+        self.starts.append(time.monotonic())
+
+    def has_ended(self) -> int | None:
+        """The exit code, once it has ended."""
+        return self.process.poll() if self.process else None
+
+    def is_hopeless(self) -> bool:
+        """Whether it has ended too often in a short time."""
+        recent = [start for start in self.starts if time.monotonic() - start < WITHIN_SECONDS]
+        return len(recent) >= MOST_STARTS
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines of its log."""
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        except FileNotFoundError:
+            return ""
+
+
+def end_all(services: Sequence[Service]) -> None:
+    """End processes and everything they started; those that do not listen are killed."""
+    family: set[psutil.Process] = set()
+    for service in services:
+        if service.process is None:
+            continue
+        family |= _descendants(service.process.pid)
+        _signal_group(service.process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + END_SECONDS
+    for service in services:
+        if service.process is not None:
+            try:
+                service.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _signal_group(service.process.pid, signal.SIGKILL)
+                service.process.wait()
+            _signal_group(service.process.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(family, timeout=max(0.1, deadline - time.monotonic()))
+    for process in alive:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _descendants(pid: int) -> set[psutil.Process]:
+    try:
+        return set(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return set()
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

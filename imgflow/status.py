@@ -1,0 +1,86 @@
+"""What `imgflow status` and `imgflow show` say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.rows import Count, Image
+
+
+@dataclass(frozen=True)
+class Status:
+    """Counts by kind and state, and how long the oldest pending image has waited."""
+
+    source: str
+    counts: list[Count]
+    backlog_seconds: float | None
+
+    def number(self, kind: str, state: str) -> int:
+        """How many images of a kind are in a state."""
+        return sum(c.count for c in self.counts if (c.kind, c.state) == (kind, state))
+
+    def line(self) -> str:
+        """All of it in one line for people."""
+        parts = [
+            f"{name}: "
+            + ", ".join(
+                f"{self.number(kind, state)} {state}"
+                for state in ("ready", "pending", "rejected", "deleted")
+                if self.number(kind, state) or state == "ready"
+            )
+            for kind, name in (("photo", "photos"), ("depth", "depth images"))
+        ]
+        if self.backlog_seconds is not None:
+            parts.append(f"oldest waits {self.backlog_seconds:.0f} s")
+        return " · ".join(parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "source": self.source,
+            "photo": self._states("photo"),
+            "depth": self._states("depth"),
+            "backlog_seconds": self.backlog_seconds,
+        }
+
+    def _states(self, kind: str) -> dict[str, int]:
+        return {
+            state: self.number(kind, state) for state in ("pending", "ready", "rejected", "deleted")
+        }
+
+
+def read_status(catalog: PostgresCatalog) -> Status:
+    """Ask the catalogue."""
+    oldest = catalog.oldest_pending()
+    waited = (datetime.now(timezone.utc) - oldest).total_seconds() if oldest else None
+    return Status(catalog.source, catalog.counts(), None if waited is None else round(waited, 1))
+
+
+def describe(image: Image) -> Mapping[str, Any]:
+    """A row for `imgflow show`; JSON-ready."""
+    return {
+        "id": image.id,
+        "key": image.key,
+        "kind": image.kind,
+        "state": image.state,
+        "reason": image.reason,
+        "width": image.width,
+        "height": image.height,
+        "mode": image.mode,
+        "bytes": image.size,
+        "media_type": image.media_type,
+        "sha256": image.sha256,
+        "recipe": image.recipe,
+        "run_id": image.run_id,
+        "created_at": image.created_at.isoformat(),
+        "updated_at": image.updated_at.isoformat(),
+        "outputs": {
+            name: {key: value for key, value in record.items() if key != "facts"}
+            for name, record in image.outputs.items()
+        },
+        "facts": dict(image.facts),
+    }

@@ -1,0 +1,259 @@
+"""`imgflow up`: database, code server, Dagster UI, daemon and API on one machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import sys
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from imgflow.catalog.connecting import database_url, make_engine
+from imgflow.catalog.embedded import close_embedded_postgres
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.errors import SettingsError, Trouble
+from imgflow.orchestration.instance import environment, open_instance
+from imgflow.processes import Service, end_all
+from imgflow.samples import upload_samples
+from imgflow.settings import Settings
+from imgflow.status import read_status
+from imgflow.store.objects import Source
+from imgflow.store.opening import StoreConfig
+
+READY_SECONDS = 120.0
+LOOK_SECONDS = 1.0
+
+Say = Callable[[str], None]
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM arrived."""
+
+
+def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
+    """Start everything, show progress, and stop everything when asked to.
+
+    Args:
+        settings: of this start.
+        say: shows one line to a person.
+        with_samples: put sample input into the source, for a first look.
+
+    Raises:
+        SettingsError: it runs already, a port is taken, or a part did not start.
+        Trouble: the source or the database does not answer.
+    """
+    with _signals(), _only_one(settings):
+        for port, setting in (
+            (settings.dagster_port, "IMGFLOW_DAGSTER_PORT"),
+            (settings.api_port, "IMGFLOW_API_PORT"),
+        ):
+            _check_port(settings, port, setting)
+        services: list[Service] = []
+        try:
+            source, catalog, url = _prepare(settings, say)
+            if with_samples and (count := upload_samples(source)):
+                say(f"{count} samples put into {source.location.url}")
+            services += _services(settings, url)
+            _start(settings, services, say)
+            _watch(services, catalog, say)
+        except Interrupted:
+            say("Stopping …")
+        finally:
+            end_all(services)
+            close_embedded_postgres(settings.home)
+    say("Stopped.")
+
+
+def _prepare(settings: Settings, say: Say) -> tuple[Source, PostgresCatalog, str]:
+    """Make sure that all parts find their stores, database and Dagster home, once and before they start."""
+    stores = StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
+    source_location, output_location = stores.locations()
+    if source_location.scheme == "file":
+        source_location.folder.mkdir(parents=True, exist_ok=True)
+    source = stores.open_source()
+    source.check()
+    stores.open_outputs()
+    say(f"Source    {source_location.url}")
+    say(f"Outputs   {output_location.url}")
+    url = database_url(settings)
+    catalog = PostgresCatalog(make_engine(url), source_location.url)
+    catalog.migrate()
+    # Makes Dagster's tables, which several processes at once would each begin to make.
+    open_instance(settings, url).dispose()
+    return source, catalog, url
+
+
+def _services(settings: Settings, url: str) -> list[Service]:
+    """The four processes beside the database."""
+    variables = {**os.environ, **environment(settings, url)}
+    home = settings.home / "dagster"
+    code_port = _free_port()
+    workspace = home / "workspace.yaml"
+    server = {"host": "127.0.0.1", "port": code_port, "location_name": "imgflow"}
+    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+    scripts = Path(sysconfig.get_path("scripts"))
+    logs = settings.home / "logs"
+
+    def service(name: str, *command: str | Path | int) -> Service:
+        return Service(name, [str(part) for part in command], variables, logs / f"{name}.log")
+
+    return [
+        service(
+            "code-server", scripts / "dagster", "code-server", "start",
+            "-h", "127.0.0.1", "-p", code_port, "-m", "imgflow.definitions",
+            "--location-name", "imgflow",
+        ),
+        service(
+            "api", sys.executable, "-m", "uvicorn", "--factory", "imgflow.api.app:create_app",
+            "--host", settings.api_host, "--port", settings.api_port, "--no-server-header",
+        ),
+        service("daemon", scripts / "dagster-daemon", "run", "-w", workspace),
+        service(
+            "webserver", scripts / "dagster-webserver", "-w", workspace,
+            "-h", "127.0.0.1", "-p", settings.dagster_port,
+        ),
+    ]  # fmt: skip
+
+
+def _start(settings: Settings, services: list[Service], say: Say) -> None:
+    """Start the services, and wait until both pages answer."""
+    code_server, *others = services
+    code_server.start()
+    port = int(code_server.command[code_server.command.index("-p") + 1])
+    _wait(services, code_server, lambda: _listens(port))
+    for service in others:
+        service.start()
+    pages = {
+        "webserver": f"http://127.0.0.1:{settings.dagster_port}",
+        "api": f"http://{settings.api_host}:{settings.api_port}",
+    }
+    for service in others:
+        if service.name in pages:
+            page = f"{pages[service.name]}/{'health/' if service.name == 'api' else 'server_info'}"
+            _wait(services, service, lambda page=page: _answers(page))  # type: ignore[misc]
+    say(f"Dagster   {pages['webserver']}")
+    say(f"API       {pages['api']}/docs")
+    say(f"Logs      {code_server.log.parent}")
+    say("Ready. Ctrl-C stops everything.")
+
+
+def _wait(services: list[Service], service: Service, is_ready: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + READY_SECONDS
+    while not is_ready():
+        for other in services:
+            if other.process is not None and other.has_ended() is not None:
+                raise SettingsError(_ended(other))
+        if time.monotonic() > give_up:
+            raise SettingsError(
+                f"The {service.name} did not answer within {READY_SECONDS:g} seconds; its log, "
+                f"{service.log}, ends:\n{service.tail()}"
+            )
+        time.sleep(0.1)
+
+
+def _watch(services: list[Service], catalog: PostgresCatalog, say: Say) -> None:
+    """Restart what ends, and say what became of the images, until a signal comes."""
+    shown = ""
+    while True:
+        for service in services:
+            if service.has_ended() is None:
+                continue
+            if service.is_hopeless():
+                raise SettingsError(_ended(service))
+            say(f"The {service.name} ended with {service.has_ended()} and is started again.")
+            service.start()
+        try:
+            line = read_status(catalog).line()
+        except Trouble as trouble:
+            line = str(trouble)
+        if line != shown:
+            say(line)
+            shown = line
+        time.sleep(LOOK_SECONDS)
+
+
+def _ended(service: Service) -> str:
+    return (
+        f"The {service.name} ended with {service.has_ended()}; its log, {service.log}, ends:\n"
+        f"{service.tail()}"
+    )
+
+
+@contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    """Hold the home's lock, or say who has it."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise SettingsError(
+                f"imgflow already runs in {settings.home} (process {lock.read().strip() or 'unknown'}): see "
+                f"http://127.0.0.1:{settings.dagster_port}. Nothing was started. For a second one, set "
+                "IMGFLOW_HOME, IMGFLOW_DAGSTER_PORT and IMGFLOW_API_PORT."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into `Interrupted`; while everything stops, more are ignored."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise Interrupted
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_port(settings: Settings, port: int, setting: str) -> None:
+    host = settings.api_host if port == settings.api_port else "127.0.0.1"
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError(
+                f"Port {port} on {host} cannot be used ({error.strerror}); end what uses it, or set {setting}."
+            ) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own pages
+            return True
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,168 @@
+"""A real S3 server for tests: Ceph's gateway with one monitor and one storage daemon, on loopback.
+
+Everything lies in one folder and in memory, and ends with `stop`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw")
+ACCESS_KEY = "imgflow-access"
+SECRET_KEY = "imgflow-secret-0123456789"  # noqa: S105 - of a server that lives as long as a test
+
+CONFIG = """
+[global]
+fsid = {fsid}
+run dir = {run}
+admin socket = {run}/$name.asok
+log file = {run}/$name.log
+pid file =
+mon host = v1:127.0.0.1:{mon_port}
+public addr = 127.0.0.1
+cluster addr = 127.0.0.1
+ms bind ipv6 = false
+ms bind msgr2 = false
+keyring = {run}/keyring
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 8
+osd pool default pgp num = 8
+osd crush chooseleaf type = 0
+osd pool default pg autoscale mode = off
+mon allow pool size one = true
+mon max pg per osd = 1000
+mon data avail crit = 1
+mon data avail warn = 2
+debug none = 0/0
+[mon]
+paxos propose interval = .05
+paxos min wait = .01
+mon data = {run}/mon.$id
+auth allow insecure global id reclaim = false
+[osd]
+osd data = {run}/osd.$id
+osd objectstore = memstore
+memstore device bytes = 4294967296
+osd class load list = *
+osd class default list = *
+osd crush update on start = false
+osd class update on start = false
+[client.rgw.a]
+rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
+rgw data = {run}/rgw
+rgw enable usage log = false
+rgw enable quota threads = false
+rgw run sync thread = false
+rgw dynamic resharding = false
+"""
+
+
+def is_installed() -> bool:
+    """Whether Debian's packages are there."""
+    return all(map(shutil.which, PROGRAMS))
+
+
+class Ceph:
+    """One cluster of one machine, with a fresh user."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.port, self.mon_port = free_port(), free_port()
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.config = run / "ceph.conf"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        for folder in ("mon.a", "osd.0", "rgw"):
+            (self.run / folder).mkdir(parents=True)
+        fsid, osd = str(uuid.uuid4()), str(uuid.uuid4())
+        self.config.write_text(
+            CONFIG.format(fsid=fsid, run=self.run, port=self.port, mon_port=self.mon_port)
+        )
+        address = f"[v1:127.0.0.1:{self.mon_port}]"
+        monmap = str(self.run / "monmap")
+        self._call("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap)
+        keyring = str(self.run / "keyring")
+        for position, (name, caps) in enumerate(
+            {
+                "mon.": ("mon", "allow *"),
+                "client.admin": ("mon", "allow *", "osd", "allow *", "mgr", "allow *"),
+                "osd.0": ("mon", "allow profile osd", "osd", "allow *", "mgr", "allow profile osd"),
+                "client.rgw.a": ("mon", "allow rw", "osd", "allow rwx"),
+            }.items()
+        ):
+            create = ["--create-keyring"] if position == 0 else []
+            pairs = zip(caps[::2], caps[1::2], strict=True)
+            rights = [part for pair in pairs for part in ("--cap", *pair)]
+            self._call("ceph-authtool", *create, keyring, "--gen-key", "-n", name, *rights)
+        conf = ("-c", str(self.config))
+        self._call("ceph-mon", *conf, "-i", "a", "--mkfs", "--monmap", monmap, "--keyring", keyring)
+        self._spawn("ceph-mon", *conf, "-i", "a", "-f")
+        self._wait("the monitor", lambda: self._ceph("mon", "stat"))
+        self._ceph("osd", "new", osd, "0")
+        self._ceph("osd", "crush", "add", "osd.0", "1.0", "root=default", "host=local")
+        self._call("ceph-osd", *conf, "-i", "0", "--mkfs", "--osd-uuid", osd)
+        self._spawn("ceph-osd", *conf, "-i", "0", "-f")
+        self._wait("the storage daemon", lambda: "1 up" in self._ceph("osd", "stat"))
+        self._spawn("radosgw", *conf, "-n", "client.rgw.a", "-f")
+        self._wait("the gateway", lambda: listens(self.port))
+        self._call(
+            "radosgw-admin", *conf, "-n", "client.rgw.a", "user", "create", "--uid", "imgflow",
+            "--display-name", "imgflow", "--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY,
+            "--max-buckets", "100000",
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """End all of it; nothing is kept."""
+        for process in reversed(self._processes):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+    def _ceph(self, *arguments: str) -> str:
+        return self._call("ceph", "-c", str(self.config), "--connect-timeout", "10", *arguments)
+
+    def _call(self, *command: str) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
+        return done.stdout
+
+    def _spawn(self, *command: str) -> None:
+        with (self.run / f"{command[0]}.out").open("ab") as out:
+            self._processes.append(
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            )
+
+    def _wait(self, what: str, is_ready: Callable[[], object]) -> None:
+        give_up = time.monotonic() + 60
+        while True:
+            try:
+                if is_ready() is not False:
+                    return
+            except RuntimeError:
+                if time.monotonic() > give_up:
+                    raise
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"{what} did not start; see {self.run}")
+            if any(process.poll() is not None for process in self._processes):
+                raise RuntimeError(f"a part of Ceph ended; see {self.run}")
+            time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
