@@ -7,6 +7,7 @@ run pays for it. Bytes never leave the process; what comes back is about one kil
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 OutputRecord = Mapping[str, Any]
 
 
+def aws_variables() -> dict[str, str]:
+    """The variables of this process that say how to reach S3."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+
+
 @dataclass(frozen=True)
 class WorkerConfig:
     """All that a worker needs to know, sent to it once when it starts."""
@@ -45,6 +51,8 @@ class WorkerConfig:
     depth_recipe: DepthRecipe
     decode_seconds: float
     depth_seconds: float
+    # Workers are forked from a server process that keeps the environment of its own start.
+    variables: Mapping[str, str] = field(default_factory=aws_variables, repr=False)
 
 
 @dataclass(frozen=True)
@@ -222,6 +230,9 @@ _process: dict[str, Worker] = {}
 
 def start_worker(config: WorkerConfig) -> None:
     """Initialise a pool process."""
+    for name in aws_variables():
+        del os.environ[name]
+    os.environ.update(config.variables)
     _process["worker"] = Worker(config)
 
 

@@ -1,0 +1,142 @@
+"""One image's misfortune costs that image only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import psutil
+import pytest
+
+from imgflow.catalog.rows import Verdict
+from imgflow.depth.recipe import DepthRecipe
+from imgflow.images.decoding import Limits
+from imgflow.images.recipe import PhotoRecipe
+from imgflow.orchestration.pool import WorkerPool
+from imgflow.orchestration.worker import Outcome, Task, WorkerConfig, cpu_limit
+from imgflow.store.objects import SourceObject
+from imgflow.store.opening import StoreConfig
+
+CPU_SECONDS = 1.0
+
+
+def done(task: Task) -> Outcome:
+    return Outcome(
+        Verdict(
+            image_id=task.image_id, upload=task.upload, state="ready", run_id="r", recipe="x"
+        )
+    )
+
+
+def misbehave(task: Task) -> Outcome:
+    """What the decoder does with an image, by its key."""
+    key = task.upload.key
+    if key == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if key == "exit":
+        os._exit(3)
+    if key == "loop":
+        with cpu_limit(CPU_SECONDS):
+            while True:
+                pass
+    if key.startswith("/"):  # killed by somebody, the first time
+        marker = Path(key)
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return done(task)
+
+
+def slow(task: Task) -> Outcome:
+    time.sleep(0.01)
+    return done(task)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[WorkerPool]:
+    config = WorkerConfig(
+        stores=StoreConfig((tmp_path / "in").as_uri(), (tmp_path / "out").as_uri()),
+        database_url="",
+        source="file:///in/",
+        photo_recipe=PhotoRecipe(),
+        photo_limits=Limits(),
+        depth_recipe=DepthRecipe(),
+        decode_seconds=CPU_SECONDS,
+        depth_seconds=CPU_SECONDS,
+    )
+    with WorkerPool(config, 2) as pool:
+        yield pool
+
+
+def tasks(*keys: str) -> list[Task]:
+    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    return [
+        Task(
+            image_id=number,
+            upload=SourceObject(key, "e", None, 1, moment),
+            run_id="r",
+            wanted=frozenset(),
+            enabled={},
+            known_sha256=None,
+            present={},
+        )
+        for number, key in enumerate(keys)
+    ]
+
+
+def test_images_that_kill_their_worker_are_rejected_and_the_others_are_done(
+    pool: WorkerPool, tmp_path: Path
+) -> None:
+    killed_once = str(tmp_path / "killed-once")
+    keys = [*(f"good{n}" for n in range(30)), "segfault", killed_once, "loop", "exit", "good30"]
+    outcomes = {
+        task.upload.key: outcome.verdict
+        for task, outcome in pool.outcomes(tasks(*keys), misbehave, CPU_SECONDS)
+    }
+    rejected = {
+        key: (verdict.reason_code, verdict.reason)
+        for key, verdict in outcomes.items()
+        if verdict is not None and verdict.state == "rejected"
+    }
+    assert set(outcomes) == set(keys)
+    assert {key: code for key, (code, _) in rejected.items()} == {
+        "segfault": "crashed",
+        "exit": "crashed",
+        "loop": "too_slow",
+    }
+    assert "SIGSEGV" in str(rejected["segfault"][1])
+    assert "1 seconds of processor time" in str(rejected["loop"][1])
+
+
+def test_a_batch_of_any_size_holds_few_tasks_at_once(pool: WorkerPool) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Task]:
+        nonlocal taken
+        for task in tasks(*map(str, range(10_000))):
+            taken += 1
+            yield task
+
+    outcomes = pool.outcomes(endless(), slow, CPU_SECONDS)
+    for _ in range(20):
+        next(outcomes)
+    assert taken < 60
+
+
+def test_no_worker_is_left_when_the_pool_ends_in_the_middle(tmp_path: Path, pool: WorkerPool) -> None:
+    outcomes = pool.outcomes(tasks(*map(str, range(50))), slow, CPU_SECONDS)
+    next(outcomes)
+    workers = {process.pid for process in psutil.Process().children(recursive=True)}
+    pool.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    left = {
+        process.pid
+        for process in psutil.Process().children(recursive=True)
+        if process.status() != psutil.STATUS_ZOMBIE
+    }
+    assert len(workers) >= 2
+    # What stays is multiprocessing's fork server and resource tracker, for the next pool.
+    assert len(left & workers) <= 2

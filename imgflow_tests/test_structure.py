@@ -1,0 +1,167 @@
+"""The structure of the project: imports point one way, private names live in one module, the graph is pinned."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+import imgflow
+from imgflow.definitions import build_definitions
+from imgflow.settings import Settings
+
+PACKAGE = Path(imgflow.__file__).parent
+
+# Each part may import itself and these.
+ALLOWED = {
+    "errors": set(),
+    "images": {"errors"},
+    "depth": {"errors"},
+    "settings": {"errors", "images", "depth"},
+    "store": {"errors"},
+    "catalog": {"errors", "depth", "store", "settings"},
+    "orchestration": {"errors", "images", "depth", "store", "catalog", "settings"},
+    "api": {"errors", "images", "depth", "store", "catalog", "settings"},
+    "definitions": {"settings", "orchestration"},
+}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Every module that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            yield node.module or ""
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def files(part: str) -> list[Path]:
+    folder = PACKAGE / part
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{part}.py"]
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_point_one_way(part: str) -> None:
+    for file in files(part):
+        for name in imported(file):
+            if name.startswith("imgflow."):
+                other = name.split(".")[1]
+                assert other in ALLOWED[part] | {part}, f"{file} imports {name}"
+
+
+def test_only_orchestration_and_the_assembly_know_dagster() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if part in ("orchestration", "definitions", "cli", "up"):
+            continue
+        assert not [name for name in imported(file) if name.split(".")[0].startswith("dagster")]
+
+
+def test_private_names_of_dagster_live_in_one_module() -> None:
+    users = {
+        file.name
+        for file in PACKAGE.rglob("*.py")
+        for name in imported(file)
+        if name.startswith(("dagster._", "dagster_shared"))
+    }
+    assert users == {"event_log.py"}
+
+
+def test_init_files_import_nothing() -> None:
+    for file in PACKAGE.rglob("__init__.py"):
+        assert not list(imported(file)), file
+
+
+def test_a_pool_worker_imports_neither_dagster_nor_pandas_nor_a_database_driver() -> None:
+    code = (
+        "import sys, imgflow.orchestration.worker;"
+        "print([n for n in ('dagster','pandas','skimage','sqlalchemy','psycopg2','fastapi','numpy')"
+        " if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def definitions(make_settings: Callable[..., Settings]) -> Callable[..., dg.Definitions]:
+    return lambda **values: build_definitions(make_settings(**values))
+
+
+def test_the_graph_is_the_contract(definitions: Callable[..., dg.Definitions]) -> None:
+    defs = definitions()
+    assert {key.to_user_string() for key in defs.resolve_all_asset_keys()} == {
+        "photo/source",
+        "photo/grayscale",
+        "photo/thumbnail",
+        "photo/metadata",
+        "depth/source",
+        "depth/resized",
+        "depth/preview",
+        "depth/metadata",
+    }
+    repository = defs.get_repository_def()
+    assert {job.name for job in repository.get_all_jobs()} == {
+        "__ASSET_JOB",
+        "process_photos",
+        "process_depth_images",
+    }
+    assert {sensor.name for sensor in repository.sensor_defs} == {"arrivals"}
+    sets = {
+        defs.get_assets_def(key).partitions_def.name  # type: ignore[union-attr]
+        for key in (dg.AssetKey(["photo", "thumbnail"]), dg.AssetKey(["depth", "resized"]))
+    }
+    assert sets == {"photos", "depth_images"}
+
+
+def test_proofs_are_assets_only_when_a_watermark_is_set(
+    definitions: Callable[..., dg.Definitions],
+) -> None:
+    assert dg.AssetKey(["photo", "proof"]) in definitions(
+        watermark_text="© me"
+    ).resolve_all_asset_keys()
+
+
+def test_a_changed_setting_changes_the_code_version_of_what_it_touches_only(
+    definitions: Callable[..., dg.Definitions],
+) -> None:
+    def versions(**values: object) -> dict[str, str | None]:
+        defs = definitions(**values)
+        return {
+            key.to_user_string(): spec.code_version
+            for key, spec in (
+                (spec.key, spec) for spec in defs.resolve_all_asset_specs()
+            )
+        }
+
+    before, after = versions(), versions(thumbnail_size=64)
+    assert {key for key in before if before[key] != after[key]} == {"photo/thumbnail"}
+    after = versions(thumbnail_size=256, depth_width=64)
+    assert {key for key in before if before[key] != after[key]} == {"depth/resized", "depth/preview"}
+
+
+def test_loading_definitions_connects_to_nothing(tmp_path: Path) -> None:
+    code = (
+        "import socket\n"
+        "def refuse(*_): raise AssertionError('a connection while loading')\n"
+        "socket.socket.connect = refuse\n"
+        "import imgflow.definitions\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=tmp_path,
+        env={
+            "PATH": "/usr/bin",
+            "IMGFLOW_SOURCE_URL": "s3://no-such-bucket/in",
+            "IMGFLOW_OUTPUT_URL": "s3://no-such-bucket/out",
+            "IMGFLOW_DATABASE_URL": "postgresql://nobody@192.0.2.1/none",
+        },
+    )
+    assert not list(tmp_path.iterdir())
