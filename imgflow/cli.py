@@ -27,7 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Every image landing in a bucket becomes materialised Dagster assets.",
 )
+# Progress and errors; what a command was asked for goes to standard output.
 people = Console(stderr=True, highlight=False, soft_wrap=True)
+answer = Console(highlight=False, soft_wrap=True)
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object, last, on standard output.")
@@ -108,10 +110,10 @@ def status(as_json: AsJson = False) -> None:
     for kind in ("photo", "depth"):
         states = ("ready", "pending", "rejected", "deleted")
         table.add_row(kind, *(str(found.number(kind, state)) for state in states))
-    people.print(f"Source {found.source}", markup=False)
-    people.print(table)
+    answer.print(f"Source {found.source}", markup=False)
+    answer.print(table)
     if found.backlog_seconds is not None:
-        people.print(f"The oldest pending image has waited {found.backlog_seconds:.0f} s.")
+        answer.print(f"The oldest pending image has waited {found.backlog_seconds:.0f} s.")
 
 
 @app.command()
@@ -129,10 +131,10 @@ def show(
         return
     for name, value in found.items():
         if name not in ("outputs", "facts") and value is not None:
-            people.print(f"{name:>12}  {value}", markup=False)
+            answer.print(f"{name:>12}  {value}", markup=False)
     for part in ("outputs", "facts"):
         for name, value in found[part].items():
-            people.print(f"{part:>12}  {name}: {_short(value)}", markup=False)
+            answer.print(f"{part:>12}  {name}: {_short(value)}", markup=False)
 
 
 @app.command()

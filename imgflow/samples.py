@@ -18,7 +18,7 @@ PHOTOGRAPHS = (
     "hubble_deep_field.jpg",
     "moon.png",
     "motorcycle_left.png",
-    "multipage_rgb.tif",
+    "multipage.tif",
     "no_time_for_that_tiny.gif",
     "retina.jpg",
     "rocket.jpg",

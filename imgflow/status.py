@@ -24,8 +24,8 @@ class Status:
         return sum(c.count for c in self.counts if (c.kind, c.state) == (kind, state))
 
     def line(self) -> str:
-        """All of it in one line for people."""
-        parts = [
+        """The counts in one line for people."""
+        return " · ".join(
             f"{name}: "
             + ", ".join(
                 f"{self.number(kind, state)} {state}"
@@ -33,10 +33,7 @@ class Status:
                 if self.number(kind, state) or state == "ready"
             )
             for kind, name in (("photo", "photos"), ("depth", "depth images"))
-        ]
-        if self.backlog_seconds is not None:
-            parts.append(f"oldest waits {self.backlog_seconds:.0f} s")
-        return " · ".join(parts)
+        )
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

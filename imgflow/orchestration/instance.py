@@ -34,9 +34,8 @@ def instance_config() -> dict[str, object]:
     return {
         **storages,
         "telemetry": {"enabled": False},
+        "nux": {"enabled": False},  # the dialog that asks for an e-mail address
         "run_monitoring": {"enabled": True, "start_timeout_seconds": 180},
-        "concurrency": {"runs": {"max_concurrent_runs": 4}},
-        # Standard output of runs goes to files below the home, events to the database.
         "retention": {"sensor": {"purge_after_days": {"skipped": 1, "failure": 30, "success": 30}}},
     }
 

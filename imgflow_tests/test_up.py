@@ -1,0 +1,283 @@
+"""`imgflow up` as its user runs it: real processes, the real daemon, and what is left of them afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from imgflow_tests.ceph import free_port
+from imgflow_tests.pictures import jpeg
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SAMPLES = 13
+COMMAND = [sys.executable, "-m", "imgflow.cli"]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> Any:
+    """Look again and again; what is waited for happens in other processes."""
+    give_up = time.monotonic() + seconds
+    while True:
+        if found := condition():
+            return found
+        assert time.monotonic() < give_up, "it did not happen in time"
+        time.sleep(0.1)
+
+
+@dataclass
+class Running:
+    """A started `imgflow up`."""
+
+    process: subprocess.Popen[bytes]
+    variables: Mapping[str, str]
+    home: Path
+    log: Path
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self.variables['IMGFLOW_API_PORT']}"
+
+    @property
+    def dagster(self) -> str:
+        return f"http://127.0.0.1:{self.variables['IMGFLOW_DAGSTER_PORT']}"
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def images(self, **filters: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = httpx.get(f"{self.api}/images", params=filters).json()["items"]
+        return items
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            env=dict(self.variables),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        answer = httpx.post(
+            f"{self.dagster}/graphql", json={"query": query, "variables": variables}, timeout=30
+        ).json()
+        assert "errors" not in answer, answer
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def leftovers(self) -> list[str]:
+        """Processes that know this home: by their arguments or their environment."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                knows = str(self.home) in " ".join(process.cmdline()) or process.environ().get(
+                    "IMGFLOW_HOME"
+                ) == str(self.home)
+                if knows and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(" ".join(process.cmdline()))
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+
+def start(folder: Path, *arguments: str, **variables: str) -> Running:
+    home = folder / "home"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("IMGFLOW_")},
+        "IMGFLOW_HOME": str(home),
+        "IMGFLOW_DAGSTER_PORT": str(free_port()),
+        "IMGFLOW_API_PORT": str(free_port()),
+        **variables,
+    }
+    log = folder / "out.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*COMMAND, "up", *arguments], cwd=folder, env=environment, stdout=out, stderr=out
+        )
+    return Running(process, environment, home, log)
+
+
+def stop(running: Running, number: signal.Signals) -> int:
+    if running.process.poll() is None:
+        running.process.send_signal(number)
+    return running.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    started = start(tmp_path_factory.mktemp("up"), "--samples")
+    try:
+        wait_until(lambda: "Ready." in started.output() or started.process.poll() is not None)
+        assert started.process.poll() is None, started.output()
+        yield started
+    finally:
+        stop(started, signal.SIGTERM)
+
+
+def test_the_samples_are_processed_by_the_sensor_within_a_minute_and_without_a_click(
+    running: Running,
+) -> None:
+    ready = wait_until(lambda: len(running.images(state="ready")) == SAMPLES and running.images())
+    assert {image["media_type"] for image in ready} == {
+        "image/png",
+        "image/jpeg",
+        "image/tiff",
+        "image/gif",
+        "text/csv",
+    }
+    for image in ready:
+        for name, output in image["outputs"].items():
+            if "url" in output and name != "resized":
+                picture = httpx.get(running.api + output["url"])
+                assert picture.status_code == 200
+                assert picture.headers["content-type"] == output["media_type"]
+    (depth,) = (image for image in ready if image["kind"] == "depth")
+    assert (depth["facts"]["rows"], depth["facts"]["width"]) == (5_460, 150)
+    assert (depth["facts"]["depth_min"], depth["facts"]["depth_max"]) == (9000.1, 9546.0)
+    frame = httpx.get(f"{running.api}/image/{depth['id']}?depth_min=9000.1&depth_max=9010")
+    assert frame.headers["content-type"] == "image/jpeg"
+
+
+def test_it_prints_the_addresses_and_shows_progress(running: Running) -> None:
+    wait_until(lambda: f"photos: {SAMPLES - 1} ready" in running.output())
+    assert running.dagster in running.output()
+    assert running.api in running.output()
+
+
+def test_an_upload_becomes_ready_by_itself(running: Running, tmp_path: Path) -> None:
+    picture = tmp_path / "new one.jpg"
+    picture.write_bytes(jpeg(200, 100))
+    done = running.command("upload", str(picture), "--prefix", "later/")
+    assert done.returncode == 0, done.stderr
+    image = wait_until(
+        lambda: [i for i in running.images(prefix="later/") if i["state"] == "ready"]
+    )[0]
+    assert (image["width"], image["height"]) == (200, 100)
+    again = running.command("upload", str(picture), "--prefix", "later/")
+    assert "0 uploaded, 1 unchanged" in again.stderr
+
+
+BACKFILL = """
+mutation($backfill: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $backfill) {
+    __typename ... on LaunchBackfillSuccess { backfillId }
+  }
+}
+"""
+RUNS_OF = """
+query($tag: String!) {
+  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $tag}]}) {
+    ... on Runs { results { runId status } }
+  }
+}
+"""
+
+
+def test_an_operator_who_selects_partitions_in_the_ui_and_materialises_them_gets_one_run(
+    running: Running,
+) -> None:
+    wait_until(lambda: len(running.images(state="ready", kind="photo")) >= SAMPLES - 1)
+    before = {image["id"]: image["updated_at"] for image in running.images()}
+    keys = ["samples/camera.png", "samples/chelsea.png", "samples/coffee.png"]
+    # What the UI sends when three partitions of two assets are selected.
+    launched = running.graphql(
+        BACKFILL,
+        backfill={
+            "partitionNames": keys,
+            "assetSelection": [{"path": ["photo", "thumbnail"]}, {"path": ["photo", "metadata"]}],
+        },
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+
+    def finished() -> list[dict[str, str]]:
+        runs = running.graphql(RUNS_OF, tag=launched["backfillId"])["runsOrError"]["results"]
+        return runs if runs and all(r["status"] in ("SUCCESS", "FAILURE") for r in runs) else []
+
+    runs = wait_until(finished, 120)
+    assert [run["status"] for run in runs] == ["SUCCESS"]
+    assert {image["id"]: image["updated_at"] for image in running.images()} == before
+
+
+def test_started_twice_the_second_says_so_and_does_no_harm(running: Running) -> None:
+    second = running.command("up")
+    assert second.returncode == 2
+    assert f"already runs in {running.home}" in second.stderr
+    assert str(running.process.pid) in second.stderr
+    assert httpx.get(f"{running.api}/health/ready").status_code == 200
+
+
+def test_a_taken_port_is_named(running: Running, tmp_path: Path) -> None:
+    for name in ("DAGSTER_PORT", "API_PORT"):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = str(taken.getsockname()[1])
+            other = start(tmp_path, **{f"IMGFLOW_{name}": port})
+            assert other.process.wait(60) == 2
+            assert f"Port {port}" in other.output()
+            assert f"IMGFLOW_{name}" in other.output()
+            assert other.leftovers() == []
+    assert running.process.poll() is None
+
+
+def test_a_part_that_dies_is_started_again(running: Running) -> None:
+    (daemon,) = (
+        child
+        for child in psutil.Process(running.process.pid).children()
+        if "dagster-daemon" in " ".join(child.cmdline())
+    )
+    daemon.kill()
+    wait_until(lambda: "The daemon ended with -9 and is started again." in running.output())
+    wait_until(
+        lambda: [
+            child.pid
+            for child in psutil.Process(running.process.pid).children()
+            if "dagster-daemon" in " ".join(child.cmdline())
+        ]
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_process_behind(number: signal.Signals, tmp_path: Path) -> None:
+    started = start(tmp_path)
+    wait_until(lambda: "Ready." in started.output() or started.process.poll() is not None)
+    assert len(started.leftovers()) >= 6
+    assert stop(started, number) == 0
+    assert started.leftovers() == []
+    assert started.output().endswith("Stopped.\n")
+
+
+def test_a_signal_in_the_middle_of_a_start_leaves_no_process_behind(tmp_path: Path) -> None:
+    started = start(tmp_path)
+    wait_until(lambda: (started.home / "logs" / "code-server.log").exists())
+    assert stop(started, signal.SIGTERM) == 0
+    wait_until(lambda: started.leftovers() == [], 10)
+
+
+def test_a_wrong_setting_stops_the_start_with_a_sentence_that_names_it(tmp_path: Path) -> None:
+    for name, value in {
+        "SOURCE_URL": "ftp://bucket",
+        "DATABASE_URL": "mysql://root:secret@db/x",
+        "THUMBNAIL_SIZE": "huge",
+    }.items():
+        started = start(tmp_path, **{f"IMGFLOW_{name}": value})
+        assert started.process.wait(60) == 2
+        (line,) = re.findall(r"^imgflow: .*$", started.output(), re.MULTILINE)
+        assert f"IMGFLOW_{name}" in line
+        assert "secret" not in started.output()
+        assert "Traceback" not in started.output()
+        assert started.leftovers() == []
