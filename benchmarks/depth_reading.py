@@ -1,13 +1,8 @@
 """Depth CSV to resized rows: imgflow against bare pandas and scikit-image, on the same file.
 
-    python benchmarks/depth_reading.py [--megabytes 150] [--rounds 3]
-
-A ratio above 1 means that imgflow is faster. The bare ways keep neither order nor rules nor facts;
-`whole` reads the file in one call and holds it in memory, `loop` reads 20,000 rows at a time.
-Rounds alternate, and the best of each counts, since other load only ever makes a round slower.
+The bare loop reads 20,000 rows at a time; it keeps neither order nor rules nor facts.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +12,7 @@ import numpy as np
 import pandas as pd
 from skimage.transform import resize
 
+from benchmarks.table import Measure, show
 from imgflow.depth.ordering import ResizedDepth
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.depth.samples import sample_block
@@ -46,10 +42,6 @@ def resized(frame: pd.DataFrame) -> int:
     return len(image.astype(np.float32))
 
 
-def bare_whole(path: Path) -> int:
-    return resized(pd.read_csv(path))
-
-
 def bare_loop(path: Path) -> int:
     return sum(resized(frame) for frame in pd.read_csv(path, chunksize=20_000))
 
@@ -65,27 +57,32 @@ def imgflow_way(path: Path) -> int:
     return sum(len(chunk.depths) for chunk in image)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=150)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    ways = {"imgflow": imgflow_way, "loop": bare_loop, "whole": bare_whole}
-    print(f"{'pixels':16}{'imgflow MB/s':>14}{'ratio to loop':>15}{'ratio to whole':>16}")
+def measure(megabytes: int = 150, rounds: int = 3) -> list[Measure]:
+    """Rounds alternate, and the best of each counts: other load only ever makes a round slower."""
+    measures = []
     with tempfile.TemporaryDirectory() as folder:
         for name, spelling in SPELLINGS.items():
             path = Path(folder) / "depth.csv"
-            write_csv(path, spelling, arguments.megabytes)
-            best = dict.fromkeys(ways, float("inf"))
-            for _ in range(arguments.rounds):
-                for way, run in ways.items():
-                    started = time.perf_counter()
-                    run(path)
-                    best[way] = min(best[way], time.perf_counter() - started)
-            speed = path.stat().st_size / best["imgflow"] / 1e6
-            loop, whole = (best[way] / best["imgflow"] for way in ("loop", "whole"))
-            print(f"{name:16}{speed:14.0f}{loop:15.2f}{whole:16.2f}", flush=True)
+            write_csv(path, spelling, megabytes)
+            speed = dict.fromkeys((imgflow_way, bare_loop), 0.0)
+            for _ in range(rounds):
+                for way in speed:
+                    began = time.perf_counter()
+                    way(path)
+                    seconds = time.perf_counter() - began
+                    speed[way] = max(speed[way], path.stat().st_size / 1e6 / seconds)
+            measures.append(
+                Measure(
+                    f"depth CSV, {name}, MB/s",
+                    speed[imgflow_way],
+                    "bare pandas and scikit-image loop",
+                    speed[bare_loop],
+                    speed[imgflow_way] / speed[bare_loop],
+                    ">= 1",
+                )
+            )
+    return measures
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

@@ -1,4 +1,4 @@
-"""Every setting of imgflow: its environment variable, type, default, range and meaning, in one class.
+"""Every setting of imgflow: environment variable, type, default, range and meaning, in one class.
 
 Settings are read from the environment and from `.env` in the working directory. Reading them
 connects to nothing and creates nothing, so definitions load without a bucket or a database. AWS
@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
@@ -51,8 +53,8 @@ class Settings(BaseSettings):
     database_url: Annotated[
         str,
         Field(
-            description="`postgresql://user:password@host:port/database` for the catalogue and Dagster's "
-            "storage. Default: a PostgreSQL that imgflow starts in the home.",
+            description="`postgresql://user:password@host:port/database` for the catalogue and "
+            "Dagster's storage. Default: a PostgreSQL that imgflow starts in the home.",
             repr=False,
         ),
     ] = ""
@@ -117,23 +119,25 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
+        return _absolute_home(home)
 
     @field_validator("database_url")
     @classmethod
     def _postgresql(cls, url: str) -> str:
         if url and not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg2://")):
             raise ValueError("only postgresql:// URLs are understood; SQLite and others are not")
-        return (
-            url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres:") else url
-        )
+        if url.startswith("postgres:"):
+            url = url.replace("postgres:", "postgresql:", 1)
+        if url:
+            _check_parts(url)
+        return url
 
     @model_validator(mode="before")
     @classmethod
     def _local_buckets(cls, values: Any) -> Any:
-        """Fill the two locations with folders of the home, so that every part sees the same URLs."""
+        """Fill both locations with folders of the home, so that every part sees the same URLs."""
         if isinstance(values, dict):
-            home = Path(values.get("home") or ".imgflow").expanduser().absolute()
+            home = _absolute_home(Path(values.get("home") or ".imgflow"))
             for name, folder in (("source_url", "source"), ("output_url", "outputs")):
                 if not values.get(name):
                     values = {**values, name: (home / folder).as_uri()}
@@ -177,6 +181,26 @@ def _explain(error: ValidationError) -> str:
         field = str(problem["loc"][0]) if problem["loc"] else ""
         known = Settings.model_fields.get(field)
         meaning = f" It is: {known.description}" if known else ""
-        given = "" if field == "database_url" else f" (given: {problem['input']!r})"
-        sentences.append(f"{PREFIX}{field.upper()}: {problem['msg']}{given}.{meaning}")
+        # Without a field the input is all settings, the password among them.
+        is_secret = not known or not known.repr
+        given = "" if is_secret else f" (given: {problem['input']!r})"
+        name = f"{PREFIX}{field.upper()}" if known else "Settings"
+        sentences.append(f"{name}: {problem['msg']}{given}.{meaning}")
     return " ".join(sentences)
+
+
+def _absolute_home(home: Path) -> Path:
+    try:
+        return home.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; write the whole path") from error
+
+
+def _check_parts(url: str) -> None:
+    """Raise a `ValueError` that holds no part of the URL unless SQLAlchemy understands it."""
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):
+        raise ValueError(
+            "not a URL of a database; characters like @ : / in the password are written %40 %3A %2F"
+        ) from None

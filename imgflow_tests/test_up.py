@@ -152,6 +152,27 @@ def test_the_samples_are_processed_by_the_sensor_within_a_minute_and_without_a_c
     assert frame.headers["content-type"] == "image/jpeg"
 
 
+STALENESS = """
+query($keys: [AssetKeyInput!], $partition: String!) {
+  assetNodes(assetKeys: $keys) {
+    staleStatus(partition: $partition)
+    staleCauses(partition: $partition) { reason }
+  }
+}
+"""
+
+
+def test_nothing_that_was_just_made_is_shown_as_stale(running: Running) -> None:
+    for image in wait_until(lambda: running.images(state="ready")):
+        names = [*image["outputs"], "metadata"]
+        nodes = running.graphql(
+            STALENESS,
+            keys=[{"path": [image["kind"], name]} for name in names],
+            partition=image["key"],
+        )["assetNodes"]
+        assert [node["staleStatus"] for node in nodes] == ["FRESH"] * len(names), nodes
+
+
 def test_it_prints_the_addresses_and_shows_progress(running: Running) -> None:
     wait_until(lambda: f"photos: {SAMPLES - 1} ready" in running.output())
     assert running.dagster in running.output()

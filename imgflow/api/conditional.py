@@ -1,4 +1,4 @@
-"""Conditional and partial requests (RFC 9110): entity tags and byte ranges, as functions of text."""
+"""Conditional and partial requests (RFC 9110): entity tags and byte ranges as text."""
 
 from __future__ import annotations
 

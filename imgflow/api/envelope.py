@@ -1,4 +1,4 @@
-"""What every answer gets, whatever made it: a request id, safe headers, and a problem for any failure.
+"""What every answer gets: a request id, safe headers, and a problem for any failure.
 
 The outermost layer, so that nothing leaves the API without it.
 """
@@ -40,6 +40,7 @@ class Envelope:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

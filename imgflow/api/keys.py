@@ -1,7 +1,8 @@
 """Images in paths: `/images/12` and `/images/key:{URL-encoded key}`.
 
-Servers decode a path before it is routed, after which `%2F` of a key and `/` of a route look the same. Keys
-are therefore taken from the path as it was sent, and handed on still encoded, as one segment.
+Servers decode a path before it is routed, after which `%2F` of a key and `/` of a route look the
+same. Keys are therefore taken from the path as it was sent, and handed on still encoded, as one
+segment.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class KeysInPaths:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route one request."""
         if scope["type"] == "http":
             path = key_path(scope)
             if path is not None:

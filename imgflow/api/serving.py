@@ -101,7 +101,9 @@ def serve(request: Request, body: Body) -> Response:
 def disposition(filename: str, is_attachment: bool) -> str:
     """Name a download, in ASCII for old clients and in UTF-8 for all others (RFC 6266)."""
     kind = "attachment" if is_attachment else "inline"
-    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename)
+    plain = "".join(
+        c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename
+    )
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 

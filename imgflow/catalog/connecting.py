@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
+import psycopg2
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from psycopg2.errors import ProgramLimitExceeded
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from imgflow.catalog.embedded import embedded_postgres
@@ -23,7 +26,7 @@ RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
 def database_url(settings: Settings) -> str:
-    """The database of the settings; the embedded one is started, and runs until this process ends."""
+    """The database of the settings; the embedded one is started, and runs while this process does."""
     return settings.database_url or embedded_postgres(settings.home).url
 
 
@@ -35,7 +38,14 @@ def make_engine(url: str, *, pool_size: int = 2, max_overflow: int = 2) -> sa.En
         max_overflow=max_overflow,
         pool_timeout=10,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 5, "application_name": "imgflow"},
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "imgflow",
+            # Else a server that vanishes without a word is waited for during two hours.
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        },
     )
 
 
@@ -58,17 +68,39 @@ def retried(engine: sa.Engine, work: Callable[[], Answer]) -> Answer:
     raise AssertionError("the last round returns or raises")
 
 
-def is_outage(error: SQLAlchemyError) -> bool:
+@contextmanager
+def outages_in_words(engine: sa.Engine) -> Iterator[None]:
+    """Turn outages into `Trouble`, also those that the driver raises when it is used directly.
+
+    For what cannot simply run again; see `retried` for what can.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, psycopg2.Error) as error:
+        if not is_outage(error):
+            raise
+        raise Trouble(_explain(engine, error)) from error
+
+
+def is_outage(error: Exception) -> bool:
     """Whether the database was away, as opposed to having refused a statement."""
     if isinstance(error, PoolTimeout):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(error, OperationalError)
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, ProgramLimitExceeded):  # too large, now and later
+        return False
+    return isinstance(cause, (psycopg2.OperationalError, psycopg2.InterfaceError))
 
 
-def _explain(engine: sa.Engine, error: SQLAlchemyError) -> str:
-    cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+def _explain(engine: sa.Engine, error: Exception) -> str:
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    password = engine.url.password
+    cause = lines[0] if lines else type(error).__name__
+    if password:
+        cause = cause.replace(str(password), "***")
     return (
-        f"The database {engine.url.render_as_string(hide_password=True)} does not answer: {cause}"
+        f"The database {engine.url.render_as_string(hide_password=True)} does not answer: {cause}. "
+        "Check that it runs, and IMGFLOW_DATABASE_URL."
     )

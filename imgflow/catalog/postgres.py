@@ -7,7 +7,8 @@ and the server's plan, is the same for one row and for a thousand.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -17,37 +18,43 @@ from imgflow.catalog import schema
 from imgflow.catalog.connecting import retried
 from imgflow.catalog.rows import Announcement, Count, Image, Kind, State, Verdict, kind_of
 from imgflow.catalog.tables import images
-from imgflow.store.objects import SourceObject
+from imgflow.store.objects import SourceObject, is_text
 
 Answer = TypeVar("Answer")
 
 COLUMNS = ", ".join(f"i.{column.name}" for column in images.columns)
 
 # Known uploads are only read: an `ON CONFLICT` over all of them would lock, and so write, every
-# row.
+# row. The order is the same in every process, so that two of them wait but never deadlock.
 ANNOUNCE = sa.text(
     f"""
     WITH page AS (
         SELECT * FROM unnest(:keys, :kinds, :identities, :etags, :versions, :sizes, :modified)
             AS page(key, kind, identity, etag, version_id, size, last_modified)
     ), unknown AS (
-        SELECT page.* FROM page LEFT JOIN images AS i ON i.source = :source AND i.key = page.key
+        SELECT page.*, i.state AS was
+        FROM page LEFT JOIN images AS i ON i.source = :source AND i.key = page.key
         WHERE i.id IS NULL OR i.announced <> page.identity OR i.state = 'deleted'
+    ), written AS (
+        INSERT INTO images AS i (
+            source, key, kind, state, announced, announced_etag, announced_version_id,
+            announced_size, announced_last_modified, etag, version_id, size, last_modified
+        )
+        SELECT :source, key, kind, 'pending', identity, etag, version_id, size, last_modified,
+               etag, version_id, size, last_modified
+        FROM unknown ORDER BY key COLLATE "C"
+        ON CONFLICT (source, key) DO UPDATE SET
+            state = 'pending', announced = excluded.announced,
+            announced_etag = excluded.announced_etag,
+            announced_version_id = excluded.announced_version_id,
+            announced_size = excluded.announced_size,
+            announced_last_modified = excluded.announced_last_modified,
+            batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
+        WHERE i.announced <> excluded.announced OR i.state = 'deleted'
+        RETURNING {COLUMNS}, (xmax = 0) AS inserted
     )
-    INSERT INTO images AS i (
-        source, key, kind, state, announced, announced_etag, announced_version_id, announced_size,
-        announced_last_modified, etag, version_id, size, last_modified
-    )
-    SELECT :source, key, kind, 'pending', identity, etag, version_id, size, last_modified,
-           etag, version_id, size, last_modified
-    FROM unknown ORDER BY key COLLATE "C"
-    ON CONFLICT (source, key) DO UPDATE SET
-        state = 'pending', announced = excluded.announced, announced_etag = excluded.announced_etag,
-        announced_version_id = excluded.announced_version_id, announced_size = excluded.announced_size,
-        announced_last_modified = excluded.announced_last_modified,
-        batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
-    WHERE i.announced <> excluded.announced OR i.state = 'deleted'
-    RETURNING {COLUMNS}, (xmax = 0) AS inserted
+    SELECT {COLUMNS}, i.inserted OR unknown.was = 'deleted' AS is_new
+    FROM written AS i JOIN unknown ON unknown.key = i.key COLLATE "C" ORDER BY i.key
     """  # noqa: S608 - column names of our own table
 )
 
@@ -122,9 +129,13 @@ class PostgresCatalog:
         self._transaction(lambda connection: connection.execute(sa.text("SELECT 1")))
 
     def announce(self, uploads: Sequence[SourceObject]) -> Announcement:
-        """Record what a listing shows: new and changed uploads become pending, others stay untouched."""
+        """Record what a listing shows: new and changed uploads become pending.
+
+        Known ones stay untouched. Of several with the same key the last one counts.
+        """
         if not uploads:
             return Announcement([], [], 0)
+        uploads = list({upload.key: upload for upload in uploads}.values())
         statement = ANNOUNCE.bindparams(
             sa.bindparam("keys", [u.key for u in uploads], TEXT),
             sa.bindparam("kinds", [kind_of(u.key) for u in uploads], TEXT),
@@ -136,8 +147,8 @@ class PostgresCatalog:
             source=self.source,
         )
         rows = self._transaction(lambda connection: connection.execute(statement).mappings().all())
-        new = [_image(row) for row in rows if row["inserted"]]
-        changed = [_image(row) for row in rows if not row["inserted"]]
+        new = [_image(row) for row in rows if row["is_new"]]
+        changed = [_image(row) for row in rows if not row["is_new"]]
         return Announcement(new, changed, len(uploads) - len(rows))
 
     def record(self, verdicts: Sequence[Verdict]) -> None:
@@ -149,7 +160,7 @@ class PostgresCatalog:
             sa.bindparam("ids", [v.image_id for v in verdicts], BIGINT),
             sa.bindparam("identities", [u.identity for u in uploads], TEXT),
             sa.bindparam("states", [v.state for v in verdicts], TEXT),
-            sa.bindparam("reasons", [v.reason for v in verdicts], TEXT),
+            sa.bindparam("reasons", [_text(v.reason) for v in verdicts], TEXT),
             sa.bindparam("codes", [v.reason_code for v in verdicts], TEXT),
             sa.bindparam("etags", [u.etag for u in uploads], TEXT),
             sa.bindparam("versions", [u.version_id for u in uploads], TEXT),
@@ -159,10 +170,10 @@ class PostgresCatalog:
             sa.bindparam("media_types", [v.media_type for v in verdicts], TEXT),
             sa.bindparam("widths", [v.width for v in verdicts], INT),
             sa.bindparam("heights", [v.height for v in verdicts], INT),
-            sa.bindparam("modes", [v.mode for v in verdicts], TEXT),
+            sa.bindparam("modes", [_text(v.mode) for v in verdicts], TEXT),
             sa.bindparam("recipes", [v.recipe for v in verdicts], TEXT),
-            sa.bindparam("outputs", [json.dumps(v.outputs) for v in verdicts], TEXT),
-            sa.bindparam("facts", [json.dumps(v.facts) for v in verdicts], TEXT),
+            sa.bindparam("outputs", [_json(v.outputs) for v in verdicts], TEXT),
+            sa.bindparam("facts", [_json(v.facts) for v in verdicts], TEXT),
             sa.bindparam("run_ids", [v.run_id for v in verdicts], TEXT),
         )
         self._transaction(lambda connection: connection.execute(statement))
@@ -173,7 +184,7 @@ class PostgresCatalog:
             return
         statement = NOTE_TROUBLE.bindparams(
             sa.bindparam("ids", list(troubles), BIGINT),
-            sa.bindparam("reasons", list(troubles.values()), TEXT),
+            sa.bindparam("reasons", [_text(reason) for reason in troubles.values()], TEXT),
         )
         self._transaction(lambda connection: connection.execute(statement))
 
@@ -187,14 +198,14 @@ class PostgresCatalog:
     def untouchable(self, kind: Kind, *, active: Sequence[str]) -> list[str]:
         """Keys that no further run may cover: rejected images, and those in the hands of a run."""
         statement = sa.text(
-            "SELECT key FROM images WHERE source = :source AND kind = :kind AND (state = 'rejected' "
-            "OR state = 'pending' AND batch = ANY(:active))"
+            "SELECT key FROM images WHERE source = :source AND kind = :kind "
+            "AND (state = 'rejected' OR state = 'pending' AND batch = ANY(:active))"
         ).bindparams(sa.bindparam("active", list(active), TEXT), source=self.source, kind=kind)
         rows = self._transaction(lambda connection: connection.execute(statement).all())
         return [row.key for row in rows]
 
     def assign(self, image_ids: Sequence[int], batch: str) -> None:
-        """Note which batch was asked to process these images, and when to ask again should it fail."""
+        """Note which batch was asked for these images, and when to ask again should it fail."""
         statement = ASSIGN.bindparams(sa.bindparam("ids", list(image_ids), BIGINT), batch=batch)
         self._transaction(lambda connection: connection.execute(statement))
 
@@ -210,21 +221,27 @@ class PostgresCatalog:
         """Rows of these keys, by key."""
         statement = sa.text(
             f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.key = ANY(:keys)"  # noqa: S608
-        ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source)
+        ).bindparams(
+            sa.bindparam("keys", [key for key in keys if _is_storable(key)], TEXT),
+            source=self.source,
+        )
         return {image.key: image for image in self._images(statement)}
 
     def by_id(self, image_id: int) -> Image | None:
         """One row."""
+        if not 0 < image_id < 2**63:
+            return None  # ids come from outside, and the database refuses to compare such a one
         statement = sa.text(
             f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.id = :id"  # noqa: S608
         ).bindparams(source=self.source, id=image_id)
         return next(iter(self._images(statement)), None)
 
     def by_ids(self, image_ids: Sequence[int]) -> list[Image]:
-        """Rows of these ids, in their order."""
+        """Rows of these ids in ascending order of id."""
         statement = sa.text(
-            f"SELECT {COLUMNS} FROM images AS i WHERE i.id = ANY(:ids) ORDER BY i.id"  # noqa: S608
-        ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT))
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source "  # noqa: S608
+            "AND i.id = ANY(:ids) ORDER BY i.id"
+        ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT), source=self.source)
         return self._images(statement)
 
     def page(
@@ -241,6 +258,8 @@ class PostgresCatalog:
 
         Deleted images are listed only when asked for by their state.
         """
+        if not (_is_storable(prefix or "") and _is_storable(media_type or "")):
+            return []
         i = images.alias("i")
         query = sa.select(i).where(i.c.source == self.source, i.c.id > after_id)
         query = query.where(i.c.state == state) if state else query.where(i.c.state != "deleted")
@@ -281,6 +300,35 @@ class PostgresCatalog:
                 return work(connection)
 
         return retried(self.engine, attempt)
+
+
+def _is_storable(text: str) -> bool:
+    """Whether PostgreSQL can hold a text at all; it refuses even to compare with others."""
+    return "\0" not in text and is_text(text)
+
+
+def _text(text: str | None) -> str | None:
+    """A text that PostgreSQL takes: names and tags inside an image may hold anything."""
+    if text is None or _is_storable(text):
+        return text
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_storable(value), allow_nan=False)
+
+
+def _storable(value: Any) -> Any:
+    """JSON without NUL, lone surrogates, NaN and infinity, any of which fails the whole batch."""
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_text(name): _storable(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_storable(part) for part in value]
+    return value
 
 
 def _image(row: Any) -> Image:

@@ -1,4 +1,4 @@
-"""Bringing the catalogue's schema to this version, once per database, however many processes start."""
+"""Bringing the catalogue's schema to this version, however many processes start at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+
+from imgflow.errors import SettingsError
 
 # Dagster's own tables may share the database, and its version table has Alembic's default name.
 VERSION_TABLE = "imgflow_schema_version"
@@ -19,13 +21,24 @@ _migrated: set[str] = set()
 
 
 def migrate(engine: sa.Engine) -> None:
-    """Apply the migrations that are missing; looks once per process and database."""
+    """Apply the migrations that are missing; looks once per process and database.
+
+    Raises:
+        SettingsError: the database belongs to a newer imgflow.
+    """
     url = engine.url.render_as_string(hide_password=False)
     if url in _migrated:
         return
     config = _config()
-    newest = ScriptDirectory.from_config(config).get_current_head()
-    if current_version(engine) != newest:
+    scripts = ScriptDirectory.from_config(config)
+    known = {script.revision for script in scripts.walk_revisions()}
+    found = current_version(engine)
+    if found is not None and found not in known:
+        raise SettingsError(
+            f"The database belongs to a newer imgflow (schema {found}; this one knows up to "
+            f"{scripts.get_current_head()}). Install that, or set IMGFLOW_DATABASE_URL to another."
+        )
+    if found != scripts.get_current_head():
         _upgrade(engine, config)
     _migrated.add(url)
 

@@ -22,7 +22,7 @@ from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.partitions import object_key
 from imgflow.orchestration.pool import WorkerPool
 from imgflow.orchestration.resources import CatalogResource, StoresResource, WorkersResource
-from imgflow.orchestration.worker import WorkerConfig
+from imgflow.orchestration.worker import Outcome, Task, WorkerConfig
 from imgflow.store.objects import Source
 
 # Names the batch in the tags of a run that the sensor or `imgflow ingest` asked for. Such a run
@@ -133,7 +133,13 @@ def family_assets(
                 depth_seconds=workers.depth_seconds,
             )
             summary = process_partitions(
-                context, family, rows, stores.open_source(), worker, workers.count, config.force
+                context,
+                family,
+                catalog=rows,
+                source=stores.open_source(),
+                worker=worker,
+                workers=workers.count,
+                force=config.force,
             )
         conclude(context, summary)
         # Results are reported image by image, since one returned here would stand for the whole
@@ -146,6 +152,7 @@ def family_assets(
 def process_partitions(
     context: dg.AssetExecutionContext,
     family: Family,
+    *,
     catalog: PostgresCatalog,
     source: Source,
     worker: WorkerConfig,
@@ -184,44 +191,20 @@ def process_partitions(
 
     seconds = worker.decode_seconds if family.kind == "photo" else worker.depth_seconds
     with WorkerPool(worker, min(workers, len(plan.tasks))) as pool:
-        outdated = _run(plan.tasks, images, pool, family, seconds, catalog, report, summary)
-        if outdated:
-            # Overwritten between listing and reading: the newer upload is processed in this run
-            # too.
+
+        def run(tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
+            """Run tasks, and return the keys of those whose upload is not the announced one."""
+            outcomes = pool.outcomes(tasks, family.work, seconds)
+            return batch.run_tasks(images, outcomes, catalog, report, summary)
+
+        if outdated := run(plan.tasks, images):
+            # Overwritten between listing and reading: the newer upload is processed in this run too.
             summary.troubled.update(look_again(outdated, source, catalog))
-            again = [
-                image
-                for image in catalog.by_keys(outdated).values()
-                if image.key not in summary.troubled
-            ]
-            tasks = batch.plan(again, wanted, context.run.run_id).tasks
-            _run(tasks, again, pool, family, seconds, catalog, report, summary)
+            found = catalog.by_keys([key for key in outdated if key not in summary.troubled])
+            images = list(found.values())
+            for key in run(batch.plan(images, wanted, context.run.run_id).tasks, images):
+                summary.troubled[key] = f"{key!r} is being overwritten all the time"
     return summary
-
-
-def _run(
-    tasks: Sequence[batch.Task],
-    images: Sequence[Image],
-    pool: WorkerPool,
-    family: Family,
-    seconds: float,
-    catalog: PostgresCatalog,
-    report: batch.Report,
-    summary: batch.Summary,
-) -> list[str]:
-    """Run tasks and return the keys of those whose upload was not the announced one any more."""
-    outdated: list[str] = []
-
-    def current() -> Iterator[tuple[batch.Task, batch.Outcome]]:
-        for task, outcome in pool.outcomes(tasks, family.work, seconds):
-            if outcome.is_outdated:
-                outdated.append(task.upload.key)
-            yield task, outcome
-
-    batch.run_tasks(images, current(), catalog, report, summary)
-    for key in outdated:
-        summary.troubled.pop(key, None)
-    return outdated
 
 
 def look_again(keys: Sequence[str], source: Source, catalog: PostgresCatalog) -> dict[str, str]:

@@ -16,7 +16,7 @@ from imgflow.catalog.rows import Image
 from imgflow.orchestration.worker import Outcome, Task
 
 # A flush costs two round trips and a commit, so it waits for this many results or seconds.
-FLUSH_IMAGES = 500
+FLUSH_IMAGES = 200
 FLUSH_SECONDS = 2.0
 
 
@@ -120,7 +120,7 @@ def run_tasks(
     catalog: PostgresCatalog,
     report: Report,
     summary: Summary,
-) -> None:
+) -> list[str]:
     """Write rows and report events for the outcomes of a batch, as they come, in bulk.
 
     Args:
@@ -129,17 +129,26 @@ def run_tasks(
         catalog: to which verdicts go first.
         report: sends their events.
         summary: is added to.
+
+    Returns:
+        Keys of images that were overwritten or deleted since they were announced; the caller looks
+        again.
     """
     by_id = {image.id: image for image in images}
     buffer: list[Finished] = []
+    outdated: list[str] = []
     flushed = time.monotonic()
     for task, outcome in outcomes:
+        if outcome.is_outdated:
+            outdated.append(task.upload.key)
+            continue
         buffer.append(Finished(by_id[task.image_id], outcome))
         if len(buffer) >= FLUSH_IMAGES or time.monotonic() - flushed > FLUSH_SECONDS:
             _flush(buffer, catalog, report, summary)
             buffer = []
             flushed = time.monotonic()
     _flush(buffer, catalog, report, summary)
+    return outdated
 
 
 def _flush(

@@ -12,9 +12,12 @@ here.
 from __future__ import annotations
 
 import io
+import logging
 import os
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from typing import Any
 
 import dagster as dg
@@ -23,12 +26,12 @@ from dagster._core.definitions.data_version import (
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
     INPUT_DATA_VERSION_TAG_PREFIX,
+    INPUT_EVENT_POINTER_TAG_PREFIX,
 )
 from dagster._core.events import (
     DagsterEvent,
     DagsterEventBatchMetadata,
     StepMaterializationData,
-    generate_event_batch_id,
 )
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.context.system import StepExecutionContext
@@ -183,39 +186,60 @@ class ImageEvent:
     inputs: Mapping[dg.AssetKey, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def materialization(self) -> dg.AssetMaterialization:
-        """The public event."""
+    def materialization(self, pointer: int) -> dg.AssetMaterialization:
+        """The public event.
+
+        Args:
+            pointer: id of the newest event that its inputs may have had when it was made.
+        """
         tags = {DATA_VERSION_TAG: self.data_version}
         if self.code_version is not None:
             tags[CODE_VERSION_TAG] = self.code_version
             tags[DATA_VERSION_IS_USER_PROVIDED_TAG] = "true"
         for asset_key, version in self.inputs.items():
-            tags[f"{INPUT_DATA_VERSION_TAG_PREFIX}/{asset_key.to_user_string()}"] = version
+            name = asset_key.to_user_string()
+            tags[f"{INPUT_DATA_VERSION_TAG_PREFIX}/{name}"] = version
+            tags[f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{name}"] = str(pointer)
         return dg.AssetMaterialization(
             self.asset_key, partition=self.partition, metadata=self.metadata, tags=tags
         )
 
 
 def report_images(context: dg.AssetExecutionContext, events: Sequence[ImageEvent]) -> None:
-    """Store events as those of the running step, in one batch.
+    """Store events as those of the running step, one batch for each level of the asset graph.
 
     They go past the console's log handlers, whose formatting costs a third of the bookkeeping.
     """
     step = context.get_step_execution_context()
-    batch_id = generate_event_batch_id()
-    # One batch for each asset, so that the newest event of each is what its asset row shows.
-    ordered = sorted(events, key=lambda event: event.asset_key.path)
-    last = len(ordered) - 1
-    for position, event in enumerate(ordered):
-        context.instance.report_dagster_event(
-            _step_event(step, event),
-            run_id=context.run.run_id,
-            log_level="DEBUG",
+    levels = TopologicalSorter({event.asset_key: set(event.inputs) for event in events})
+    levels.prepare()
+    while levels.is_active():
+        keys = levels.get_ready()
+        level = [event for event in events if event.asset_key in keys]
+        if level:
+            _report_level(context.instance, context.run.run_id, step, level)
+        levels.done(*keys)
+
+
+def _report_level(
+    instance: dg.DagsterInstance, run_id: str, step: StepExecutionContext, events: list[ImageEvent]
+) -> None:
+    # Dagster takes an image for stale when one of its inputs has an event after this one.
+    pointer = instance.event_log_storage.get_maximum_record_id() or 0
+    batch_id = str(uuid.uuid4())
+    last = len(events) - 1
+    for position, event in enumerate(sorted(events, key=lambda e: e.asset_key.to_user_string())):
+        instance.report_dagster_event(
+            _step_event(step, event.materialization(pointer)),
+            run_id=run_id,
+            log_level=logging.DEBUG,
             batch_metadata=DagsterEventBatchMetadata(batch_id, position == last),
         )
 
 
-def _step_event(step: StepExecutionContext, event: ImageEvent) -> DagsterEvent:
+def _step_event(
+    step: StepExecutionContext, materialization: dg.AssetMaterialization
+) -> DagsterEvent:
     return DagsterEvent(
         event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
         job_name=step.job_name,
@@ -223,7 +247,7 @@ def _step_event(step: StepExecutionContext, event: ImageEvent) -> DagsterEvent:
         node_handle=step.step.node_handle,
         step_kind_value=step.step.kind.value,
         logging_tags=step.event_tags,
-        event_specific_data=StepMaterializationData(event.materialization()),
+        event_specific_data=StepMaterializationData(materialization),
         message=None,
         pid=os.getpid(),
     )

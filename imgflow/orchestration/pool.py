@@ -14,9 +14,9 @@ from pebble import ProcessExpired, ProcessPool
 
 from imgflow.orchestration.worker import Outcome, Task, WorkerConfig, rejected, start_worker
 
-# Tasks handed over for each worker: enough to keep it busy while results are written, few enough to
+# Tasks handed over for each worker: enough to keep it busy while a flush is written, few enough to
 # keep memory flat whatever the size of the batch.
-WINDOW = 8
+WINDOW = 64
 
 # A worker that neither computes nor answers for so long is stuck outside: in the store or the
 # database.
@@ -49,7 +49,10 @@ class WorkerPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pool.close() if error is None else self._pool.stop()
+        if error is None:
+            self._pool.close()
+        else:
+            self._pool.stop()
         self._pool.join()
 
     def outcomes(

@@ -27,7 +27,7 @@ from imgflow.store.opening import StoreConfig
 
 if TYPE_CHECKING:
     from imgflow.depth.recipe import DepthRecipe
-    from imgflow.images.outputs import Encoded
+    from imgflow.images.encoding import Encoded
     from imgflow.store.objects import Source
     from imgflow.store.outputs import OutputStore
 

@@ -7,7 +7,9 @@ with control characters, and one such name would stop its listing of all the oth
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -16,10 +18,14 @@ from typing import BinaryIO
 
 from imgflow.errors import SourceChanged, Trouble
 from imgflow.store.location import Location
-from imgflow.store.objects import CHUNK_BYTES, Page, SourceObject
+from imgflow.store.objects import CHUNK_BYTES, MOST_KEY_BYTES, Page, SourceObject, is_text
 
 # Names of uploads that are not whole yet; the listing leaves them alone.
 UNFINISHED = ".imgflow-upload-"
+
+# A page that follows another within this time goes on where that one ended. Reading the folder
+# again for each page made a round over n files cost n² / 1,000.
+CONTINUE_SECONDS = 10.0
 
 
 class FolderSource:
@@ -34,22 +40,31 @@ class FolderSource:
         """
         self.location = location
         self._folder = location.folder
-        self._exclude = exclude
+        self._root = os.fsencode(location.folder) + b"/"
+        self._exclude = tuple(prefix.encode() for prefix in exclude)
+        self._begun: _Begun | None = None
 
     def list_page(self, start_after: str | None, limit: int) -> Page:
-        """List files in the order in which S3 lists keys; links to folders are not followed."""
+        """List files in the order in which S3 lists keys; links to folders are not followed.
+
+        Names that are no keys (not UTF-8, or longer than S3 allows) are ignored: they can neither
+        be a partition nor stand in the table, and must not stop the others.
+        """
         self.check()
         objects: list[SourceObject] = []
         ignored = 0
-        for key, path in self._walk(self._folder, "", start_after or ""):
-            if key.startswith(self._exclude) or path.name.startswith(UNFINISHED):
+        walk = self._walk_after(start_after)
+        for name in walk:
+            key = _as_key(name)
+            if key is None or self._is_left_out(name):
                 ignored += 1
                 continue
-            found = self._stat(key, path)
+            found = self._stat(key, self._folder / key)
             if found is None:
                 continue  # deleted since the folder was read
             objects.append(found)
             if len(objects) == limit:
+                self._begun = walk
                 return Page(objects, key, ignored)
         return Page(objects, None, ignored)
 
@@ -61,8 +76,7 @@ class FolderSource:
         """Read the whole file."""
         with self._open(announced) as file:
             body = file.read()
-        if len(body) != announced.size:
-            raise SourceChanged(f"{announced.key!r} was written to while it was read")
+            _compare(announced, file)
         return body
 
     def stream(self, announced: SourceObject) -> Iterator[bytes]:
@@ -70,28 +84,34 @@ class FolderSource:
         with self._open(announced) as file:
             while piece := file.read(CHUNK_BYTES):
                 yield piece
-            if _describe(announced.key, os.fstat(file.fileno())) != announced:
-                raise SourceChanged(f"{announced.key!r} was written to while it was read")
+            _compare(announced, file)
 
     def upload(self, key: str, file: Path) -> None:
         """Copy a file to a hidden name beside its place, then rename it there."""
         target = self._path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=target.parent)
-        staged = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as copy, file.open("rb") as original:
-                while piece := original.read(CHUNK_BYTES):
-                    copy.write(piece)
-            staged.chmod(0o644)
-            staged.replace(target)
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise
+        if len(key.encode()) > MOST_KEY_BYTES or target.name.startswith(UNFINISHED):
+            raise Trouble(f"{key!r} would never be listed: shorten it or name it otherwise.")
+        with file.open("rb") as original, self._errors("written", key):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=target.parent)
+            staged = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as copy:
+                    while piece := original.read(CHUNK_BYTES):
+                        copy.write(piece)
+                staged.chmod(0o644)
+                staged.replace(target)
+            except BaseException:
+                staged.unlink(missing_ok=True)
+                raise
 
     def delete(self, key: str) -> None:
         """Delete the file."""
-        self._path(key).unlink(missing_ok=True)
+        with self._errors("deleted", key):
+            try:
+                self._path(key).unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                return
 
     def check(self) -> None:
         """Raise `Trouble` unless the folder exists and can be read."""
@@ -106,52 +126,115 @@ class FolderSource:
 
     def _path(self, key: str) -> Path:
         """The file of a key; a key never leads out of the folder."""
-        if not key or key.startswith("/") or any(p in ("", ".", "..") for p in key.split("/")):
+        is_bad = any(part in ("", ".", "..") for part in key.split("/"))
+        if is_bad or "\0" in key or not is_text(key):
             raise Trouble(f"{key!r} is not the name of a file below {self._folder}")
         return self._folder / key
 
-    def _walk(self, folder: Path, prefix: str, start_after: str) -> Iterator[tuple[str, Path]]:
-        """Yield keys after `start_after` in the order of their bytes, a folder counting as `name/`."""
-        entries: list[tuple[bytes, str, bool]] = []
+    def _is_left_out(self, name: bytes) -> bool:
+        last = name.rpartition(b"/")[2]
+        return name.startswith(self._exclude) or last.startswith(UNFINISHED.encode())
+
+    def _walk_after(self, start_after: str | None) -> _Begun:
+        begun, self._begun = self._begun, None
+        if begun is not None and begun.goes_on_after(start_after):
+            return begun
+        return _Begun(self._walk((start_after or "").encode()))
+
+    def _walk(self, start_after: bytes) -> Iterator[bytes]:
+        """Yield names after `start_after` in the order of their bytes, with `/` between folders."""
+        waiting = self._entries(b"", start_after)
+        while waiting:
+            name = waiting.pop()
+            if name.endswith(b"/") and not self._is_pruned(name):
+                waiting += self._entries(name, start_after)
+            else:
+                yield name
+
+    def _is_pruned(self, folder: bytes) -> bool:
+        """Whether nothing in a folder can be listed, so that it need not be read."""
+        return _as_key(folder) is None or folder.startswith(self._exclude)
+
+    def _entries(self, prefix: bytes, start_after: bytes) -> list[bytes]:
+        """The names in one folder, last first, a folder counting as `name/`."""
+        names: list[bytes] = []
         try:
-            with os.scandir(folder) as scan:
+            with os.scandir(self._root + prefix) as scan:
                 for entry in scan:
-                    is_folder = entry.is_dir(follow_symlinks=False)
-                    name = f"{prefix}{entry.name}{'/' if is_folder else ''}"
-                    if is_folder:
-                        if name <= start_after and not start_after.startswith(name):
-                            continue  # everything in it comes before the place to resume at
-                    elif os.fsencode(name) <= os.fsencode(start_after) or not entry.is_file():
-                        continue
-                    entries.append((os.fsencode(name), entry.name, is_folder))
-        except FileNotFoundError:
-            return  # deleted since its parent was read
-        for encoded, name, is_folder in sorted(entries):
-            key = os.fsdecode(encoded)
-            if is_folder:
-                yield from self._walk(folder / name, key, start_after)
-            elif _is_text(key):
-                yield key, folder / name
+                    name = prefix + entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        name += b"/"
+                        is_wanted = name > start_after or start_after.startswith(name)
+                    else:
+                        is_wanted = name > start_after and _is_file(entry)
+                    if is_wanted:
+                        names.append(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return []  # deleted since its parent was read
+        except OSError as error:
+            raise Trouble(
+                f"The folder {os.fsdecode(prefix)!r} in {self._folder} cannot be read "
+                f"({error.strerror}); make it readable for this user, or move it away."
+            ) from error
+        names.sort(reverse=True)
+        return names
 
     def _stat(self, key: str, path: Path) -> SourceObject | None:
-        try:
-            return _describe(key, path.stat()) if path.is_file() else None
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise Trouble(f"{key!r} cannot be looked at: {error.strerror}") from error
+        with self._errors("looked at", key):
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return _describe(key, status) if stat.S_ISREG(status.st_mode) else None
 
     @contextmanager
     def _open(self, announced: SourceObject) -> Iterator[BinaryIO]:
+        key = announced.key
+        with self._errors("read", key):
+            try:
+                # Without waiting for a writer, should a pipe have taken the file's place.
+                descriptor = os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise SourceChanged(f"{key!r} was deleted since it was listed") from error
         try:
-            with self._path(announced.key).open("rb") as file:
-                if _describe(announced.key, os.fstat(file.fileno())) != announced:
-                    raise SourceChanged(f"{announced.key!r} was overwritten since it was listed")
+            if _describe(key, os.fstat(descriptor)) != announced:
+                raise SourceChanged(f"{key!r} was overwritten since it was listed")
+            with self._errors("read", key), os.fdopen(descriptor, "rb", closefd=False) as file:
                 yield file
-        except FileNotFoundError as error:
-            raise SourceChanged(f"{announced.key!r} was deleted since it was listed") from error
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _errors(self, verb: str, key: str) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise Trouble(f"{announced.key!r} cannot be read: {error.strerror}") from error
+            raise Trouble(
+                f"{key!r} could not be {verb} in {self._folder}: {error.strerror or error}"
+            ) from error
+
+
+class _Begun:
+    """A walk through the folder that a following page may go on with."""
+
+    def __init__(self, names: Iterator[bytes]) -> None:
+        self._names = names
+        self._last = b""
+        self._give_up = time.monotonic() + CONTINUE_SECONDS
+
+    def goes_on_after(self, start_after: str | None) -> bool:
+        return (
+            start_after is not None
+            and start_after.encode() == self._last
+            and time.monotonic() < self._give_up
+        )
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        self._last = next(self._names)
+        return self._last
 
 
 def _describe(key: str, status: os.stat_result) -> SourceObject:
@@ -164,10 +247,23 @@ def _describe(key: str, status: os.stat_result) -> SourceObject:
     )
 
 
-def _is_text(key: str) -> bool:
-    """Whether a file name is UTF-8; other names can neither be a partition nor stand in the table."""
+def _compare(announced: SourceObject, file: BinaryIO) -> None:
+    if _describe(announced.key, os.fstat(file.fileno())) != announced:
+        raise SourceChanged(f"{announced.key!r} was written to while it was read")
+
+
+def _is_file(entry: os.DirEntry[bytes]) -> bool:
     try:
-        key.encode()
-    except UnicodeEncodeError:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself, or into a folder that is closed
         return False
-    return True
+
+
+def _as_key(name: bytes) -> str | None:
+    """The key of a file name, or None when it can be none."""
+    if len(name) > MOST_KEY_BYTES:
+        return None
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return None

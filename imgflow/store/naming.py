@@ -18,6 +18,9 @@ MOST_KEY_BYTES = 850
 # names.
 SAFE = " !$&'()+,;=-_."
 
+# First segments of output names.
+OUTPUT_FOLDERS = ("grayscale/", "thumbnail/", "proof/", "preview/")
+
 
 def output_name(output: str, source: str, key: str, fingerprint: str, extension: str) -> str:
     """Name an output object.
@@ -46,9 +49,8 @@ def _readable(key: str) -> str:
 
 
 def _segment(segment: str) -> str:
-    if set(segment) <= {"."}:  # empty, `.` and `..` mean something else to file systems
-        return "@" + "%2E" * len(segment)
-    safe = quote(segment, safe=SAFE)
+    # Empty, `.` and `..` mean something else to file systems.
+    safe = quote(segment, safe=SAFE) if set(segment) - {"."} else "@" + "%2E" * len(segment)
     if len(safe) <= MOST_SEGMENT_BYTES:
         return safe
     return f"{safe[:100]}@{hashlib.sha256(segment.encode()).hexdigest()[:32]}"

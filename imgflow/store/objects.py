@@ -12,6 +12,9 @@ from imgflow.store.location import Location
 
 CHUNK_BYTES = 1 << 20
 
+# S3's own bound; folders keep to it too, since keys are indexed in the table.
+MOST_KEY_BYTES = 1_024
+
 
 @dataclass(frozen=True)
 class SourceObject:
@@ -54,6 +57,15 @@ class Page:
     objects: Sequence[SourceObject]
     resume_after: str | None
     ignored: int = 0
+
+
+def is_text(key: str) -> bool:
+    """Whether a key is Unicode; a name that is not UTF-8 reaches Python with lone surrogates."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Source(Protocol):

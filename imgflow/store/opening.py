@@ -1,4 +1,4 @@
-"""Settings to stores: the one place that decides which class serves a URL and what a source leaves out."""
+"""Settings to stores: which class serves a URL, and what a source leaves out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from imgflow.errors import SettingsError
 from imgflow.store.folder import FolderSource
 from imgflow.store.location import Location, parse_location
+from imgflow.store.naming import OUTPUT_FOLDERS
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
-from imgflow.store.s3 import Checksums, S3Source
-
-# First segments of output names (see `naming`).
-OUTPUT_FOLDERS = ("grayscale/", "thumbnail/", "proof/", "preview/")
+from imgflow.store.s3 import Checksums, S3Source, is_exact
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,13 @@ class StoreConfig:
         output = parse_location(self.output_url, setting="IMGFLOW_OUTPUT_URL")
         if source == output:
             raise SettingsError(
-                f"IMGFLOW_SOURCE_URL and IMGFLOW_OUTPUT_URL are the same ({source.url}): every output "
-                "would be taken for an upload. Give the outputs a prefix of their own."
+                f"IMGFLOW_SOURCE_URL and IMGFLOW_OUTPUT_URL are the same ({source.url}): every "
+                "output would be taken for an upload. Give the outputs a prefix of their own."
+            )
+        if output.scheme == "s3" and not is_exact(output.prefix + OUTPUT_FOLDERS[0] + "name"):
+            raise SettingsError(
+                f"IMGFLOW_OUTPUT_URL ({output.url}) has an empty part, `.`, `..` or a control "
+                "character in its prefix, which outputs cannot be written under. Choose another."
             )
         inside = source.below(output)
         if inside and inside.startswith(OUTPUT_FOLDERS):

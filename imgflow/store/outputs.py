@@ -13,7 +13,15 @@ from obstore.store import LocalStore, S3Store
 
 from imgflow.errors import Trouble
 from imgflow.store.location import Location
-from imgflow.store.s3 import Checksums, first_line, obstore_bucket, s3_client
+from imgflow.store.naming import OUTPUT_FOLDERS
+from imgflow.store.s3 import (
+    Checksums,
+    error_code,
+    explain,
+    first_line,
+    obstore_bucket,
+    s3_client,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class OutputStore:
             client = s3_client(checksums=checksums)
             self._store = obstore_bucket(client, location.bucket, location.prefix)
         else:
-            self._store = LocalStore(location.folder, mkdir=True)
+            with self._errors("opened", ""):
+                self._store = LocalStore(location.folder, mkdir=True)
 
     def put(self, name: str, body: bytes, media_type: str) -> None:
         """Write an object; readers see all of it or nothing."""
@@ -57,7 +66,11 @@ class OutputStore:
             return None
 
     def get_range(self, name: str, start: int, end: int) -> bytes:
-        """Read bytes `start` to `end`, the last one excluded."""
+        """Read bytes `start` to `end`, the last one excluded.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
         with self._errors("read", name):
             return bytes(self._store.get_range(name, start=start, end=end))
 
@@ -80,19 +93,33 @@ class OutputStore:
                 continue
 
     def names(self, prefix: str | None = None) -> Iterator[StoredOutput]:
-        """List what is stored; our own names are always represented exactly."""
-        with self._errors("listed", prefix or ""):
-            for batch in obstore.list(self._store, prefix=prefix):
-                for entry in batch:
-                    yield StoredOutput(entry["path"], entry["size"], entry["last_modified"])
+        """List what is stored; our own names are always represented exactly.
+
+        Args:
+            prefix: whole segments. Without it all folders of outputs are listed and nothing else
+            that may share the bucket, where one odd key would stop the listing.
+        """
+        for folder in OUTPUT_FOLDERS if prefix is None else (prefix,):
+            try:
+                with self._errors("listed", folder):
+                    for batch in obstore.list(self._store, prefix=folder):
+                        for entry in batch:
+                            yield StoredOutput(entry["path"], entry["size"], entry["last_modified"])
+            except FileNotFoundError:  # a folder that nobody made
+                continue
 
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:
         try:
             yield
-        except (NotFoundError, FileNotFoundError):
-            raise FileNotFoundError(name) from None
-        except (BaseError, OSError) as error:
+        except (BaseError, OSError, ValueError) as error:
+            code = error_code(error)
+            if code != "NoSuchBucket" and isinstance(error, (NotFoundError, FileNotFoundError)):
+                raise FileNotFoundError(name) from None
+            what = f"{verb} {name!r}" if name else verb
+            if code:
+                raise Trouble(explain(self.location, what, code)) from error
             raise Trouble(
-                f"The output {name!r} could not be {verb} in {self.location.url}: {first_line(error)}"
+                f"{self.location.url} could not be {what}: {first_line(error)}. "
+                "Check IMGFLOW_OUTPUT_URL and that it is writable."
             ) from error

@@ -9,21 +9,31 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import boto3
+from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-from obstore.auth.boto3 import Boto3CredentialProvider
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+)
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
-from imgflow.errors import SourceChanged, Trouble
+from imgflow.errors import SettingsError, SourceChanged, Trouble
 from imgflow.store.location import Location
 from imgflow.store.objects import CHUNK_BYTES, Page, SourceObject
+
+if TYPE_CHECKING:
+    from obstore.store import S3Credential
 
 Answer = TypeVar("Answer")
 Checksums = Literal["when_supported", "when_required"]
@@ -31,44 +41,91 @@ Checksums = Literal["when_supported", "when_required"]
 # Keys that `obstore` lists, reads or writes under another name than they have, or not at all.
 INEXACT = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
 MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchVersion"}
-RETRIES = 5
+
+# With boto3's waits of up to 1, 2 and 4 s between them; what lasts longer is retried by the run.
+ATTEMPTS = 4
+
+# How long `obstore` keeps credentials. boto3 renews temporary ones ten minutes before they end.
+CREDENTIALS_KEPT = timedelta(minutes=5)
+
+# Amazon's own endpoints, which want the bucket as a part of the host name.
+AMAZON = re.compile(r"s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
+NO_CREDENTIALS = "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+
+
+def is_exact(key: str) -> bool:
+    """Whether `obstore` reads, writes and lists a key under the name that it has."""
+    return not INEXACT.search(key)
 
 
 def s3_client(*, checksums: Checksums = "when_supported") -> Any:
-    """Make a boto3 S3 client from the standard `AWS_*` variables, with bounded waits and retries."""
-    return boto3.client(
-        "s3",
-        config=Config(
-            retries={"max_attempts": RETRIES, "mode": "standard"},
-            connect_timeout=5,
-            read_timeout=30,
-            max_pool_connections=32,
-            request_checksum_calculation=checksums,
-            response_checksum_validation="when_required",
-        ),
+    """Make a boto3 S3 client from the standard `AWS_*` variables, with bounded waits and retries.
+
+    Raises:
+        SettingsError: the variables do not make a client.
+    """
+    config = Config(
+        # Else presigned URLs are of version 2, which the newer regions of AWS refuse.
+        signature_version="s3v4",
+        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        connect_timeout=3,
+        read_timeout=30,
+        max_pool_connections=32,
+        request_checksum_calculation=checksums,
+        response_checksum_validation="when_required",
     )
+    try:
+        return boto3.client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise SettingsError(
+            f"The AWS_* variables do not describe an S3 service: {first_line(error)}; "
+            "AWS_ENDPOINT_URL is written http://host:port."
+        ) from error
 
 
 def obstore_bucket(client: Any, bucket: str, prefix: str) -> S3Store:
-    """Make an `obstore` store with the endpoint, region and credentials of a boto3 client."""
-    endpoint = client.meta.endpoint_url
-    on_aws = ".amazonaws.com" in endpoint
-    session = boto3.Session(region_name=client.meta.region_name)
+    """Make an `obstore` store with the endpoint, region and credentials of a boto3 client.
+
+    Raises:
+        Trouble: the client has no credentials.
+    """
+    if client._request_signer._credentials is None:
+        raise Trouble(f"s3://{bucket}/{prefix} cannot be opened: {NO_CREDENTIALS}.")
+    endpoint = urlsplit(client.meta.endpoint_url)
+    # A certificate of Amazon's covers no bucket whose name has dots.
+    has_own_host = bool(AMAZON.fullmatch(endpoint.netloc)) and "." not in bucket
+    url = endpoint._replace(netloc=f"{bucket}.{endpoint.netloc}") if has_own_host else endpoint
     return S3Store(
         bucket,
         prefix=prefix or None,
+        # Given in any case: `obstore` would take the variables, also where the client has others.
+        endpoint=url.geturl(),
         region=client.meta.region_name or "us-east-1",
-        credential_provider=Boto3CredentialProvider(session),
-        virtual_hosted_style_request=on_aws,
-        # Region-less boto3 clients talk to the global endpoint, which `obstore` finds by itself.
-        **({} if on_aws else {"endpoint": endpoint}),
+        credential_provider=_Credentials(client),
+        virtual_hosted_style_request=has_own_host,
         client_options={
-            "allow_http": endpoint.startswith("http://"),
-            "connect_timeout": timedelta(seconds=5),
+            "allow_http": endpoint.scheme == "http",
+            "connect_timeout": timedelta(seconds=3),
             "timeout": timedelta(seconds=60),
         },
-        retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=60)},
+        retry_config={"max_retries": ATTEMPTS, "retry_timeout": timedelta(seconds=60)},
     )
+
+
+class _Credentials:
+    """What a boto3 client signs with, for `obstore`; its own class for this needs Python 3.11."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __call__(self) -> S3Credential:
+        found = self._client._request_signer._credentials.get_frozen_credentials()
+        return {
+            "access_key_id": found.access_key,
+            "secret_access_key": found.secret_key,
+            "token": found.token,
+            "expires_at": datetime.now(timezone.utc) + CREDENTIALS_KEPT,
+        }
 
 
 class S3Source:
@@ -93,10 +150,14 @@ class S3Source:
         self.location = location
         self._exclude = exclude
         self._client = client or s3_client(checksums=checksums)
-        self._store = obstore_bucket(self._client, location.bucket, location.prefix)
+        # Of the whole bucket: a prefix may be one that `obstore` cannot represent.
+        self._store = obstore_bucket(self._client, location.bucket, "")
 
     def list_page(self, start_after: str | None, limit: int) -> Page:
-        """List in the order of the keys' bytes; folder markers and excluded prefixes are left out."""
+        """List in the order of the keys' bytes, without folder markers and excluded prefixes.
+
+        A key with the character NUL is left out too: no database keeps one as text.
+        """
         begin = self.location.prefix
         arguments = {"Bucket": self.location.bucket, "Prefix": begin, "MaxKeys": limit}
         if start_after:
@@ -107,7 +168,7 @@ class S3Source:
         for entry in contents:
             key = entry["Key"][len(begin) :]
             is_folder_marker = not key or (key.endswith("/") and not entry["Size"])
-            if not is_folder_marker and not key.startswith(self._exclude):
+            if not (is_folder_marker or "\0" in key or key.startswith(self._exclude)):
                 objects.append(_describe(key, entry, entry["Size"]))
         last = contents[-1]["Key"][len(begin) :] if contents and answer["IsTruncated"] else None
         return Page(objects, last, len(contents) - len(objects))
@@ -120,32 +181,44 @@ class S3Source:
         return answer and _describe(key, answer, answer["ContentLength"])
 
     def read(self, announced: SourceObject) -> bytes:
-        """Read with one request, and compare what the answer says of itself with what was announced.
+        """Read with one request, and compare what its answer says of itself with the announcement.
 
         One answer never mixes two uploads, so this equals a conditional request, without the
         `If-Match` that servers disagree on.
         """
         with self._bytes_errors(announced):
-            if INEXACT.search(announced.key):
-                answer = self._client.get_object(**self._address(announced.key))
+            address = self._address(announced.key)
+            if not is_exact(address["Key"]):
+                answer = self._client.get_object(**address)
                 _compare(announced, answer["ETag"])
-                return _whole(announced, answer["Body"].read())
-            result = self._store.get(announced.key)
-            _compare(announced, result.meta["e_tag"] or "")
-            return _whole(announced, bytes(result.bytes()))
+                body: bytes = answer["Body"].read()
+            else:
+                result = self._store.get(address["Key"])
+                _compare(announced, result.meta["e_tag"] or "")
+                body = bytes(result.bytes())
+            _check_size(announced, len(body))
+            return body
 
     def stream(self, announced: SourceObject) -> Iterator[bytes]:
         """Read with one request, in pieces."""
+        size = 0
         with self._bytes_errors(announced):
-            if INEXACT.search(announced.key):
-                answer = self._client.get_object(**self._address(announced.key))
-                _compare(announced, answer["ETag"])
-                yield from answer["Body"].iter_chunks(CHUNK_BYTES)
-                return
-            result = self._store.get(announced.key)
-            _compare(announced, result.meta["e_tag"] or "")
-            for piece in result.stream(min_chunk_size=CHUNK_BYTES):
-                yield bytes(piece)
+            for piece in self._pieces(announced):
+                size += len(piece)
+                yield piece
+            _check_size(announced, size)
+
+    def _pieces(self, announced: SourceObject) -> Iterator[bytes]:
+        address = self._address(announced.key)
+        if not is_exact(address["Key"]):
+            answer = self._client.get_object(**address)
+            _compare(announced, answer["ETag"])
+            yield from answer["Body"].iter_chunks(CHUNK_BYTES)
+            return
+        result = self._store.get(address["Key"])
+        _compare(announced, result.meta["e_tag"] or "")
+        for piece in result.stream(min_chunk_size=CHUNK_BYTES):
+            yield bytes(piece)
 
     def upload(self, key: str, file: Path) -> None:
         """Upload a file, in parts and at most four at a time when it is large."""
@@ -182,26 +255,54 @@ class S3Source:
             if missing and code in MISSING:
                 return None  # type: ignore[return-value]  # only where the caller asked for it
             raise Trouble(explain(self.location, verb, code)) from error
-        except BotoCoreError as error:
-            raise Trouble(
-                f"{self.location.url} could not be {verb}: {error}. It is tried again."
-            ) from error
+        except (BotoCoreError, S3UploadFailedError) as error:
+            # An upload in parts wraps what it was told.
+            cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
+            if isinstance(cause, ClientError):
+                code = cause.response["Error"]["Code"]
+                raise Trouble(explain(self.location, verb, code)) from error
+            raise Trouble(self._no_answer(verb, cause or error)) from error
+
+    def _no_answer(self, verb: str, error: BaseException) -> str:
+        if isinstance(error, NoCredentialsError):
+            return f"{self.location.url} could not be {verb}: {NO_CREDENTIALS}."
+        if isinstance(error, (EndpointConnectionError, HTTPClientError)):
+            endpoint = urlsplit(self._client.meta.endpoint_url)
+            return (
+                f"{self.location.url} could not be {verb}: {endpoint.scheme}://"
+                f"{endpoint.netloc.rpartition('@')[2]} does not answer ({type(error).__name__}); "
+                "check AWS_ENDPOINT_URL. It is tried again."
+            )
+        return f"{self.location.url} could not be {verb}: {first_line(error)}. It is tried again."
 
     @contextmanager
     def _bytes_errors(self, announced: SourceObject) -> Iterator[None]:
         """Turn what either library says into `SourceChanged` or `Trouble`."""
+        verb = f"asked for {announced.key!r}"
         try:
             yield
-        except (NotFoundError, FileNotFoundError) as error:
-            raise SourceChanged(f"{announced.key!r} was deleted since it was listed") from error
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code in MISSING:
+        except (ClientError, BaseError, FileNotFoundError) as error:
+            code = error_code(error)
+            is_missing = code in MISSING or isinstance(error, (NotFoundError, FileNotFoundError))
+            if is_missing and code != "NoSuchBucket":
                 raise SourceChanged(f"{announced.key!r} was deleted since it was listed") from error
-            raise Trouble(f"{announced.key!r} could not be read: {code}") from error
-        except (BaseError, BotoCoreError, OSError) as error:
-            # The first line only: what follows may hold the request with its signature.
-            raise Trouble(f"{announced.key!r} could not be read: {first_line(error)}") from error
+            if code:
+                raise Trouble(explain(self.location, verb, code)) from error
+            raise Trouble(self._no_answer(verb, error)) from error
+        except (BotoCoreError, OSError) as error:
+            raise Trouble(self._no_answer(verb, error)) from error
+
+
+def error_code(error: BaseException) -> str:
+    """The code that S3 gave an error, or an empty text when it was not S3 that answered."""
+    if isinstance(error, ClientError):
+        code: str = error.response["Error"]["Code"]
+        return code
+    text = str(error)
+    if "redirect without LOCATION" in text:
+        return "PermanentRedirect"
+    found = re.search(r"<Code>(\w+)</Code>", text)
+    return found.group(1) if found else ""
 
 
 def explain(location: Location, verb: str, code: str) -> str:
@@ -213,6 +314,8 @@ def explain(location: Location, verb: str, code: str) -> str:
         "403": "allow s3:ListBucket on it and s3:GetObject below it",
         "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
         "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
+        "ExpiredToken": "renew AWS_SESSION_TOKEN and its keys",
+        "InvalidToken": "renew AWS_SESSION_TOKEN and its keys",
         "PermanentRedirect": "the bucket is in another region: set AWS_DEFAULT_REGION",
         "AuthorizationHeaderMalformed": "the bucket is in another region: set AWS_DEFAULT_REGION",
         "RequestTimeTooSkewed": "set this machine's clock",
@@ -221,8 +324,12 @@ def explain(location: Location, verb: str, code: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 300 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """The first line of an error's text, at most 300 characters, without what a server answered.
+
+    Answers may hold the request that was signed, and its signature.
+    """
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.partition("<?xml")[0].partition("<Error>")[0][:300].rstrip(" :")
 
 
 def _describe(key: str, entry: dict[str, Any], size: int) -> SourceObject:
@@ -241,9 +348,8 @@ def _compare(announced: SourceObject, etag: str) -> None:
         raise SourceChanged(f"{announced.key!r} was overwritten since it was listed")
 
 
-def _whole(announced: SourceObject, body: bytes) -> bytes:
-    if len(body) != announced.size:
+def _check_size(announced: SourceObject, size: int) -> None:
+    if size != announced.size:
         raise Trouble(
-            f"{announced.key!r} came short: {len(body)} of {announced.size} bytes; it is read again"
+            f"{announced.key!r} came short: {size} of {announced.size} bytes; it is read again"
         )
-    return body

@@ -1,0 +1,7 @@
+"""`make bench`: all benchmarks, one table."""
+
+from benchmarks import bookkeeping, depth_reading, throughput
+from benchmarks.table import show
+
+if __name__ == "__main__":
+    show([*throughput.measure(), *bookkeeping.measure(), *depth_reading.measure()])

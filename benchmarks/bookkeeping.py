@@ -1,0 +1,126 @@
+"""What a ranged run costs beside the pixels: events, rows and partitions of images that take no work.
+
+Called as `python -m benchmarks.bookkeeping IMAGES` for one measurement in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from benchmarks.table import Measure
+from imgflow.orchestration.worker import Outcome, Task
+
+LIMIT_MILLISECONDS = 3.0
+
+
+def no_work(task: Task) -> Outcome:
+    """What a worker answers, without having read or made anything."""
+    from imgflow.catalog.rows import Verdict
+
+    outputs = {
+        name: {
+            "name": f"{name}/{task.upload.key}/@0.jpg",
+            "fingerprint": fingerprint,
+            "media_type": "image/jpeg",
+            "size": 12_345,
+            "width": 256,
+            "height": 192,
+            "sha256": f"{task.image_id:064x}",
+        }
+        for name, fingerprint in task.enabled.items()
+    }
+    verdict = Verdict(
+        image_id=task.image_id,
+        upload=task.upload,
+        state="ready",
+        run_id=task.run_id,
+        recipe="0" * 16,
+        sha256=f"{task.image_id:064x}",
+        media_type="image/jpeg",
+        width=1024,
+        height=768,
+        mode="RGB",
+        outputs=outputs,
+    )
+    return Outcome(verdict, made=tuple(outputs), milliseconds={"read": 1.0, "process": 5.0})
+
+
+def main() -> None:
+    import dagster as dg
+
+    from imgflow.catalog.connecting import database_url, make_engine
+    from imgflow.catalog.postgres import PostgresCatalog
+    from imgflow.definitions import build_families, build_resources
+    from imgflow.orchestration.assets import family_assets
+    from imgflow.orchestration.ingest import QUIET
+    from imgflow.orchestration.instance import open_instance
+    from imgflow.orchestration.jobs import family_job
+    from imgflow.orchestration.requests import request_batches
+    from imgflow.settings import load_settings
+    from imgflow.store.objects import SourceObject
+    from imgflow.store.opening import StoreConfig
+
+    images = int(sys.argv[1])
+    settings = load_settings()
+    url = database_url(settings)
+    source = StoreConfig(settings.source_url, settings.output_url).locations()[0].url
+    catalog = PostgresCatalog(make_engine(url), source)
+    catalog.migrate()
+    family = replace(build_families(settings)[0], work=no_work)
+    assets = family_assets(family, settings.photo_recipe, settings.depth_recipe)
+    job = dg.Definitions(
+        assets=[assets], jobs=[family_job(family, assets)], resources=build_resources(settings)
+    ).resolve_job_def(family.job)
+    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    seconds = []
+    with open_instance(settings, url) as instance:
+        for wave in range(3):
+            uploads = [
+                SourceObject(f"{wave}/img_{n:05d}.jpg", f"{n:x}", None, 99, moment)
+                for n in range(images)
+            ]
+            began = time.monotonic()
+            catalog.announce(uploads)
+            requests = request_batches([family], catalog, instance, batch_size=images)
+            for name, keys in requests.new_partitions.items():
+                instance.add_dynamic_partitions(name, keys)
+            (request,) = requests.batches
+            result = job.execute_in_process(QUIET, instance=instance, tags=request.tags)
+            assert result.success
+            seconds.append(time.monotonic() - began)
+    print(json.dumps({"seconds": min(seconds)}))
+
+
+def measure(images: int = 1_000) -> list[Measure]:
+    """Measure one batch against the limit."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.bookkeeping", str(images)],
+            env={**os.environ, "IMGFLOW_HOME": str(Path(folder) / "home"), "IMGFLOW_WORKERS": "2"},
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        )
+    spent = json.loads(done.stdout.splitlines()[-1])["seconds"] / images * 1000
+    return [
+        Measure(
+            f"bookkeeping in a ranged run of {images}, ms an image",
+            spent,
+            "limit",
+            LIMIT_MILLISECONDS,
+            spent / LIMIT_MILLISECONDS,
+            "<= 1",
+        )
+    ]
+
+
+if __name__ == "__main__":
+    main()

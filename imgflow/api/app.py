@@ -1,0 +1,106 @@
+"""The API's only assembly: `create_app`, for `uvicorn --factory imgflow.api.app:create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+
+from imgflow.api import (
+    colormaps,
+    depth_statistics,
+    explanations,
+    frames,
+    health,
+    images,
+    pictures,
+)
+from imgflow.api.connections import Connections
+from imgflow.api.envelope import Envelope
+from imgflow.api.errors import add_handlers
+from imgflow.api.keys import KeysInPaths
+from imgflow.api.problems import Problem
+from imgflow.settings import Settings, load_settings
+
+DESCRIPTION = """
+Images that landed in the bucket: the table, the pictures made from them, and frames of depth
+images.
+
+An image is named by its integer id or by `key:` and its URL-encoded object key (`/` as `%2F`).
+Errors are problem details (RFC 9457) with a `code`; `GET /problems` lists them all. Every answer
+has the header `X-Request-ID`, which is taken from the request where it has a well-formed one.
+"""
+
+# Pictures are compressed already, and their ETags and ranges are of the bytes as they are.
+NEVER_GZIPPED = ("image/*", "application/octet-stream", "application/x-npy")
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Make the API; nothing connects before the app starts.
+
+    Args:
+        settings: read from the environment when left out.
+
+    Raises:
+        SettingsError: a setting is missing or wrong.
+    """
+    connections = Connections(settings or load_settings())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(connections.open)
+        app.state.connections = connections
+        try:
+            yield
+        finally:
+            await run_in_threadpool(connections.close)
+
+    app = FastAPI(
+        title="imgflow",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,  # `explanations` has it, with a content security policy
+        redoc_url=None,
+        middleware=[
+            Middleware(Envelope),
+            Middleware(
+                GZipMiddleware,
+                minimum_size=1_000,
+                compresslevel=4,
+                exclude_content_types=NEVER_GZIPPED,
+            ),
+            Middleware(KeysInPaths),
+        ],
+    )
+    add_handlers(app)
+    for module in (images, pictures, frames, depth_statistics, colormaps, health, explanations):
+        app.include_router(module.router)
+    app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]  # FastAPI's own way
+    return app
+
+
+def _with_problems(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Add the schema that `problem_responses` refers to, and take out FastAPI's own errors.
+
+    FastAPI declares those for any route with a parameter that declares no 422 itself.
+    """
+
+    def described() -> dict[str, Any]:
+        document = openapi()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = Problem.model_json_schema()
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                    del operation["responses"]["422"]
+        return document
+
+    return described

@@ -1,0 +1,134 @@
+"""What requests are answered from: catalogue, depth arrays, source and outputs, each bounded."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Annotated
+
+import sqlalchemy as sa
+from fastapi import Depends, Request
+from sqlalchemy.exc import SQLAlchemyError
+
+from imgflow.api.readiness import Probe
+from imgflow.catalog.connecting import database_url, make_engine
+from imgflow.catalog.depth_arrays import DepthArrays
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.errors import Trouble
+from imgflow.images.outputs import enabled_outputs
+from imgflow.settings import Settings
+from imgflow.store.opening import StoreConfig
+
+logger = logging.getLogger(__name__)
+
+# Half of the 40 threads that handlers run in; most of a request's time is spent elsewhere.
+POOL_SIZE, POOL_OVERFLOW = 10, 10
+MIGRATION_WAIT_SECONDS = 1.0
+
+# Of requests that read depth arrays: each may hold `intervals.MOST_PIXELS` several times over.
+INTERVALS_AT_ONCE = 2
+
+
+class Connections:
+    """Everything that a running app is connected to.
+
+    Making one connects to nothing. `open` reaches for no network either, except that it starts the
+    embedded database; a database or store that is away is found out by the first request.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings.
+
+        Raises:
+            SettingsError: the two locations are wrong.
+        """
+        self._settings = settings
+        self._stores = StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
+        self._source_url = self._stores.locations()[0].url
+        self._migration = threading.Lock()
+        self._is_migrated = False
+        self.enabled = frozenset((*enabled_outputs(settings.photo_recipe), "preview", "resized"))
+        self.intervals = threading.BoundedSemaphore(INTERVALS_AT_ONCE)
+
+    def open(self) -> None:
+        """Open stores and pool.
+
+        Raises:
+            SettingsError: the embedded database does not start.
+        """
+        self.source = self._stores.open_source()
+        self.outputs = self._stores.open_outputs()
+        self._engine = make_engine(
+            database_url(self._settings), pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW
+        )
+        self._catalog = PostgresCatalog(self._engine, self._source_url)
+        self.arrays = DepthArrays(self._engine)
+        self.probes = (
+            Probe("database", self._check_database),
+            Probe("source", self.source.check),
+            Probe("outputs", self._check_outputs),
+        )
+        try:
+            self._migrate()
+        except Trouble as trouble:
+            logger.warning("%s The API starts without it.", trouble)
+
+    def close(self) -> None:
+        """Give the database's connections back."""
+        self._engine.dispose()
+
+    @property
+    def catalog(self) -> PostgresCatalog:
+        """The catalogue; its schema is of this version.
+
+        Raises:
+            Trouble: the database was away when the app started, and still is.
+        """
+        if not self._is_migrated:
+            self._migrate()
+        return self._catalog
+
+    def _migrate(self) -> None:
+        # One request at a time waits for a database that is away; the others are answered at once.
+        if not self._migration.acquire(timeout=MIGRATION_WAIT_SECONDS):
+            raise Trouble("The database does not answer yet.")
+        try:
+            if not self._is_migrated:
+                self._ask_database()
+                self._catalog.migrate()
+                self._is_migrated = True
+        finally:
+            self._migration.release()
+
+    def _check_database(self) -> None:
+        if not self._is_migrated:
+            self._migrate()
+        self._ask_database()
+
+    def _ask_database(self) -> None:
+        """Ask once; the catalogue's own check is patient, and a probe must not be."""
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(sa.text("SELECT 1"))
+        except SQLAlchemyError as error:
+            raise Trouble(f"The database does not answer: {type(error).__name__}.") from error
+
+    def _check_outputs(self) -> None:
+        """Raise `Trouble` unless outputs can be listed."""
+        location = self.outputs.location
+        # A folder that is gone lists as empty.
+        if location.scheme == "file" and not location.folder.is_dir():
+            raise Trouble(f"The folder {location.folder} does not exist.")
+        try:
+            next(self.outputs.names("@readiness/"), None)
+        except FileNotFoundError as error:
+            raise Trouble(f"{location.url} does not exist.") from error
+
+
+async def connections_of(request: Request) -> Connections:
+    """The connections of the app that answers a request."""
+    connections: Connections = request.app.state.connections
+    return connections
+
+
+Connected = Annotated[Connections, Depends(connections_of)]

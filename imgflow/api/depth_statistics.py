@@ -1,0 +1,74 @@
+"""`/depth/{id}/statistics`: what the pixels of a depth interval are like."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from imgflow.api.connections import Connected
+from imgflow.api.intervals import (
+    INTERVAL_PROBLEMS,
+    BoundsInQuery,
+    find_array,
+    read_rows,
+    reading,
+)
+from imgflow.api.keys import ImageInPath
+from imgflow.api.routing import get
+from imgflow.depth.statistics import statistics
+from imgflow.errors import Trouble
+
+router = APIRouter(tags=["depth images"])
+
+ATTEMPTS = 3
+
+
+class Statistics(BaseModel):
+    """Statistics of the resized pixels in an interval, in the unit of the file."""
+
+    id: int
+    rows: int
+    width: Annotated[int, Field(description="Pixels of a row.")]
+    depth_first: Annotated[float, Field(description="Smallest depth in the interval.")]
+    depth_last: Annotated[float, Field(description="Largest depth in the interval.")]
+    count: Annotated[int, Field(description="Pixels: rows times width.")]
+    min: float
+    max: float
+    mean: float
+    std: Annotated[float, Field(description="Standard deviation of the population.")]
+    percentiles: Annotated[dict[int, float], Field(description="Value by percentage.")]
+    histogram: Annotated[list[int], Field(description="Pixels in each bin; the sum is `count`.")]
+    bin_edges: Annotated[list[float], Field(description="One more than bins.")]
+
+
+@get(
+    router,
+    "/depth/{image}/statistics",
+    problems=(*INTERVAL_PROBLEMS, "invalid_parameter"),
+)
+def read_statistics(
+    connections: Connected,
+    image: ImageInPath,
+    bounds: BoundsInQuery,
+    bins: Annotated[int, Query(ge=1, le=1_024, description="Bins of the histogram.")] = 64,
+) -> Statistics:
+    """Statistics and histogram of a depth interval."""
+    for _ in range(ATTEMPTS):
+        array = find_array(connections, image, bounds)
+        with reading(connections):
+            interval = read_rows(connections, array, bounds)
+            if interval is None:
+                continue
+            found = statistics(interval.pixels, bins=bins)
+        return Statistics(
+            id=array.image.id,
+            rows=len(interval.depths),
+            width=interval.pixels.shape[1],
+            depth_first=float(interval.depths[0]),
+            depth_last=float(interval.depths[-1]),
+            **asdict(found),
+        )
+    raise Trouble(f"{image} is processed again and again while it is read.")

@@ -1,0 +1,159 @@
+"""`/image/{id}`: the rows of a depth interval as a colour-mapped picture, or as numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import PIL
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from imgflow.api.conditional import entity_tag
+from imgflow.api.connections import Connected
+from imgflow.api.intervals import (
+    INTERVAL_PROBLEMS,
+    BoundsInQuery,
+    find_array,
+    finite_number,
+    read_rows,
+    reading,
+)
+from imgflow.api.keys import ImageInPath
+from imgflow.api.problems import Refused
+from imgflow.api.routing import get
+from imgflow.api.serving import CACHE_CONTROL, not_modified
+from imgflow.catalog.depth_arrays import Interval
+from imgflow.depth.colormaps import DEFAULT_COLORMAP, get_colormap
+from imgflow.depth.frames import (
+    MAX_SIDE,
+    MEDIA_TYPES,
+    EncodedFrame,
+    FrameFormat,
+    FrameTooTall,
+    render_frame,
+)
+from imgflow.errors import Trouble
+
+router = APIRouter(tags=["depth images"])
+
+# Raised when the same parameters give another picture; part of every frame's ETag.
+FRAME_VERSION = 1
+ATTEMPTS = 3
+
+DOCUMENTED_HEADERS = {
+    "X-Imgflow-Rows": "Rows of the frame.",
+    "X-Imgflow-Depth-First": "Depth of the topmost row.",
+    "X-Imgflow-Depth-Last": "Depth of the lowest row.",
+    "X-Imgflow-Value-Range": "Values of the first and the last colour.",
+}
+
+
+@get(
+    router,
+    "/image/{image}",
+    problems=(*INTERVAL_PROBLEMS, "unknown_colormap", "frame_too_tall", "invalid_parameter"),
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The frame.",
+            "content": {media_type: {} for media_type in MEDIA_TYPES.values()},
+            "headers": {
+                name: {"description": text, "schema": {"type": "string"}}
+                for name, text in DOCUMENTED_HEADERS.items()
+            },
+        },
+        304: {"description": "Known."},
+    },
+)
+def read_frame(
+    *,
+    request: Request,
+    connections: Connected,
+    image: ImageInPath,
+    bounds: BoundsInQuery,
+    colormap: Annotated[
+        str, Query(max_length=100, description="A name of `GET /colormaps`.")
+    ] = DEFAULT_COLORMAP,
+    format: Annotated[
+        FrameFormat | None,
+        Query(
+            description="`npy` is the float32 array itself. By default JPEG, or PNG for frames of "
+            f"more than {MAX_SIDE['jpeg']} rows, which JPEG cannot hold."
+        ),
+    ] = None,
+    rescale: Annotated[
+        str | None,
+        Query(
+            max_length=800,
+            description="`low,high`: values of the first and the last colour. By default 0,255 for "
+            "eight-bit pixels, else the range of the whole image, so that frames compare.",
+        ),
+    ] = None,
+) -> Response:
+    """The rows of a depth image within two depths, the smallest on top, a pixel per value."""
+    get_colormap(colormap)  # an unknown name is refused before anything is read
+    asked_range = None if rescale is None else _value_range(rescale)
+    for _ in range(ATTEMPTS):
+        array = find_array(connections, image, bounds)
+        value_range = asked_range or array.value_range
+        etag = entity_tag(
+            array.name, bounds, colormap, format, value_range, FRAME_VERSION, PIL.__version__
+        )
+        known = not_modified(request, etag)
+        if known is not None:
+            return known
+        with reading(connections):
+            interval = read_rows(connections, array, bounds)
+            if interval is not None:
+                frame = _render(interval, colormap, value_range, format)
+                return _answer(request, frame, interval, value_range, etag)
+    raise Trouble(f"{image} is processed again and again while its frame is read.")
+
+
+def _render(
+    interval: Interval,
+    colormap: str,
+    value_range: tuple[float, float],
+    format: FrameFormat | None,
+) -> EncodedFrame:
+    if format is None:
+        format = "jpeg" if len(interval.depths) <= MAX_SIDE["jpeg"] else "png"
+    try:
+        return render_frame(interval.pixels, colormap, value_range, format)
+    except FrameTooTall as error:
+        raise Refused(
+            "frame_too_tall", f"{error}.", rows=len(interval.depths), formats=["png", "npy"]
+        ) from error
+
+
+def _answer(
+    request: Request,
+    frame: EncodedFrame,
+    interval: Interval,
+    value_range: tuple[float, float],
+    etag: str,
+) -> Response:
+    headers = {
+        "ETag": etag,
+        "Cache-Control": CACHE_CONTROL,
+        "X-Imgflow-Rows": str(frame.height),
+        "X-Imgflow-Depth-First": repr(float(interval.depths[0])),
+        "X-Imgflow-Depth-Last": repr(float(interval.depths[-1])),
+        "X-Imgflow-Value-Range": f"{value_range[0]!r},{value_range[1]!r}",
+        "Content-Length": str(len(frame.data)),
+    }
+    body = b"" if request.method == "HEAD" else frame.data
+    return Response(body, headers=headers, media_type=frame.media_type)
+
+
+def _value_range(text: str) -> tuple[float, float]:
+    parts = text.split(",")
+    if len(parts) != 2:  # noqa: PLR2004 - low and high
+        raise Refused("bad_number", f"rescale={text[:40]!r} is not low,high.")
+    low, high = (finite_number("rescale", part) for part in parts)
+    if low >= high:
+        raise Refused("bounds_descend", f"rescale: {low!r} is not below {high!r}.")
+    if not math.isfinite(high - low):
+        raise Refused("bad_number", "rescale: the two values are too far apart.")
+    return low, high

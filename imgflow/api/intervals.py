@@ -1,0 +1,178 @@
+"""Depth intervals: their parameters, the limits on them, and reading their rows."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Query
+from pydantic import WithJsonSchema
+
+from imgflow.api.connections import Connections
+from imgflow.api.keys import find_image
+from imgflow.api.pictures import output_record
+from imgflow.api.problems import Refused
+from imgflow.catalog.depth_arrays import Interval, TooManyRows
+from imgflow.catalog.rows import Image
+from imgflow.errors import Trouble
+
+# Statistics take 30 bytes a pixel at their peak and frames 20, so 600 MB for one request at most.
+MOST_PIXELS = 20_000_000
+WAIT_SECONDS = 10.0
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+LONGEST_NUMBER = 400
+
+DECIMAL = WithJsonSchema({"type": "number"})
+
+INTERVAL_PROBLEMS = (
+    *("invalid_id", "image_not_found", "image_deleted", "image_pending", "image_rejected"),
+    *("not_a_depth_image", "bad_number", "bounds_descend", "depth_outside", "no_rows"),
+    "too_many_rows",
+)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds of an interval of depth, both included; None: to that end of the image."""
+
+    low: float | None
+    high: float | None
+
+
+async def _bounds(
+    depth_min: Annotated[
+        str | None,
+        Query(
+            max_length=LONGEST_NUMBER,
+            description="Smallest depth, included, in the unit of the file; by default that of the "
+            "first row. Compared exactly with the depths of the file.",
+        ),
+        DECIMAL,
+    ] = None,
+    depth_max: Annotated[
+        str | None,
+        Query(
+            max_length=LONGEST_NUMBER,
+            description="Largest depth, included; by default that of the last row.",
+        ),
+        DECIMAL,
+    ] = None,
+) -> Bounds:
+    low = None if depth_min is None else finite_number("depth_min", depth_min)
+    high = None if depth_max is None else finite_number("depth_max", depth_max)
+    if low is not None and high is not None and low > high:
+        raise Refused("bounds_descend", f"depth_min {low!r} is above depth_max {high!r}.")
+    return Bounds(low, high)
+
+
+BoundsInQuery = Annotated[Bounds, Depends(_bounds)]
+
+
+def finite_number(name: str, text: str) -> float:
+    """Read a decimal number exactly as Python reads it.
+
+    Raises:
+        Refused: it is none, or too large.
+    """
+    text = text.strip()
+    number = float(text) if NUMBER.fullmatch(text) else math.nan
+    if not math.isfinite(number):
+        raise Refused("bad_number", f"{name}={text[:40]!r} is not a finite decimal number.")
+    return number
+
+
+@dataclass(frozen=True)
+class DepthArray:
+    """The array of a depth image, as its row describes it.
+
+    Attributes:
+        image: the row.
+        name: of the array; another content or recipe has another one.
+        width: pixels of a row.
+        depth_min: smallest depth.
+        depth_max: largest depth.
+        value_range: values of the first and the last colour.
+    """
+
+    image: Image
+    name: str
+    width: int
+    depth_min: float
+    depth_max: float
+    value_range: tuple[float, float]
+
+
+def find_array(connections: Connections, named: str, bounds: Bounds) -> DepthArray:
+    """Look up the array of an image, and check that an interval touches it; pixels are not read.
+
+    Raises:
+        Refused: there is no such image or array, or the interval lies outside.
+    """
+    image = find_image(connections.catalog, named)
+    record = output_record(image, "resized", connections.enabled)
+    facts: dict[str, Any] = record["facts"]
+    low, high = facts["value_range"]
+    array = DepthArray(
+        image,
+        record["name"],
+        record["width"],
+        facts["depth_min"],
+        facts["depth_max"],
+        (float(low), float(high)),
+    )
+    is_above = bounds.high is not None and bounds.high < array.depth_min
+    is_below = bounds.low is not None and bounds.low > array.depth_max
+    if is_above or is_below:
+        raise Refused(
+            "depth_outside",
+            f"The image goes from {array.depth_min!r} to {array.depth_max!r}.",
+            depth_min=array.depth_min,
+            depth_max=array.depth_max,
+        )
+    return array
+
+
+@contextmanager
+def reading(connections: Connections) -> Iterator[None]:
+    """Take a place among the requests that hold an interval in memory.
+
+    Raises:
+        Trouble: there was none for a while.
+    """
+    if not connections.intervals.acquire(timeout=WAIT_SECONDS):
+        raise Trouble("Too many depth intervals are read at once.")
+    try:
+        yield
+    finally:
+        connections.intervals.release()
+
+
+def read_rows(connections: Connections, array: DepthArray, bounds: Bounds) -> Interval | None:
+    """Read the rows of an interval.
+
+    Returns:
+        None when the image has got another array since its row was looked up.
+
+    Raises:
+        Refused: there are no rows, or too many.
+    """
+    most = MOST_PIXELS // array.width
+    try:
+        interval = connections.arrays.read(array.image.id, bounds.low, bounds.high, most_rows=most)
+    except TooManyRows as error:
+        raise Refused(
+            "too_many_rows",
+            f"At most {most:,} rows of this width fit into one answer. Take a narrower interval, "
+            f"or /images/{array.image.id}/preview for the whole image.",
+            most_rows=most,
+        ) from error
+    if interval.array not in ("", array.name):
+        return None
+    if not len(interval.depths):
+        raise Refused("no_rows", "The interval lies in a gap between two rows; take a wider one.")
+    return interval

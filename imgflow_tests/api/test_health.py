@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+import time
+from urllib.parse import urlsplit
+
+import psycopg2
+import pytest
+from fastapi.testclient import TestClient
+
+from imgflow.api.app import create_app
+from imgflow.api.readiness import Probe, silent_parts
+from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.errors import SettingsError, Trouble
+from imgflow.settings import load_settings
+from imgflow_tests.api.library import Library
+
+
+def silent(client: TestClient) -> list[str]:
+    answer = client.get("/health/ready")
+    if answer.status_code == 200:
+        assert answer.json() == {"status": "ready"}
+        return []
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    parts: list[str] = answer.json()["parts"]
+    assert all(part in answer.json()["detail"] for part in parts)
+    return parts
+
+
+def test_a_process_that_is_up_says_so(client: TestClient) -> None:
+    answer = client.get("/health/")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert client.head("/health/").status_code == 200
+    assert client.get("/health").headers["Location"].endswith("/health/")
+
+
+def test_an_api_whose_parts_answer_is_ready(client: TestClient) -> None:
+    assert silent(client) == []
+
+
+def test_readiness_names_the_store_that_is_gone_until_it_is_back(own_library: Library) -> None:
+    outputs = own_library.worker.outputs.location.folder
+    with own_library.client() as client:
+        shutil.rmtree(own_library.folder)
+        assert silent(client) == ["source"]
+        shutil.rmtree(outputs)
+        assert silent(client) == ["source", "outputs"]
+        assert client.get("/health/").status_code == 200
+        own_library.folder.mkdir()
+        outputs.mkdir()
+        assert silent(client) == []
+
+
+def test_an_api_starts_without_its_database_and_finds_it_later(
+    own_library: Library, postgres: EmbeddedPostgres
+) -> None:
+    name = "later_" + urlsplit(own_library.settings.database_url).path.strip("/")
+    url = postgres.url.replace("/imgflow?", f"/{name}?")
+    settings = own_library.settings.model_copy(update={"database_url": url})
+    connection = psycopg2.connect(postgres.url)
+    connection.autocommit = True
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        began = time.monotonic()
+        assert silent(client) == ["database"]
+        assert client.get("/health/").status_code == 200
+        assert client.get("/images").status_code == 503
+        assert time.monotonic() - began < 3
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        assert client.get("/images").json() == {"items": [], "next": None}
+        assert silent(client) == []
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()
+
+
+def test_a_part_that_hangs_is_silent_and_holds_one_thread_only() -> None:
+    release = threading.Event()
+    calls: list[int] = []
+
+    def hang() -> None:
+        calls.append(1)
+        release.wait(10)
+
+    def fail() -> None:
+        raise Trouble("away")
+
+    probes = [Probe("one", hang), Probe("two", lambda: None), Probe("three", fail)]
+    for _ in range(5):
+        assert asyncio.run(silent_parts(probes, 0.05)) == ["one", "three"]
+    assert len(calls) == 1
+    release.set()
+    time.sleep(0.05)
+    assert asyncio.run(silent_parts(probes, 1)) == ["three"]
+
+
+def test_making_an_app_connects_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr(psycopg2, "connect", refuse)
+    create_app(
+        load_settings(
+            _env_file=None,
+            source_url="s3://no-such-bucket/in",
+            output_url="s3://no-such-bucket/out",
+            database_url="postgresql://nobody@192.0.2.1/none",
+        )
+    )
+
+
+def test_a_wrong_setting_stops_the_start() -> None:
+    with pytest.raises(SettingsError, match="IMGFLOW_SOURCE_URL"):
+        create_app(load_settings(_env_file=None, source_url="ftp://somewhere"))
