@@ -75,7 +75,9 @@ def main() -> None:
     catalog = PostgresCatalog(make_engine(url), source)
     catalog.migrate()
     family = replace(build_families(settings)[0], work=no_work)
-    assets = family_assets(family, settings.photo_recipe, settings.depth_recipe)
+    assets = family_assets(
+        family, settings.photo_recipe, settings.depth_recipe, settings.output_url
+    )
     job = dg.Definitions(
         assets=[assets], jobs=[family_job(family, assets)], resources=build_resources(settings)
     ).resolve_job_def(family.job)

@@ -55,13 +55,16 @@ def build_definitions(
     settings = settings or load_settings()
     families = build_families(settings)
     assets = [
-        family_assets(family, settings.photo_recipe, settings.depth_recipe) for family in families
+        family_assets(
+            family, settings.photo_recipe, settings.depth_recipe, settings.output_url
+        )
+        for family in families
     ]
     jobs = [
         family_job(family, definition) for family, definition in zip(families, assets, strict=True)
     ]
     return dg.Definitions(
-        assets=[*(source_spec(family) for family in families), *assets],
+        assets=[*(source_spec(family, settings.source_url) for family in families), *assets],
         jobs=jobs,
         sensors=[
             arrivals_sensor(

@@ -29,6 +29,9 @@ from imgflow.status import read_status
 from imgflow.store.objects import Source
 from imgflow.store.opening import StoreConfig
 
+# Nothing here asks who is calling, so nothing listens beyond this machine.
+LOOPBACK = "127.0.0.1"
+
 READY_SECONDS = 120.0
 LOOK_SECONDS = 1.0
 
@@ -56,7 +59,7 @@ def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
             (settings.dagster_port, "IMGFLOW_DAGSTER_PORT"),
             (settings.api_port, "IMGFLOW_API_PORT"),
         ):
-            _check_port(settings, port, setting)
+            _check_port(port, setting)
         services: list[Service] = []
         try:
             source, catalog, url = _prepare(settings, say)
@@ -98,7 +101,7 @@ def _services(settings: Settings, url: str) -> list[Service]:
     home = settings.home / "dagster"
     code_port = _free_port()
     workspace = home / "workspace.yaml"
-    server = {"host": "127.0.0.1", "port": code_port, "location_name": "imgflow"}
+    server = {"host": LOOPBACK, "port": code_port, "location_name": "imgflow"}
     workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     scripts = Path(sysconfig.get_path("scripts"))
     logs = settings.home / "logs"
@@ -109,17 +112,17 @@ def _services(settings: Settings, url: str) -> list[Service]:
     return [
         service(
             "code-server", scripts / "dagster", "code-server", "start",
-            "-h", "127.0.0.1", "-p", code_port, "-m", "imgflow.definitions",
+            "-h", LOOPBACK, "-p", code_port, "-m", "imgflow.definitions",
             "--location-name", "imgflow",
         ),
         service(
             "api", sys.executable, "-m", "uvicorn", "--factory", "imgflow.api.app:create_app",
-            "--host", settings.api_host, "--port", settings.api_port, "--no-server-header",
+            "--host", LOOPBACK, "--port", settings.api_port, "--no-server-header",
         ),
         service("daemon", scripts / "dagster-daemon", "run", "-w", workspace),
         service(
             "webserver", scripts / "dagster-webserver", "-w", workspace,
-            "-h", "127.0.0.1", "-p", settings.dagster_port,
+            "-h", LOOPBACK, "-p", settings.dagster_port,
         ),
     ]  # fmt: skip
 
@@ -134,7 +137,7 @@ def _start(settings: Settings, services: list[Service], say: Say) -> None:
         service.start()
     pages = {
         "webserver": f"http://127.0.0.1:{settings.dagster_port}",
-        "api": f"http://{settings.api_host}:{settings.api_port}",
+        "api": f"http://{LOOPBACK}:{settings.api_port}",
     }
     for service in others:
         if service.name in pages:
@@ -227,28 +230,27 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _check_port(settings: Settings, port: int, setting: str) -> None:
-    host = settings.api_host if port == settings.api_port else "127.0.0.1"
+def _check_port(port: int, setting: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind((LOOPBACK, port))
         except OSError as error:
             raise SettingsError(
-                f"Port {port} on {host} cannot be used ({error.strerror}); end what uses it, or set {setting}."
+                f"Port {port} cannot be used ({error.strerror}); end what uses it, or set {setting}."
             ) from None
 
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def _answers(url: str) -> bool:

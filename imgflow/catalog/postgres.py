@@ -82,6 +82,21 @@ RECORD = sa.text(
     """
 )
 
+# The array that a row named until now goes with the change; one that another worker is about to name stays.
+ARRAYS = sa.text(
+    """
+    SELECT id, outputs -> 'resized' ->> 'name' FROM images
+    WHERE id = ANY(:ids) AND outputs -> 'resized' IS NOT NULL ORDER BY id FOR UPDATE
+    """
+)
+DROP_SUPERSEDED = sa.text(
+    """
+    DELETE FROM depth_chunks USING images AS i
+    WHERE image_id = :id AND "array" = :array AND i.id = :id
+        AND i.outputs -> 'resized' ->> 'name' IS DISTINCT FROM :array
+    """
+)
+
 WAITING = sa.text(
     f"""
     SELECT {COLUMNS} FROM images AS i
@@ -176,7 +191,15 @@ class PostgresCatalog:
             sa.bindparam("facts", [_json(v.facts) for v in verdicts], TEXT),
             sa.bindparam("run_ids", [v.run_id for v in verdicts], TEXT),
         )
-        self._transaction(lambda connection: connection.execute(statement))
+        depth = [v.image_id for v in verdicts if kind_of(v.upload.key) == "depth"]
+
+        def work(connection: sa.Connection) -> None:
+            before = connection.execute(ARRAYS, {"ids": depth}).all() if depth else []
+            connection.execute(statement)
+            for image_id, array in before:
+                connection.execute(DROP_SUPERSEDED, {"id": image_id, "array": array})
+
+        self._transaction(work)
 
     def note_trouble(self, troubles: dict[int, str]) -> None:
         """Keep what last kept pending images from being processed, for operators to see."""
@@ -215,6 +238,25 @@ class PostgresCatalog:
             "UPDATE images SET state = 'pending', batch = NULL, attempts = 0, not_before = NULL, "
             "updated_at = now() WHERE id = ANY(:ids) AND state <> 'deleted'"
         ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT))
+        self._transaction(lambda connection: connection.execute(statement))
+
+    def forget_uploads(self, keys: Sequence[str]) -> None:
+        """Take back announcements of uploads that were deleted before they were read.
+
+        An image that was processed before stays as it was then; any other counts as deleted.
+        """
+        statement = sa.text(
+            """
+            UPDATE images SET state = CASE WHEN outputs = '{}' THEN 'deleted' ELSE 'ready' END,
+                announced = coalesce(processed, announced),
+                announced_etag = coalesce(etag, announced_etag),
+                announced_version_id = version_id,
+                announced_size = coalesce(size, announced_size),
+                announced_last_modified = coalesce(last_modified, announced_last_modified),
+                batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
+            WHERE source = :source AND key = ANY(:keys) AND state = 'pending'
+            """
+        ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source)
         self._transaction(lambda connection: connection.execute(statement))
 
     def by_keys(self, keys: Sequence[str]) -> dict[str, Image]:

@@ -54,19 +54,24 @@ class ProcessConfig(dg.Config):
     )
 
 
-def source_spec(family: Family) -> dg.AssetSpec:
+def store_kind(url: str) -> str:
+    """The kind that the UI shows for what lies in a store."""
+    return "s3" if url.startswith("s3:") else "file"
+
+
+def source_spec(family: Family, source_url: str) -> dg.AssetSpec:
     """The external asset of a family's uploads."""
     return dg.AssetSpec(
         family.source,
         description=DESCRIPTIONS[family.source.to_user_string()],
         group_name=family.kind,
         partitions_def=family.partitions,
-        kinds={"s3"} if family.kind == "photo" else {"s3", "csv"},
+        kinds={store_kind(source_url), *(("csv",) if family.kind == "depth" else ())},
         owners=OWNERS,
     )
 
 
-def output_specs(family: Family) -> list[dg.AssetSpec]:
+def output_specs(family: Family, output_url: str) -> list[dg.AssetSpec]:
     """The assets that a family's function makes."""
     specs = [
         dg.AssetSpec(
@@ -76,7 +81,9 @@ def output_specs(family: Family) -> list[dg.AssetSpec]:
             group_name=family.kind,
             code_version=fingerprint,
             skippable=True,
-            kinds={"numpy", "postgres"} if name == "resized" else {"pillow", "s3"},
+            kinds={"numpy", "postgres"}
+            if name == "resized"
+            else {"pillow", store_kind(output_url)},
             owners=OWNERS,
         )
         for name, fingerprint in family.outputs.items()
@@ -97,7 +104,7 @@ def output_specs(family: Family) -> list[dg.AssetSpec]:
 
 
 def family_assets(
-    family: Family, photo_recipe: PhotoRecipe, depth_recipe: DepthRecipe
+    family: Family, photo_recipe: PhotoRecipe, depth_recipe: DepthRecipe, output_url: str
 ) -> dg.AssetsDefinition:
     """Make the function of a family.
 
@@ -105,11 +112,12 @@ def family_assets(
         family: which one.
         photo_recipe: with which its outputs are made, if these are photographs.
         depth_recipe: with which its outputs are made, if these are depth images.
+        output_url: where they go.
     """
 
     @dg.multi_asset(
         name=f"{family.kind}_outputs",
-        specs=output_specs(family),
+        specs=output_specs(family, output_url),
         partitions_def=family.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
@@ -212,11 +220,12 @@ def look_again(keys: Sequence[str], source: Source, catalog: PostgresCatalog) ->
     with ThreadPoolExecutor(16) as threads:
         found = dict(zip(keys, threads.map(source.stat, keys), strict=True))
     catalog.announce([upload for upload in found.values() if upload is not None])
+    gone = [key for key, upload in found.items() if upload is None]
+    catalog.forget_uploads(gone)
     return {
-        key: f"there is no object {key!r} in {source.location.url}; it was deleted, or the partition was "
-        "added by hand"
-        for key, upload in found.items()
-        if upload is None
+        key: f"there is no object {key!r} in {source.location.url}; it was deleted, or its partition "
+        "was added by hand"
+        for key in gone
     }
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -224,8 +225,8 @@ def cpu_limit(seconds: float) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
 
 
-_process: dict[str, Worker] = {}
-"""The one worker of this pool process; pools pass no object from their initialiser to their tasks."""
+_config: list[WorkerConfig] = []
+"""What this pool process was started with; pools pass no object from their initialiser to tasks."""
 
 
 def start_worker(config: WorkerConfig) -> None:
@@ -233,20 +234,29 @@ def start_worker(config: WorkerConfig) -> None:
     for name in aws_variables():
         del os.environ[name]
     os.environ.update(config.variables)
-    _process["worker"] = Worker(config)
+    _config[:] = [config]
+
+
+@cache
+def this_worker() -> Worker:
+    """The one worker of this process.
+
+    Opened by its first task rather than when the process starts: a store that does not answer is then
+    the trouble of that task, and the next one tries again.
+    """
+    return Worker(_config[0])
 
 
 def process_photo_task(task: Task) -> Outcome:
     """Process a photograph in a pool process; only programming errors are raised."""
-    return answered(task, _process["worker"].photo)
+    return answered(task, lambda task: this_worker().photo(task))
 
 
 def process_depth_task(task: Task) -> Outcome:
     """Process a depth image in a pool process; only programming errors are raised."""
     from imgflow.orchestration.depth_work import process_depth
 
-    worker = _process["worker"]
-    return answered(task, lambda task: process_depth(worker, task))
+    return answered(task, lambda task: process_depth(this_worker(), task))
 
 
 def answered(task: Task, work: Callable[[Task], Outcome]) -> Outcome:

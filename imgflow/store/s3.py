@@ -21,10 +21,10 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
 )
+from botocore.exceptions import ConnectionError as NotConnected
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
@@ -41,6 +41,13 @@ Checksums = Literal["when_supported", "when_required"]
 # Keys that `obstore` lists, reads or writes under another name than they have, or not at all.
 INEXACT = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
 MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchVersion"}
+
+# What XML cannot hold, raw or as a reference.
+NOT_XML = re.compile(
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]"
+    rb"|&#(x0*([0-8bcef]|1[0-9a-f]|fff[ef])|0*([0-8]|1[124-9]|2[0-9]|3[01]|6553[45]));",
+    re.IGNORECASE,
+)
 
 # With boto3's waits of up to 1, 2 and 4 s between them; what lasts longer is retried by the run.
 ATTEMPTS = 4
@@ -75,7 +82,8 @@ def s3_client(*, checksums: Checksums = "when_supported") -> Any:
         response_checksum_validation="when_required",
     )
     try:
-        return boto3.client("s3", config=config)
+        # Not `boto3.client`: its session keeps the credentials of the first client for good.
+        return boto3.Session().client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
         raise SettingsError(
             f"The AWS_* variables do not describe an S3 service: {first_line(error)}; "
@@ -152,6 +160,9 @@ class S3Source:
         self._client = client or s3_client(checksums=checksums)
         # Of the whole bucket: a prefix may be one that `obstore` cannot represent.
         self._store = obstore_bucket(self._client, location.bucket, "")
+        self._client.meta.events.register_first(
+            "before-parse.s3.ListObjectsV2", _make_readable, unique_id="imgflow"
+        )
 
     def list_page(self, start_after: str | None, limit: int) -> Page:
         """List in the order of the keys' bytes, without folder markers and excluded prefixes.
@@ -163,6 +174,11 @@ class S3Source:
         if start_after:
             arguments["StartAfter"] = begin + start_after
         answer = self._ask("listed", lambda: self._client.list_objects_v2(**arguments))
+        if "IsTruncated" not in answer:  # else a web page would be an empty bucket
+            raise Trouble(
+                f"{self.location.url} could not be listed: {self._client.meta.endpoint_url} does "
+                "not answer as S3 does; check AWS_ENDPOINT_URL."
+            )
         objects = []
         contents = answer.get("Contents", [])
         for entry in contents:
@@ -266,14 +282,16 @@ class S3Source:
     def _no_answer(self, verb: str, error: BaseException) -> str:
         if isinstance(error, NoCredentialsError):
             return f"{self.location.url} could not be {verb}: {NO_CREDENTIALS}."
-        if isinstance(error, (EndpointConnectionError, HTTPClientError)):
+        if isinstance(error, (NotConnected, HTTPClientError)):
             endpoint = urlsplit(self._client.meta.endpoint_url)
             return (
                 f"{self.location.url} could not be {verb}: {endpoint.scheme}://"
                 f"{endpoint.netloc.rpartition('@')[2]} does not answer ({type(error).__name__}); "
                 "check AWS_ENDPOINT_URL. It is tried again."
             )
-        return f"{self.location.url} could not be {verb}: {first_line(error)}. It is tried again."
+        mend = "; check AWS_ENDPOINT_URL" if isinstance(error, BaseError) else ""
+        reason = f"{first_line(error)}{mend}. It is tried again."
+        return f"{self.location.url} could not be {verb}: {reason}"
 
     @contextmanager
     def _bytes_errors(self, announced: SourceObject) -> Iterator[None]:
@@ -330,6 +348,18 @@ def first_line(error: BaseException) -> str:
     """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line.partition("<?xml")[0].partition("<Error>")[0][:300].rstrip(" :")
+
+
+def _make_readable(response_dict: dict[str, Any], **_: Any) -> None:
+    """Drop characters from a listing that are no XML, which would make it fail again and again.
+
+    Keys come encoded, but Ceph repeats the first and last key of the page beside them as they are.
+    Without this, one page that ends at a key with a control character is the end of all listings.
+    """
+    body = response_dict["body"]
+    if b"<EncodingType>url</EncodingType>" in body and NOT_XML.search(body):
+        response_dict["body"] = NOT_XML.sub(b"", body)
+        response_dict["status_code"] = 200  # boto3 looked before, and took it for a failure
 
 
 def _describe(key: str, entry: dict[str, Any], size: int) -> SourceObject:

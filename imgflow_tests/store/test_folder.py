@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -300,9 +301,7 @@ def test_a_key_never_leads_out_of_the_folder(tmp_path: Path, key: str) -> None:
     assert list(folder.iterdir()) == []
 
 
-def source_time() -> object:
-    from datetime import datetime, timezone
-
+def source_time() -> datetime:
     return datetime.now(timezone.utc)
 
 
@@ -378,7 +377,7 @@ def open_folder() -> Iterator[Path]:
     """A folder that other users reach, which pytest's own are not."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        folder.chmod(0o777)  # noqa: S103 - for the user without rights
+        folder.chmod(0o777)
         yield folder
         for path in folder.rglob("*"):
             path.chmod(0o700)
@@ -395,7 +394,7 @@ def test_a_folder_that_may_not_be_read_is_trouble_and_not_an_empty_source(
     with as_nobody():
         assert [o.key for o in source.list_page(None, 1).objects] == ["a.jpg"]
         for _ in range(2):
-            with pytest.raises(Trouble, match="'closed/'.*Permission denied.*make it readable"):
+            with pytest.raises(Trouble, match=r"'closed/'.*Permission denied.*make it readable"):
                 source.list_page("a.jpg", 10)
         with pytest.raises(Trouble, match="Permission denied"):
             source.stat("closed/b.jpg")
@@ -414,17 +413,17 @@ def test_a_file_that_may_not_be_read_or_written_is_trouble(open_folder: Path) ->
     announced = source.stat("d/a.jpg")
     assert announced is not None
     with as_nobody():
-        with pytest.raises(Trouble, match="could not be read.*Permission denied") as caught:
+        with pytest.raises(Trouble, match=r"could not be read.*Permission denied") as caught:
             source.read(announced)
         assert not isinstance(caught.value, SourceChanged)
-        with pytest.raises(Trouble, match="could not be written.*Permission denied"):
+        with pytest.raises(Trouble, match=r"could not be written.*Permission denied"):
             source.upload("d/b.jpg", original)
-        with pytest.raises(Trouble, match="could not be deleted.*Permission denied"):
+        with pytest.raises(Trouble, match=r"could not be deleted.*Permission denied"):
             source.delete("d/a.jpg")
 
 
 def test_a_folder_that_does_not_exist_is_trouble_with_the_mend(tmp_path: Path) -> None:
     source = source_of(tmp_path / "nowhere")
     for ask in (source.check, lambda: source.list_page(None, 10)):
-        with pytest.raises(Trouble, match="nowhere cannot be read.*IMGFLOW_SOURCE_URL"):
+        with pytest.raises(Trouble, match=r"nowhere cannot be read.*IMGFLOW_SOURCE_URL"):
             ask()

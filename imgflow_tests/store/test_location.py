@@ -115,7 +115,7 @@ def test_the_same_place_for_both_is_refused(source: str, output: str) -> None:
 
 @pytest.mark.parametrize("folder", ["grayscale", "thumbnail/deep", "proof", "preview"])
 def test_a_source_where_outputs_are_written_is_refused(folder: str) -> None:
-    with pytest.raises(SettingsError, match="IMGFLOW_SOURCE_URL.*Choose another prefix"):
+    with pytest.raises(SettingsError, match=r"IMGFLOW_SOURCE_URL.*Choose another prefix"):
         StoreConfig(f"s3://bucket/out/{folder}", "s3://bucket/out").locations()
 
 
@@ -126,14 +126,14 @@ def test_a_source_beside_the_folders_of_outputs_is_fine() -> None:
 
 @pytest.mark.parametrize("prefix", ["a//b", "./a", "a/..", "a\tb"])
 def test_outputs_are_refused_under_a_prefix_that_obstore_cannot_represent(prefix: str) -> None:
-    with pytest.raises(SettingsError, match="IMGFLOW_OUTPUT_URL.*Choose another"):
+    with pytest.raises(SettingsError, match=r"IMGFLOW_OUTPUT_URL.*Choose another"):
         StoreConfig("s3://bucket/in", f"s3://bucket/{prefix}").locations()
 
 
 def test_each_url_is_blamed_by_its_own_setting() -> None:
-    with pytest.raises(SettingsError, match="^IMGFLOW_SOURCE_URL"):
+    with pytest.raises(SettingsError, match=r"^IMGFLOW_SOURCE_URL"):
         StoreConfig("in", "s3://bucket/out").locations()
-    with pytest.raises(SettingsError, match="^IMGFLOW_OUTPUT_URL"):
+    with pytest.raises(SettingsError, match=r"^IMGFLOW_OUTPUT_URL"):
         StoreConfig("s3://bucket/in", "out").locations()
 
 

@@ -1,0 +1,31 @@
+"""The README says what is true: its settings table is that of the class."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from imgflow.settings import PREFIX, Settings
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+TABLE = re.compile(r"(<!-- settings: .*? -->\n)(.*?)(<!-- end of settings -->)", re.DOTALL)
+
+
+def table() -> str:
+    """All settings, as the class declares them."""
+    lines = ["| variable | default | what it is |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        shown = "" if default == "" else f"`{default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_settings_table_is_that_of_the_class() -> None:
+    found = TABLE.search(README.read_text())
+    assert found is not None
+    assert found.group(2) == table(), "run `python -m imgflow_tests.test_readme`"
+
+
+if __name__ == "__main__":
+    README.write_text(TABLE.sub(lambda m: m.group(1) + table() + m.group(3), README.read_text()))
