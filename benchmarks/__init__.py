@@ -1,1 +1,1 @@
-"""Benchmarks: every figure is a ratio to a peer that runs beside it, in the same call on the same data."""
+"""Benchmarks: every figure is a ratio to a peer that runs beside it, on the same data."""

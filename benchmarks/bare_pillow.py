@@ -1,6 +1,6 @@
-"""The peer: a loop in two processes that writes the same grayscale and thumbnail, and keeps no books.
+"""The peer: a loop in two processes that writes the same outputs and keeps no books.
 
-Called as `python -m benchmarks.bare_pillow IN OUT`; prints the seconds from listing to the last file.
+Called as `python -m benchmarks.bare_pillow IN OUT`; prints the seconds it took.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ def write_jpegs(folder: Path, count: int, size: tuple[int, int] = (1024, 768)) -
     """Write `count` JPEGs of quality 85, no two of them the same."""
     folder.mkdir(parents=True, exist_ok=True)
     found = find_spec("skimage")
-    assert found is not None and found.origin is not None
+    if found is None or found.origin is None:
+        raise SystemExit("scikit-image is not installed")
     data = Path(found.origin).parent / "data"
     pictures = [Image.open(data / name).convert("RGB").resize(size) for name in NAMES]
     for number in range(count):

@@ -38,7 +38,8 @@ def measure(images: int = 1_000, rounds: int = 3) -> list[Measure]:
 
 def _bare(folder: Path, number: int) -> float:
     return _seconds(
-        [sys.executable, "-m", "benchmarks.bare_pillow", folder / "in", folder / f"bare{number}"], {}
+        [sys.executable, "-m", "benchmarks.bare_pillow", folder / "in", folder / f"bare{number}"],
+        {},
     )
 
 

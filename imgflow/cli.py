@@ -1,4 +1,4 @@
-"""The command `imgflow`. Each subcommand imports what it needs, so that `--help` answers at once."""
+"""The command `imgflow`; each subcommand imports what it needs, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -72,9 +72,10 @@ def ingest(as_json: AsJson = False) -> None:
         from imgflow.definitions import build_definitions, build_families
         from imgflow.orchestration.ingest import ingest as run
         from imgflow.orchestration.instance import open_instance
-        from imgflow.store.opening import StoreConfig
+        from imgflow.store.opening import StoreConfig, make_default_source
 
         stores = StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
+        make_default_source(stores.locations()[0], settings.home)
         with open_instance(settings, catalog.engine.url.render_as_string(False)) as instance:
             report = run(
                 stores.open_source(),
@@ -180,13 +181,13 @@ def frame(
         if not len(rows.depths):
             facts = image.facts
             raise SettingsError(
-                f"{image.key!r} has no rows between these depths; it reaches from {facts['depth_min']} to "
-                f"{facts['depth_max']}."
+                f"{image.key!r} has no rows between these depths; it reaches from "
+                f"{facts['depth_min']} to {facts['depth_max']}."
             )
         low, high = image.facts["value_range"]
         made = render_frame(rows.pixels, colormap or DEFAULT_COLORMAP, (low, high), formats[suffix])
         output.write_bytes(made.data)
-    _say(f"{output}: {made.width} × {made.height} pixels, {rows.depths[0]} to {rows.depths[-1]}")
+    _say(f"{output}: {made.width}x{made.height} pixels, {rows.depths[0]} to {rows.depths[-1]}")
 
 
 @contextmanager

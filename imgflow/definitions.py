@@ -55,9 +55,7 @@ def build_definitions(
     settings = settings or load_settings()
     families = build_families(settings)
     assets = [
-        family_assets(
-            family, settings.photo_recipe, settings.depth_recipe, settings.output_url
-        )
+        family_assets(family, settings.photo_recipe, settings.depth_recipe, settings.output_url)
         for family in families
     ]
     jobs = [

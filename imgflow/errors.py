@@ -14,7 +14,7 @@ class SettingsError(ImgflowError):
 
 
 class Rejected(ImgflowError):
-    """The object itself cannot become an image, now or at a rerun; it stays rejected until it changes.
+    """The object itself cannot become an image, now or at a rerun, until it changes.
 
     Attributes:
         code: short machine-readable name of the cause, such as `truncated` or `too_many_pixels`.

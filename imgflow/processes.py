@@ -1,4 +1,4 @@
-"""Processes that `imgflow up` starts, watches and ends: each in a session of its own, with a log file.
+"""Processes that `imgflow up` starts, watches and ends, each with a log file.
 
 Whatever a process started itself ends with it: its whole process group gets the signal, and on
 Linux it also ends when the supervisor is killed.

@@ -1,4 +1,4 @@
-"""Sample input for a first look: photographs that the scikit-image wheel carries, and a depth CSV."""
+"""Sample input for a first look: photographs of the scikit-image wheel, and a depth CSV."""
 
 from __future__ import annotations
 

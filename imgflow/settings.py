@@ -72,10 +72,12 @@ class Settings(BaseSettings):
         int,
         Field(ge=1, le=1_000, description="Most pages of 1,000 objects that one tick lists."),
     ] = 20
-    dagster_port: Annotated[int, Field(ge=1, le=65_535, description="Port of the Dagster UI, on loopback.")] = (
-        3000
-    )
-    api_port: Annotated[int, Field(ge=1, le=65_535, description="Port of the API, on loopback.")] = 8000
+    dagster_port: Annotated[
+        int, Field(ge=1, le=65_535, description="Port of the Dagster UI, on loopback.")
+    ] = 3000
+    api_port: Annotated[
+        int, Field(ge=1, le=65_535, description="Port of the API, on loopback.")
+    ] = 8000
 
     thumbnail_size: Annotated[
         PositiveInt, Field(le=4_096, description="Longest side of a thumbnail in pixels.")
@@ -104,11 +106,17 @@ class Settings(BaseSettings):
     ] = 100_000_000
     decode_seconds: Annotated[
         float,
-        Field(gt=0, le=3_600, description="Processor time; a photograph that takes more is rejected."),
+        Field(
+            gt=0, le=3_600, description="Processor time; a photograph that takes more is rejected."
+        ),
     ] = 60.0
     depth_seconds: Annotated[
         float,
-        Field(gt=0, le=86_400, description="Processor time; a depth image that takes more is rejected."),
+        Field(
+            gt=0,
+            le=86_400,
+            description="Processor time; a depth image that takes more is rejected.",
+        ),
     ] = 3_600.0
     s3_checksums: Annotated[
         Literal["when_supported", "when_required"],

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
@@ -26,16 +27,17 @@ from imgflow.processes import Service, end_all
 from imgflow.samples import upload_samples
 from imgflow.settings import Settings
 from imgflow.status import read_status
-from imgflow.store.objects import Source
-from imgflow.store.opening import StoreConfig
+from imgflow.store.opening import StoreConfig, make_default_source
 
 # Nothing here asks who is calling, so nothing listens beyond this machine.
 LOOPBACK = "127.0.0.1"
 
 READY_SECONDS = 120.0
 LOOK_SECONDS = 1.0
+TRY_AGAIN_SECONDS = 5.0
 
 Say = Callable[[str], None]
+Answer = TypeVar("Answer")
 
 
 class Interrupted(Exception):
@@ -62,10 +64,10 @@ def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
             _check_port(port, setting)
         services: list[Service] = []
         try:
-            source, catalog, url = _prepare(settings, say)
-            if with_samples and (count := upload_samples(source)):
-                say(f"{count} samples put into {source.location.url}")
-            services += _services(settings, url)
+            catalog = _when_reachable(
+                lambda: _prepare(settings, say, with_samples=with_samples), say
+            )
+            services += _services(settings, database_url(settings))
             _start(settings, services, say)
             _watch(services, catalog, say)
         except Interrupted:
@@ -76,12 +78,21 @@ def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
     say("Stopped.")
 
 
-def _prepare(settings: Settings, say: Say) -> tuple[Source, PostgresCatalog, str]:
-    """Make sure that all parts find their stores, database and Dagster home, once and before they start."""
+def _when_reachable(prepare: Callable[[], Answer], say: Say) -> Answer:
+    """Wait for what does not answer yet, saying what it is."""
+    while True:
+        try:
+            return prepare()
+        except Trouble as trouble:
+            say(f"{trouble} Trying again in {TRY_AGAIN_SECONDS:g} seconds; Ctrl-C ends it.")
+            time.sleep(TRY_AGAIN_SECONDS)
+
+
+def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCatalog:
+    """See to stores, database and Dagster home, once and before anything starts."""
     stores = StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
     source_location, output_location = stores.locations()
-    if source_location.scheme == "file":
-        source_location.folder.mkdir(parents=True, exist_ok=True)
+    make_default_source(source_location, settings.home)
     source = stores.open_source()
     source.check()
     stores.open_outputs()
@@ -92,7 +103,9 @@ def _prepare(settings: Settings, say: Say) -> tuple[Source, PostgresCatalog, str
     catalog.migrate()
     # Makes Dagster's tables, which several processes at once would each begin to make.
     open_instance(settings, url).dispose()
-    return source, catalog, url
+    if with_samples and (count := upload_samples(source)):
+        say(f"{count} samples put into {source.location.url}")
+    return catalog
 
 
 def _services(settings: Settings, url: str) -> list[Service]:
@@ -201,9 +214,9 @@ def _only_one(settings: Settings) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise SettingsError(
-                f"imgflow already runs in {settings.home} (process {lock.read().strip() or 'unknown'}): see "
-                f"http://127.0.0.1:{settings.dagster_port}. Nothing was started. For a second one, set "
-                "IMGFLOW_HOME, IMGFLOW_DAGSTER_PORT and IMGFLOW_API_PORT."
+                f"imgflow already runs in {settings.home} (process {lock.read().strip()}): see "
+                f"http://{LOOPBACK}:{settings.dagster_port}. Nothing was started. For a second "
+                "one, set IMGFLOW_HOME, IMGFLOW_DAGSTER_PORT and IMGFLOW_API_PORT."
             ) from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -213,7 +226,7 @@ def _only_one(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into `Interrupted`; while everything stops, more are ignored."""
+    """Turn the first SIGINT or SIGTERM into `Interrupted`, and ignore further ones."""
 
     def interrupt(_number: int, _frame: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -237,7 +250,8 @@ def _check_port(port: int, setting: str) -> None:
             probe.bind((LOOPBACK, port))
         except OSError as error:
             raise SettingsError(
-                f"Port {port} cannot be used ({error.strerror}); end what uses it, or set {setting}."
+                f"Port {port} cannot be used ({error.strerror}); end what uses it, or set "
+                f"{setting}."
             ) from None
 
 

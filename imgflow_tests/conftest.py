@@ -1,4 +1,4 @@
-"""Real parts for tests: one PostgreSQL and one S3 server a session, a fresh database and bucket a test."""
+"""Real parts for tests: one PostgreSQL and S3 server, a fresh database and bucket a test."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class S3Server:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Ceph's gateway where its packages are installed, as in CI; else moto in a thread of its own."""
+    """Ceph's gateway where its packages are installed, as in CI; else moto."""
     if ceph.is_installed():
         server = ceph.Ceph(tmp_path_factory.mktemp("ceph"))
         try:

@@ -1,4 +1,4 @@
-"""The structure of the project: imports point one way, private names live in one module, the graph is pinned."""
+"""The structure: imports point one way, private names have one place, the graph is pinned."""
 
 from __future__ import annotations
 
@@ -123,9 +123,10 @@ def test_the_graph_is_the_contract(definitions: Callable[..., dg.Definitions]) -
 def test_proofs_are_assets_only_when_a_watermark_is_set(
     definitions: Callable[..., dg.Definitions],
 ) -> None:
-    assert dg.AssetKey(["photo", "proof"]) in definitions(
-        watermark_text="© me"
-    ).resolve_all_asset_keys()
+    assert (
+        dg.AssetKey(["photo", "proof"])
+        in definitions(watermark_text="© me").resolve_all_asset_keys()
+    )
 
 
 def test_a_changed_setting_changes_the_code_version_of_what_it_touches_only(
@@ -135,15 +136,16 @@ def test_a_changed_setting_changes_the_code_version_of_what_it_touches_only(
         defs = definitions(**values)
         return {
             key.to_user_string(): spec.code_version
-            for key, spec in (
-                (spec.key, spec) for spec in defs.resolve_all_asset_specs()
-            )
+            for key, spec in ((spec.key, spec) for spec in defs.resolve_all_asset_specs())
         }
 
     before, after = versions(), versions(thumbnail_size=64)
     assert {key for key in before if before[key] != after[key]} == {"photo/thumbnail"}
     after = versions(thumbnail_size=256, depth_width=64)
-    assert {key for key in before if before[key] != after[key]} == {"depth/resized", "depth/preview"}
+    assert {key for key in before if before[key] != after[key]} == {
+        "depth/resized",
+        "depth/preview",
+    }
 
 
 def test_loading_definitions_connects_to_nothing(tmp_path: Path) -> None:

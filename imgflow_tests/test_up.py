@@ -1,4 +1,4 @@
-"""`imgflow up` as its user runs it: real processes, the real daemon, and what is left of them afterwards."""
+"""`imgflow up` as its user runs it: real processes, and what is left of them afterwards."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ class Running:
         return self.log.read_text()
 
     def images(self, **filters: str) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = httpx.get(f"{self.api}/images", params=filters).json()["items"]
+        items: list[dict[str, Any]] = httpx.get(f"{self.api}/images", params=filters).json()[
+            "items"
+        ]
         return items
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -284,7 +286,7 @@ def test_a_signal_leaves_no_process_behind(number: signal.Signals, tmp_path: Pat
 
 def test_a_signal_in_the_middle_of_a_start_leaves_no_process_behind(tmp_path: Path) -> None:
     started = start(tmp_path)
-    wait_until(lambda: (started.home / "logs" / "code-server.log").exists())
+    wait_until((started.home / "logs" / "code-server.log").exists)
     assert stop(started, signal.SIGTERM) == 0
     wait_until(lambda: started.leftovers() == [], 10)
 

@@ -1,4 +1,4 @@
-"""The assets of both families; each is one function that makes all outputs of an image from one read.
+"""The assets of both families: one function each, which makes all outputs from one read.
 
 What an operator selects in the UI, what the sensor asks for and what `imgflow ingest` runs goes
 through `process_partitions`, so all of them give the same result.
@@ -22,7 +22,7 @@ from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.partitions import object_key
 from imgflow.orchestration.pool import WorkerPool
 from imgflow.orchestration.resources import CatalogResource, StoresResource, WorkersResource
-from imgflow.orchestration.worker import Outcome, Task, WorkerConfig
+from imgflow.orchestration.worker import Task, WorkerConfig
 from imgflow.store.objects import Source
 
 # Names the batch in the tags of a run that the sensor or `imgflow ingest` asked for. Such a run
@@ -206,7 +206,7 @@ def process_partitions(
             return batch.run_tasks(images, outcomes, catalog, report, summary)
 
         if outdated := run(plan.tasks, images):
-            # Overwritten between listing and reading: the newer upload is processed in this run too.
+            # Overwritten since it was listed: the newer upload is processed in this run too.
             summary.troubled.update(look_again(outdated, source, catalog))
             found = catalog.by_keys([key for key in outdated if key not in summary.troubled])
             images = list(found.values())
@@ -223,8 +223,8 @@ def look_again(keys: Sequence[str], source: Source, catalog: PostgresCatalog) ->
     gone = [key for key, upload in found.items() if upload is None]
     catalog.forget_uploads(gone)
     return {
-        key: f"there is no object {key!r} in {source.location.url}; it was deleted, or its partition "
-        "was added by hand"
+        key: f"there is no object {key!r} in {source.location.url}; it was deleted, or its "
+        "partition was added by hand"
         for key in gone
     }
 

@@ -1,4 +1,4 @@
-"""One batch of images, from partition keys to rows and events; pure of Dagster, so that it reads and tests alone.
+"""One batch of images, from rows to tasks, and from outcomes to rows and events.
 
 The order makes it safe to stop anywhere: outputs first (by the workers), then rows, then events.
 Each step may run again: outputs have immutable names, rows are updated to the same values, and an

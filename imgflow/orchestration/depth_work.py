@@ -1,4 +1,4 @@
-"""What a pool process does with one depth image: stream, resize, copy into the database, draw a preview.
+"""What a pool process does with one depth image: stream, resize, store, preview.
 
 Apart from `worker`, since workers of photographs need none of what is imported here.
 """

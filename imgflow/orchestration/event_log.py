@@ -1,4 +1,4 @@
-"""The one module that uses private names of Dagster: bulk events, and events of single images in a ranged run.
+"""The one module that uses private names of Dagster: events of single images, in bulk.
 
 Why it exists, with dagster 1.13.27: in a run over a range of partitions the public interface gives
 all of them the same metadata and data version, or costs 26 to 123 ms an event. This module sends
@@ -67,7 +67,7 @@ BULK_TYPES = {
 
 
 class BulkPostgresEventLogStorage(PostgresEventLogStorage):
-    """Dagster's PostgreSQL event log, with batches of materialisations and planned ones copied in bulk.
+    """Dagster's PostgreSQL event log, with batches of materialisations copied in bulk.
 
     Named in `dagster.yaml` under `event_log_storage`. Everything else is Dagster's own.
     """
@@ -85,7 +85,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> BulkPostgresEventLogStorage:
-        """Make the storage that `dagster.yaml` describes; the parent's method names its own class."""
+        """Make the storage of a `dagster.yaml`; the parent's method names its own class."""
         return cls(
             postgres_url=pg_url_from_config(config_value),
             should_autocreate_tables=config_value.get("should_autocreate_tables", True),

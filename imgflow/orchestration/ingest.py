@@ -1,4 +1,4 @@
-"""One shot without a daemon: list the source, and run what the sensor would have asked for, in this process."""
+"""One shot without a daemon: what the sensor would ask for is run in this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass
 class IngestReport:
-    """What `imgflow ingest` did; numbers of images, and the seconds from the listing to the last event."""
+    """What `imgflow ingest` did, in numbers of images, from the listing to the last event."""
 
     listed: int = 0
     processed: int = 0

@@ -1,4 +1,4 @@
-"""Dagster's home: its `dagster.yaml`, written from the settings, and the environment that its processes need."""
+"""Dagster's home: its `dagster.yaml`, and the environment that its processes need."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def instance_config() -> dict[str, object]:
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
-    """Write Dagster's home into the home; an existing `dagster.yaml` is the operator's and stays."""
+    """Write Dagster's home; an existing `dagster.yaml` is the operator's and stays."""
     home = settings.home / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"

@@ -1,4 +1,4 @@
-"""Jobs: one for each family, with all of its assets, in one process whose workers do the pixel work."""
+"""Jobs: one for each family, with all of its assets."""
 
 from __future__ import annotations
 

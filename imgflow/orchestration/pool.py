@@ -97,7 +97,8 @@ def _outcome(future: Future[Outcome], task: Task, attempt: int, seconds: float) 
                 rejected(
                     task,
                     "too_slow",
-                    f"processing took more than the {seconds:g} seconds of processor time that are allowed",
+                    f"processing took more than the {seconds:g} seconds of processor time that are "
+                    "allowed",
                 )
             )
         if attempt < TRIES:

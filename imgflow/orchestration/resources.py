@@ -25,7 +25,7 @@ class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yie
 
     database_url: str = Field(
         default="",
-        description="PostgreSQL URL; empty: IMGFLOW_DATABASE_URL, or the embedded server of the home.",
+        description="PostgreSQL URL; empty: IMGFLOW_DATABASE_URL, or the embedded server.",
         repr=False,
     )
 

@@ -1,4 +1,4 @@
-"""The sensor that sees uploads: input and output around decisions made in `arrivals` and the catalogue."""
+"""The sensor that sees uploads: input and output around decisions made elsewhere."""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Round:
 
     @classmethod
     def from_cursor(cls, cursor: str | None) -> "Round":
-        """Read a cursor; one that is not understood begins a new round, since nothing depends on it."""
+        """Read a cursor; one that is not understood begins a new round."""
         try:
             return cls(json.loads(cursor or "{}").get("resume_after"))
         except (ValueError, AttributeError):
@@ -43,7 +43,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Listed:
-    """What one tick saw: where the next begins, how much it was, and the rows that became pending."""
+    """What one tick saw: where the next begins, and the rows that became pending."""
 
     next: Round
     listed: int

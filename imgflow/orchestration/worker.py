@@ -120,7 +120,7 @@ class Worker:
     """The stores and recipes of one pool process."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        """Open the stores; `obstore` runs threads, so this happens after the process has started."""
+        """Open the stores; `obstore` runs threads, so not before the process has started."""
         self.config = config
         self.source: Source = config.stores.open_source()
         self.outputs: OutputStore = config.stores.open_outputs()
@@ -241,8 +241,8 @@ def start_worker(config: WorkerConfig) -> None:
 def this_worker() -> Worker:
     """The one worker of this process.
 
-    Opened by its first task rather than when the process starts: a store that does not answer is then
-    the trouble of that task, and the next one tries again.
+    Opened by its first task rather than when the process starts: a store that does not answer is
+    then the trouble of that task, and the next one tries again.
     """
     return Worker(_config[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from imgflow.errors import SettingsError
 from imgflow.store.folder import FolderSource
@@ -11,6 +12,12 @@ from imgflow.store.naming import OUTPUT_FOLDERS
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
 from imgflow.store.s3 import Checksums, S3Source, is_exact
+
+
+def make_default_source(source: Location, home: Path) -> None:
+    """Make the local bucket in the home; a folder elsewhere that is missing may be a disk not mounted."""
+    if source.scheme == "file" and source.folder.is_relative_to(home):
+        source.folder.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True)

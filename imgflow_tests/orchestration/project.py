@@ -1,4 +1,4 @@
-"""A whole imgflow in one process: real stores, database, Dagster instance and sensor; runs are executed here."""
+"""A whole imgflow in one process: real stores, database, Dagster instance and sensor."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Project:
             self.definitions,
             build_families(self.settings),
             batch_size=self.settings.batch_size,
-            progress=lambda line: None,
+            progress=lambda _line: None,
         )
 
     def tick(self, cursor: str | None = None) -> dg.SensorResult:
@@ -133,11 +133,11 @@ class Project:
         with self.catalog.engine.connect() as connection:
             return [
                 tuple(row)
-                for row in connection.execute(sa.text("SELECT images.*, xmin::text FROM images ORDER BY id"))
+                for row in connection.execute(
+                    sa.text("SELECT images.*, xmin::text FROM images ORDER BY id")
+                )
             ]
 
     def stored(self) -> dict[str, tuple[int, object]]:
         """Every output with its size and time of writing."""
-        return {
-            output.name: (output.size, output.last_modified) for output in self.outputs.names()
-        }
+        return {output.name: (output.size, output.last_modified) for output in self.outputs.names()}

@@ -55,7 +55,9 @@ def test_every_wanted_key_is_covered_once_and_no_blocked_one_ever(
     ranges = plan_ranges(asked, names, blocked=out, most=most, most_between=most_between)
     order = [*names, *sorted(asked - set(names))]
     covered = [
-        key for found in ranges for key in order[order.index(found.start) : order.index(found.end) + 1]
+        key
+        for found in ranges
+        for key in order[order.index(found.start) : order.index(found.end) + 1]
     ]
     assert len(covered) == len(set(covered))
     assert asked <= set(covered)

@@ -1,4 +1,4 @@
-"""The contract with Dagster's private names: each test names what stopped working when Dagster changes."""
+"""The contract with Dagster's private names: each test names what stopped working."""
 
 import os
 
@@ -78,9 +78,7 @@ def test_exactly_the_images_without_events_are_marked_failed(
     for name in ("one", "two"):
         statuses = instance.get_status_by_partition(dg.AssetKey(name), KEYS, things) or {}
         found = {key: status.name if status else None for key, status in statuses.items()}
-        assert found == {
-            key: "FAILED" if key in FAILING else "MATERIALIZED" for key in KEYS
-        }
+        assert found == {key: "FAILED" if key in FAILING else "MATERIALIZED" for key in KEYS}
 
 
 @pytest.mark.usefixtures("run")
@@ -119,9 +117,9 @@ def test_the_newest_event_of_each_asset_is_the_one_its_page_shows(
 @pytest.mark.usefixtures("run")
 def test_tags_are_indexed_as_dagster_indexes_them(instance: dg.DagsterInstance) -> None:
     with instance.event_log_storage.index_connection() as connection:  # type: ignore[attr-defined]
-        keys = connection.execute(
-            sa.text("SELECT DISTINCT key FROM asset_event_tags")
-        ).scalars().all()
+        keys = (
+            connection.execute(sa.text("SELECT DISTINCT key FROM asset_event_tags")).scalars().all()
+        )
         count = connection.execute(sa.text("SELECT count(*) FROM asset_event_tags")).scalar()
     assert keys == ["dagster/data_version"]
     assert count == 2 * (len(KEYS) - len(FAILING))

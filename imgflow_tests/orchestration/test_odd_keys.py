@@ -56,7 +56,9 @@ def check(project: Project, keys: list[str]) -> None:
     assert len(set(names)) == 2 * len(keys)
     assert all(project.outputs.get(name) for name in names)
     for key in keys:
-        assert project.newest("photo/thumbnail", partition_key(key)).metadata["object"].value in names
+        assert (
+            project.newest("photo/thumbnail", partition_key(key)).metadata["object"].value in names
+        )
 
 
 def test_odd_keys_in_a_folder_are_processed_under_their_own_name(project: Project) -> None:

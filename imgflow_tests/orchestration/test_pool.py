@@ -26,9 +26,7 @@ CPU_SECONDS = 1.0
 
 def done(task: Task) -> Outcome:
     return Outcome(
-        Verdict(
-            image_id=task.image_id, upload=task.upload, state="ready", run_id="r", recipe="x"
-        )
+        Verdict(image_id=task.image_id, upload=task.upload, state="ready", run_id="r", recipe="x")
     )
 
 
@@ -127,7 +125,7 @@ def test_a_batch_of_any_size_holds_few_tasks_at_once(pool: WorkerPool) -> None:
     assert taken < 200
 
 
-def test_no_worker_is_left_when_the_pool_ends_in_the_middle(tmp_path: Path, pool: WorkerPool) -> None:
+def test_no_worker_is_left_when_the_pool_ends_in_the_middle(pool: WorkerPool) -> None:
     outcomes = pool.outcomes(tasks(*map(str, range(50))), slow, CPU_SECONDS)
     next(outcomes)
     workers = {process.pid for process in psutil.Process().children(recursive=True)}

@@ -1,4 +1,4 @@
-"""The whole way: from uploaded objects to green partitions, pictures and rows, and the same again."""
+"""The whole way: from objects to green partitions, pictures and rows, and the same again."""
 
 from __future__ import annotations
 

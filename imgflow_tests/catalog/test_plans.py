@@ -1,0 +1,128 @@
+"""With 100,000 rows every statement still finds its rows through an index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from imgflow.catalog import depth_arrays
+from imgflow.catalog.connecting import make_engine
+from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow_tests.catalog.uploads import upload
+
+SOURCE = "file:///source/"
+FILL = """
+INSERT INTO images (source, key, kind, state, announced, announced_etag, announced_size,
+    announced_last_modified, processed, outputs)
+SELECT 'file:///source/', 'photos/' || lpad(n::text, 6, '0') || '.jpg',
+    CASE WHEN n % 50 = 0 THEN 'depth' ELSE 'photo' END,
+    CASE WHEN n % 1000 = 0 THEN 'pending' WHEN n % 100 = 7 THEN 'rejected' ELSE 'ready' END,
+    'e1/10/20260801T120000Z', 'e1', 10, '2026-08-01 12:00:00+00', 'e1/10/20260801T120000Z',
+    '{"resized": {"name": "array"}}'
+FROM generate_series(1, 100000) AS n
+"""
+CHUNKS = """
+INSERT INTO depth_chunks SELECT i, 'array', c, c * 512, 512, c * 51.2, c * 51.2 + 51.1, '', ''
+FROM generate_series(1, 50) AS i, generate_series(0, 399) AS c
+"""
+
+
+@pytest.fixture(scope="module")
+def filled(postgres: EmbeddedPostgres) -> Iterator[PostgresCatalog]:
+    """One database of 100,000 images for all tests here, which change nothing in it."""
+    admin = sa.create_engine(postgres.url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text("CREATE DATABASE plans"))
+    engine = make_engine(postgres.url.replace("/imgflow?", "/plans?"))
+    catalog = PostgresCatalog(engine, SOURCE)
+    catalog.migrate()
+    with engine.begin() as connection:
+        connection.execute(sa.text(FILL))
+        connection.execute(sa.text(CHUNKS))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("VACUUM ANALYZE images, depth_chunks"))
+    yield catalog
+    engine.dispose()
+    with admin.connect() as connection:
+        connection.execute(sa.text("DROP DATABASE plans WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def plans(filled: PostgresCatalog) -> Iterator[list[str]]:
+    """The plans of the statements that a test has run."""
+    plans: list[str] = []
+    is_explaining = False
+
+    def explain(
+        connection: sa.Connection, cursor: object, statement: str, values: object, *_: object
+    ) -> None:
+        nonlocal is_explaining
+        if is_explaining or statement.startswith("SELECT 1"):
+            return
+        is_explaining = True
+        rows = connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", values)  # type: ignore[arg-type]
+        plans.append("\n".join(row[0] for row in rows))
+        is_explaining = False
+
+    sa.event.listen(filled.engine, "before_cursor_execute", explain)
+    yield plans
+    sa.event.remove(filled.engine, "before_cursor_execute", explain)
+
+
+def assert_indexed(plans: list[str]) -> None:
+    assert plans
+    for plan in plans:
+        assert not re.search(r"Seq Scan on (images|depth_chunks)", plan), plan
+        assert re.search(r"Index.* Scan", plan), plan
+
+
+def test_announcing_a_page(filled: PostgresCatalog, plans: list[str]) -> None:
+    uploads = [upload(f"photos/{number:06}.jpg") for number in range(50_001, 51_001)]
+    assert filled.announce(uploads).unchanged == 1_000
+    assert_indexed(plans)
+
+
+def test_looking_for_waiting_images(filled: PostgresCatalog, plans: list[str]) -> None:
+    assert len(filled.waiting("depth", active=["a", "b"], most=50)) == 50
+    assert len(filled.waiting("photo", active=[], most=50)) == 0
+    assert_indexed(plans)
+
+
+def test_pages_of_all_kinds(filled: PostgresCatalog, plans: list[str]) -> None:
+    assert len(filled.page(limit=100)) == 100
+    assert len(filled.page(limit=100, after_id=99_000, kind="photo")) == 100
+    assert len(filled.page(limit=100, state="rejected", after_id=50_000)) == 100
+    assert len(filled.page(limit=100, prefix="photos/0999")) == 100
+    assert len(filled.page(limit=100, state="deleted")) == 0
+    assert_indexed(plans)
+
+
+def test_rows_by_id_and_key(filled: PostgresCatalog, plans: list[str]) -> None:
+    assert len(filled.by_ids(range(1, 1_001))) == 1_000
+    assert filled.by_id(5) is not None
+    assert len(filled.by_keys([f"photos/{number:06}.jpg" for number in range(1, 1_001)])) == 1_000
+    assert filled.oldest_pending() is not None
+    assert len(filled.untouchable("photo", active=["batch"])) == 1_000
+    assert_indexed(plans)
+
+
+def test_a_frame(filled: PostgresCatalog, plans: list[str]) -> None:
+    with filled.engine.connect() as connection:
+        rows = connection.execute(
+            depth_arrays.READ, {"id": 7, "low": 10_000.0, "high": 10_050.0, "most": 4}
+        ).all()
+    assert 1 <= len(rows) <= 2
+    assert_indexed(plans)
+
+
+def test_assigning_and_recording(filled: PostgresCatalog, plans: list[str]) -> None:
+    images = filled.page(limit=500, state="ready")
+    del plans[:]
+    filled.assign([image.id for image in images], "batch")  # none is pending: no row changes
+    filled.note_trouble({image.id: "x" for image in images})
+    assert_indexed(plans)

@@ -1,0 +1,32 @@
+"""Uploads and verdicts as sources and workers make them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.rows import Image, Verdict
+from imgflow.store.objects import SourceObject
+
+WHEN = datetime(2026, 8, 1, 12, 0, 0, tzinfo=timezone.utc)
+
+
+def upload(key: str, etag: str = "e1", size: int = 10) -> SourceObject:
+    return SourceObject(key, etag, None, size, WHEN)
+
+
+def verdict(image: Image, state: Any = "ready", **values: Any) -> Verdict:
+    values = {"run_id": "run", "recipe": "recipe", "upload": image.newest_upload, **values}
+    return Verdict(image_id=image.id, state=state, **values)
+
+
+def announced(catalog: PostgresCatalog, *keys: str) -> list[Image]:
+    """Rows of new uploads, in the order of the keys."""
+    catalog.announce([upload(key) for key in keys])
+    rows = catalog.by_keys(keys)
+    return [rows[key] for key in keys]
+
+
+def row(catalog: PostgresCatalog, key: str) -> Image:
+    return catalog.by_keys([key])[key]

@@ -1,0 +1,194 @@
+"""The command `imgflow`, as a process of its own; `up` has a file of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgflow_tests.ceph import free_port
+from imgflow_tests.conftest import S3Server
+from imgflow_tests.pictures import depth_csv, jpeg
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `imgflow` in a folder and home of its own, with nothing else running."""
+
+    def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment: Mapping[str, str] = {
+            **{
+                name: value for name, value in os.environ.items() if not name.startswith("IMGFLOW_")
+            },
+            "IMGFLOW_HOME": str(tmp_path / "home"),
+            "IMGFLOW_WORKERS": "2",
+            **variables,
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "imgflow.cli", *arguments],
+            cwd=tmp_path,
+            env=dict(environment),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return command
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "home" / "source"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def test_ingest_works_headless_and_prints_one_json_object_last(run: Run, source: Path) -> None:
+    for number in range(5):
+        (source / f"{number}.jpg").write_bytes(jpeg(seed=number))
+    (source / "hole.csv").write_bytes(depth_csv())
+    (source / "bad.png").write_bytes(b"no picture")
+
+    done = run("ingest", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    report = last_line(done)
+    assert set(report) == {"listed", "processed", "unchanged", "rejected", "failed", "seconds"}
+    assert (report["listed"], report["processed"], report["rejected"]) == (7, 6, 1)
+    assert "bad.png" in done.stderr, "rejected images are listed"
+    assert not (source.parent / "postgres" / "postmaster.pid").exists(), "the database was left on"
+
+    again = last_line(run("ingest", "--json"))
+    assert (again["listed"], again["processed"], again["unchanged"]) == (7, 0, 7)
+
+    status = last_line(run("status", "--json"))
+    assert status["photo"] == {"pending": 0, "ready": 5, "rejected": 1, "deleted": 0}
+    assert status["depth"]["ready"] == 1
+    assert "photo" in run("status").stdout
+
+    shown = last_line(run("show", "bad.png", "--json"))
+    assert shown["state"] == "rejected"
+    assert "text" in shown["reason"]
+    assert "thumbnail" in run("show", "3.jpg").stdout
+
+    frame = source.parent / "frame.png"
+    made = run(
+        "frame", "hole.csv", "--depth-min", "9000.2", "--depth-max", "9000.9", "-o", str(frame)
+    )
+    assert made.returncode == 0, made.stderr
+    with Image.open(frame) as picture:
+        assert picture.size == (150, 8)
+    array = source.parent / "frame.npy"
+    assert run("frame", "hole.csv", "-o", str(array)).returncode == 0
+    assert np.load(array).shape == (40, 150)
+
+
+def test_ingest_from_a_bucket_into_a_bucket(
+    run: Run, s3_server: S3Server, s3: Any, bucket: str
+) -> None:
+    s3.put_object(Bucket=bucket, Key="in/a b.jpg", Body=jpeg())
+    urls = {
+        "IMGFLOW_SOURCE_URL": f"s3://{bucket}/in",
+        "IMGFLOW_OUTPUT_URL": f"s3://{bucket}/out",
+        **s3_server.variables(),
+    }
+    done = run("ingest", "--json", **urls)
+    assert last_line(done)["processed"] == 1, done.stderr
+    names = [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]]
+    assert sorted(name.split("@")[0] for name in names) == [
+        "in/a b.jpg",
+        "out/grayscale/a b.jpg/",
+        "out/thumbnail/a b.jpg/",
+    ]
+    (thumbnail,) = (name for name in names if "/thumbnail/" in name)
+    assert s3.head_object(Bucket=bucket, Key=thumbnail)["ContentType"] == "image/jpeg"
+    assert last_line(run("ingest", "--json", **urls))["unchanged"] == 1
+    assert s3_server.secret_key not in done.stderr
+
+
+def test_ingest_of_nothing_does_nothing(run: Run) -> None:
+    assert last_line(run("ingest", "--json"))["listed"] == 0
+
+
+def test_a_source_folder_that_is_missing_is_named_and_not_made(run: Run, tmp_path: Path) -> None:
+    done = run("ingest", IMGFLOW_SOURCE_URL=(tmp_path / "unmounted").as_uri())
+    assert done.returncode == 1
+    assert str(tmp_path / "unmounted") in done.stderr
+    assert not (tmp_path / "unmounted").exists()
+
+
+def test_an_unknown_image_is_named(run: Run) -> None:
+    done = run("show", "nothing.jpg")
+    assert done.returncode == 2
+    assert "no image 'nothing.jpg'" in done.stderr
+
+
+def test_an_unreachable_database_is_one_sentence_without_its_password(run: Run) -> None:
+    url = f"postgresql://me:hidden-word@127.0.0.1:{free_port()}/images"
+    done = run("status", IMGFLOW_DATABASE_URL=url)
+    assert done.returncode == 1
+    assert "does not answer" in done.stderr
+    assert "hidden-word" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unreachable_bucket_is_one_sentence(run: Run) -> None:
+    done = run(
+        "ingest",
+        IMGFLOW_SOURCE_URL="s3://uploads/in",
+        AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}",
+        AWS_ACCESS_KEY_ID="someone",
+        AWS_SECRET_ACCESS_KEY="hidden-word",  # noqa: S106 - of nobody
+        AWS_DEFAULT_REGION="us-east-1",
+    )
+    assert done.returncode == 1
+    assert "s3://uploads/in/" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("IMGFLOW_SOURCE_URL", "bucket/prefix"),
+        ("IMGFLOW_OUTPUT_URL", "s3://"),
+        ("IMGFLOW_DATABASE_URL", "sqlite:///x.db"),
+        ("IMGFLOW_DEPTH_WIDTH", "0"),
+        ("IMGFLOW_RESIZE_ORDER", "9"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_that_names_it(run: Run, name: str, value: str) -> None:
+    done = run("ingest", **{name: value})
+    assert done.returncode == 2
+    assert name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_uploads_of_folders_keep_their_names_and_skip_what_is_there(
+    run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "summer"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(jpeg())
+    (folder / "deep" / "b c.jpg").write_bytes(jpeg(seed=1))
+    assert "2 uploaded, 0 unchanged" in run("upload", str(folder)).stderr
+    source = tmp_path / "home" / "source"
+    assert (source / "summer" / "deep" / "b c.jpg").read_bytes() == jpeg(seed=1)
+    (folder / "a.jpg").write_bytes(jpeg(seed=2))
+    assert "1 uploaded, 1 unchanged" in run("upload", str(folder)).stderr
