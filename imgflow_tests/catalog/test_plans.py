@@ -59,7 +59,7 @@ def plans(filled: PostgresCatalog) -> Iterator[list[str]]:
     is_explaining = False
 
     def explain(
-        connection: sa.Connection, cursor: object, statement: str, values: object, *_: object
+        connection: sa.Connection, _cursor: object, statement: str, values: object, *_: object
     ) -> None:
         nonlocal is_explaining
         if is_explaining or statement.startswith("SELECT 1"):
