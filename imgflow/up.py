@@ -19,7 +19,7 @@ from typing import TypeVar
 import yaml
 
 from imgflow.catalog.connecting import database_url, make_engine
-from imgflow.catalog.embedded import close_embedded_postgres
+from imgflow.catalog.embedded import close_embedded_postgres, embedded_postgres
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import SettingsError, Trouble
 from imgflow.orchestration.instance import environment, open_instance
@@ -69,7 +69,7 @@ def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
             )
             services += _services(settings, database_url(settings))
             _start(settings, services, say)
-            _watch(services, catalog, say)
+            _watch(settings, services, catalog, say)
         except Interrupted:
             say("Stopping …")
         finally:
@@ -176,7 +176,9 @@ def _wait(services: list[Service], service: Service, is_ready: Callable[[], bool
         time.sleep(0.1)
 
 
-def _watch(services: list[Service], catalog: PostgresCatalog, say: Say) -> None:
+def _watch(
+    settings: Settings, services: list[Service], catalog: PostgresCatalog, say: Say
+) -> None:
     """Restart what ends, and say what became of the images, until a signal comes."""
     shown = ""
     while True:
@@ -191,6 +193,8 @@ def _watch(services: list[Service], catalog: PostgresCatalog, say: Say) -> None:
             line = read_status(catalog).line()
         except Trouble as trouble:
             line = str(trouble)
+            if not settings.database_url:
+                embedded_postgres(settings.home).ensure_running()
         if line != shown:
             say(line)
             shown = line

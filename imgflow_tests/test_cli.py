@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg2
 import pytest
 from PIL import Image
+
+from imgflow.catalog.embedded import EmbeddedPostgres
 
 from imgflow_tests.ceph import free_port
 from imgflow_tests.conftest import S3Server
@@ -132,6 +139,68 @@ def test_a_source_folder_that_is_missing_is_named_and_not_made(run: Run, tmp_pat
     assert done.returncode == 1
     assert str(tmp_path / "unmounted") in done.stderr
     assert not (tmp_path / "unmounted").exists()
+
+
+@pytest.fixture
+def tcp_postgres(tmp_path: Path, postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A server like any other: TCP, a password with odd characters, a database of its own."""
+    assert postgres  # its start has made the system user and readable binaries
+    password, port, data = "p@ss/w%rd", free_port(), tmp_path / "data"
+    binaries: Path = postgres._server.bin_path
+    user = "pgserver" if os.geteuid() == 0 else None
+    data.mkdir()
+    for folder in [data, *data.parents]:
+        if folder.stat().st_uid == os.geteuid() and user:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    secret = tmp_path / "password"
+    secret.write_text(password)
+    if user:
+        shutil.chown(data, user)
+        shutil.chown(secret, user)
+
+    def call(program: str, *arguments: str) -> None:
+        command = [str(binaries / program), "-D", str(data), *arguments]
+        subprocess.run(command, user=user, cwd="/", check=True, capture_output=True)
+
+    call("initdb", "--auth=scram-sha-256", "--username=me", f"--pwfile={secret}")
+    listen = f"-c listen_addresses=127.0.0.1 -p {port} -k {data}"
+    with (tmp_path / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(binaries / "postgres"), "-D", str(data), *listen.split()],
+            user=user,
+            cwd="/",
+            stdout=log,
+            stderr=log,
+        )
+    quoted = urllib.parse.quote(password, safe="")
+    url = f"postgresql://me:{quoted}@127.0.0.1:{port}/postgres"
+    give_up = time.monotonic() + 30
+    while True:
+        try:
+            psycopg2.connect(url).close()
+            break
+        except psycopg2.OperationalError:
+            assert time.monotonic() < give_up, (tmp_path / "server.log").read_text()
+            time.sleep(0.1)
+    yield url
+    server.send_signal(signal.SIGINT)  # fast shutdown
+    server.wait(30)
+
+
+def test_a_url_switches_to_any_other_postgresql(run: Run, source: Path, tcp_postgres: str) -> None:
+    (source / "a.jpg").write_bytes(jpeg())
+    (source / "hole.csv").write_bytes(depth_csv())
+    done = run("ingest", "--json", IMGFLOW_DATABASE_URL=tcp_postgres)
+    assert last_line(done)["processed"] == 2, done.stderr
+    assert not (source.parent / "postgres").exists()
+    with psycopg2.connect(tcp_postgres) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM images WHERE state = 'ready'")
+        assert cursor.fetchone() == (2,)
+        cursor.execute("SELECT count(*) FROM event_logs WHERE partition IS NOT NULL")
+        assert (cursor.fetchone() or (0,))[0] > 0
+    connection.close()
+    assert "ss/w%rd" not in done.stderr
+    assert "p%40ss" not in done.stderr
 
 
 def test_an_unknown_image_is_named(run: Run) -> None:

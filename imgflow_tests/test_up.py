@@ -274,6 +274,22 @@ def test_a_part_that_dies_is_started_again(running: Running) -> None:
     )
 
 
+def test_a_killed_database_is_started_again_and_uploads_go_on(running: Running) -> None:
+    postmaster = int((running.home / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+    os.kill(postmaster, signal.SIGKILL)
+    source = running.home / "source"
+    (source / "after.jpg").write_bytes(jpeg(120, 90))
+
+    def is_ready() -> bool:
+        try:
+            found = running.images(prefix="after")
+        except (httpx.HTTPError, KeyError):  # the database is away, as it should be for a while
+            return False
+        return [image["state"] for image in found] == ["ready"]
+
+    wait_until(is_ready, 120)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_no_process_behind(number: signal.Signals, tmp_path: Path) -> None:
     started = start(tmp_path)

@@ -49,11 +49,8 @@ class EmbeddedPostgres:
         fcntl.flock(self._users, fcntl.LOCK_SH)
         try:
             self._server: Any = _start(self._folder)
-            _create_database(self._server.get_uri())
-        except BaseException as error:
+        except BaseException:
             self._users.close()
-            if isinstance(error, psycopg2.Error):
-                raise _not_started(self._folder, error) from error
             raise
         self.url: str = self._server.get_uri(database=DATABASE)
 
@@ -61,6 +58,10 @@ class EmbeddedPostgres:
     def is_closed(self) -> bool:
         """Whether the handle was given back."""
         return self._users.closed
+
+    def ensure_running(self) -> None:
+        """Start the server again if somebody killed it; its address stays."""
+        self._server = _start(self._folder)
 
     def close(self) -> None:
         """Give the handle back; the last one to do so stops the server."""
@@ -108,13 +109,21 @@ def _start(folder: Path) -> Any:
     while True:
         try:
             server = get_server(folder, cleanup_mode=None)
-        # The assertion is pgserver's way to say that a server is there but still replays its log.
-        except (AssertionError, subprocess.TimeoutExpired) as error:
+            _create_database(server.get_uri())
+        # The assertion is pgserver's way to say that a server is there but still replays its log;
+        # one that was just killed still looks as if it ran, and refuses.
+        except (AssertionError, subprocess.TimeoutExpired, psycopg2.OperationalError) as error:
             _forget(folder)
             if time.monotonic() > give_up:
                 raise _not_started(folder, error) from error
             time.sleep(0.2)
-        except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            subprocess.SubprocessError,
+            psutil.Error,
+        ) as error:
             raise _not_started(folder, error) from error
         else:
             # Its own bookkeeping at exit counts process ids, which `close` does without.
