@@ -20,7 +20,6 @@ import pytest
 from PIL import Image
 
 from imgflow.catalog.embedded import EmbeddedPostgres
-
 from imgflow_tests.ceph import free_port
 from imgflow_tests.conftest import S3Server
 from imgflow_tests.pictures import depth_csv, jpeg

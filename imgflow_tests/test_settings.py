@@ -180,7 +180,7 @@ def test_a_password_with_odd_characters_is_written_encoded() -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load_settings().workers = 3
+        load_settings().workers = 3  # type: ignore[misc]
 
 
 def test_recipes_and_limits_follow_the_settings() -> None:

@@ -26,7 +26,7 @@ RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
 def database_url(settings: Settings) -> str:
-    """The database of the settings; the embedded one is started, and runs while this process does."""
+    """The database of the settings; the embedded one runs from now on until this process ends."""
     return settings.database_url or embedded_postgres(settings.home).url
 
 

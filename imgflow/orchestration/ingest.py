@@ -10,7 +10,7 @@ import dagster as dg
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.requests import active_batches, request_batches
+from imgflow.orchestration.requests import INGEST_TAG, active_batches, request_batches
 from imgflow.orchestration.sensors import Round, list_and_announce
 from imgflow.store.objects import Source
 
@@ -66,12 +66,16 @@ def ingest(
         for request in requests.batches:
             progress(f"{len(request.image_ids)} {request.family.kind} images are processed …")
             job = definitions.resolve_job_def(request.family.job)
-            job.execute_in_process(
-                run_config=QUIET, instance=instance, tags=request.tags, raise_on_error=False
-            )
+            with catalog.holding(request.batch):
+                job.execute_in_process(
+                    run_config=QUIET,
+                    instance=instance,
+                    tags={**request.tags, INGEST_TAG: "true"},
+                    raise_on_error=False,
+                )
             touched.update(request.image_ids)
         if not requests.batches:
-            if not active_batches(instance, families):
+            if not active_batches(instance, catalog, families):
                 break
             time.sleep(POLL_SECONDS)
     _count(catalog, touched, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ from imgflow.orchestration.partitions import partition_key
 # Runs of a family at the same time: one works while the next starts. More would only compete for
 # the same cores, and an upload that arrives meanwhile would wait behind all of them.
 MOST_RUNS = 2
+
+# From the start of a run to its hold on its batch; imports take most of it.
+HOLD_SECONDS = 60
+
+# Marks runs that `imgflow ingest` executes in its own process.
+INGEST_TAG = "imgflow/ingest"
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -80,7 +87,7 @@ def request_batches(
     """
     requests = Requests([], {})
     for family in families:
-        active = active_batches(instance, [family])
+        active = active_batches(instance, catalog, [family])
         free = MOST_RUNS - len(active)
         waiting = catalog.waiting(family.kind, active=active, most=batch_size * max(free, 0))
         if not waiting:
@@ -102,11 +109,38 @@ def request_batches(
     return requests
 
 
-def active_batches(instance: dg.DagsterInstance, families: Sequence[Family]) -> list[str]:
-    """Batches whose run is queued or going on."""
-    return [
-        run.tags[BATCH_TAG]
-        for family in families
-        for run in instance.get_runs(dg.RunsFilter(job_name=family.job, statuses=UNFINISHED))
-        if BATCH_TAG in run.tags
-    ]
+def active_batches(
+    instance: dg.DagsterInstance, catalog: PostgresCatalog, families: Sequence[Family]
+) -> list[str]:
+    """Batches whose run is queued or going on.
+
+    A run whose process died without a word looks to Dagster as if it went on for ever; it is marked
+    failed here, so that its images are asked for again.
+    """
+    active = []
+    for family in families:
+        records = instance.get_run_records(dg.RunsFilter(job_name=family.job, statuses=UNFINISHED))
+        for record in records:
+            batch = record.dagster_run.tags.get(BATCH_TAG)
+            if batch is None:
+                continue
+            if _is_alive(record, catalog, batch):
+                active.append(batch)
+            else:
+                instance.report_run_failed(
+                    record.dagster_run,
+                    "The process of this run ended without a word; its images are asked for again.",
+                )
+    return active
+
+
+def _is_alive(record: dg.RunRecord, catalog: PostgresCatalog, batch: str) -> bool:
+    """Whether a process works on a batch, or may still come to it."""
+    if catalog.is_held(batch):
+        return True
+    run = record.dagster_run
+    if INGEST_TAG in run.tags:  # its process holds the batch from before the run is made
+        return False
+    if run.status != dg.DagsterRunStatus.STARTED or record.start_time is None:
+        return True  # Dagster itself watches runs that do not start
+    return time.time() - record.start_time < HOLD_SECONDS

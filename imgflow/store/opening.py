@@ -15,7 +15,7 @@ from imgflow.store.s3 import Checksums, S3Source, is_exact
 
 
 def make_default_source(source: Location, home: Path) -> None:
-    """Make the local bucket in the home; a folder elsewhere that is missing may be a disk not mounted."""
+    """Make the local bucket in the home; elsewhere a missing folder may be a disk not mounted."""
     if source.scheme == "file" and source.folder.is_relative_to(home):
         source.folder.mkdir(parents=True, exist_ok=True)
 

@@ -28,7 +28,7 @@ def chunks(
     """Rows whose pixels hold their own number, plus `value`."""
     for start in range(0, rows, CHUNK_ROWS):
         numbers = np.arange(start, min(start + CHUNK_ROWS, rows))
-        depths = first + numbers * step
+        depths = (first + numbers * step).astype(np.float64)
         pixels = np.repeat(numbers[:, None] + value, WIDTH, axis=1).astype(np.float32)
         yield ResizedChunk(start // CHUNK_ROWS, start, depths, pixels)
 

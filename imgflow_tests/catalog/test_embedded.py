@@ -106,7 +106,8 @@ def test_processes_that_end_at_once_leave_no_server(own_home: Path) -> None:
         holder.process.stdin.write("\n")
         holder.process.stdin.flush()
     for holder in holders:
-        assert holder.process.wait(30) == 0
+        holder.process.communicate(timeout=30)
+        assert holder.process.returncode == 0
     assert not answers(url)
 
 
@@ -147,6 +148,18 @@ def test_a_killed_server_starts_again(own_home: Path) -> None:
         assert cursor.fetchone() == (1,)
     connection.close()
     again.close()
+
+
+def test_the_last_user_stops_also_a_server_that_another_one_started_again(own_home: Path) -> None:
+    first = EmbeddedPostgres(own_home)
+    os.kill(first._server.get_pid(), signal.SIGKILL)
+    time.sleep(0.1)
+    other = EmbeddedPostgres(own_home)
+    assert other.url == first.url
+    other.close()
+    assert answers(first.url)
+    first.close()
+    assert not answers(first.url)
 
 
 def test_one_process_may_close_and_open_it_again(own_home: Path) -> None:

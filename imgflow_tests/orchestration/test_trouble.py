@@ -215,3 +215,26 @@ def test_source_and_outputs_that_are_the_same_are_refused(tmp_path: Path) -> Non
     url = tmp_path.as_uri()
     with pytest.raises(SettingsError, match="IMGFLOW_OUTPUT_URL"):
         StoreConfig(url, f"{url}/").locations()
+
+
+def test_a_run_whose_process_was_killed_is_marked_failed_and_its_images_asked_for_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(project, "a.jpg", jpeg())
+    (request,) = project.tick().run_requests or ()
+    job = project.definitions.resolve_job_def(str(request.job_name))
+    run = project.instance.create_run_for_job(job, tags=dict(request.tags))
+    project.instance.report_dagster_event(
+        dg.DagsterEvent("PIPELINE_START", job_name=run.job_name), run_id=run.run_id
+    )
+    due_again(project)
+    assert project.tick().run_requests == [], "it has just started"
+
+    with project.catalog.holding(request.tags["imgflow/batch"]):
+        monkeypatch.setattr("imgflow.orchestration.requests.HOLD_SECONDS", 0)
+        assert project.tick().run_requests == [], "its process lives"
+
+    assert len(project.tick().run_requests or ()) == 1
+    record = project.instance.get_run_by_id(run.run_id)
+    assert record is not None
+    assert record.status == dg.DagsterRunStatus.FAILURE
