@@ -72,18 +72,21 @@ def ingest(as_json: AsJson = False) -> None:
         from imgflow.definitions import build_definitions, build_families
         from imgflow.orchestration.ingest import ingest as run
         from imgflow.orchestration.instance import open_instance
+        from imgflow.orchestration.sensors import following
         from imgflow.store.opening import StoreConfig, make_default_source
 
         stores = StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
         make_default_source(stores.locations()[0], settings.home)
         with open_instance(settings, catalog.engine.url.render_as_string(False)) as instance:
+            source = stores.open_source()
             report = run(
-                stores.open_source(),
+                source,
                 catalog,
                 instance,
                 build_definitions(settings),
                 build_families(settings),
                 batch_size=settings.batch_size,
+                follow=following(catalog, source, stores.open_outputs, settings.on_delete),
                 progress=_say,
             )
     for key, reason in report.reasons.items():

@@ -71,6 +71,7 @@ def build_definitions(
                 interval_seconds=settings.sensor_seconds,
                 pages=settings.tick_pages,
                 batch_size=settings.batch_size,
+                on_delete=settings.on_delete,
             )
         ],
         resources={**build_resources(settings), **(resources or {})},

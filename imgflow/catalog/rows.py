@@ -52,6 +52,8 @@ class Image:
     batch: str | None
     attempts: int
     not_before: datetime | None
+    gone_at: datetime | None
+    in_partitions: bool
     created_at: datetime
     updated_at: datetime
 

@@ -45,6 +45,9 @@ images = sa.Table(
     sa.Column("batch", sa.Text, comment="tag of the run that was asked to process it"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("not_before", sa.DateTime(timezone=True), comment="no request earlier than this"),
+    # The life cycle.
+    sa.Column("gone_at", sa.DateTime(timezone=True), comment="when its object was first missing"),
+    sa.Column("in_partitions", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column(
         "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
     ),

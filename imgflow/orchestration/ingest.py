@@ -11,7 +11,7 @@ import dagster as dg
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.requests import INGEST_TAG, active_batches, request_batches
-from imgflow.orchestration.sensors import Round, list_and_announce
+from imgflow.orchestration.sensors import Follow, Round, list_and_announce
 from imgflow.store.objects import Source
 
 # Runs of the sensor may hold some of the images; this looks how far they are.
@@ -48,6 +48,7 @@ def ingest(
     families: Sequence[Family],
     *,
     batch_size: int,
+    follow: Follow,
     progress: Callable[[str], None],
 ) -> IngestReport:
     """List everything, process what is new or changed, and wait for what other runs have in hand.
@@ -57,7 +58,7 @@ def ingest(
     """
     began = time.monotonic()
     report = IngestReport()
-    touched = _list_all(source, catalog, report)
+    touched = _list_all(source, catalog, report, follow)
     progress(f"{report.listed} objects listed, {len(touched)} of them new or changed.")
     while True:
         requests = request_batches(families, catalog, instance, batch_size=batch_size)
@@ -83,11 +84,13 @@ def ingest(
     return report
 
 
-def _list_all(source: Source, catalog: PostgresCatalog, report: IngestReport) -> set[int]:
+def _list_all(
+    source: Source, catalog: PostgresCatalog, report: IngestReport, follow: Follow
+) -> set[int]:
     """Announce every page, and return the ids of the rows that became pending."""
     place, pending = Round(), set[int]()
     while True:
-        seen = list_and_announce(source, catalog, place, pages=1)
+        seen = list_and_announce(source, catalog, place, pages=1, follow=follow)
         report.listed += seen.listed
         pending.update(seen.new, seen.changed)
         place = seen.next

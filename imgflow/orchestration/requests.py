@@ -29,6 +29,9 @@ HOLD_SECONDS = 60
 # Marks runs that `imgflow ingest` executes in its own process.
 INGEST_TAG = "imgflow/ingest"
 
+# Removing a partition costs a statement or two.
+MOST_REMOVED = 200
+
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -107,6 +110,36 @@ def request_batches(
             catalog.assign(image_ids, batch)
             requests.batches.append(BatchRequest(family, found, image_ids, batch))
     return requests
+
+
+def remove_partitions(
+    families: Sequence[Family],
+    catalog: PostgresCatalog,
+    instance: dg.DagsterInstance,
+    *,
+    erase_rows: bool,
+) -> None:
+    """Remove the partitions of deleted images, a bounded number at a time.
+
+    Only while no run is queued or going on: a run whose range begins or ends with a partition that is
+    not there any more breaks, and so does its page in the UI.
+
+    Args:
+        families: whose partitions.
+        catalog: knows which images are deleted.
+        instance: has the partitions.
+        erase_rows: delete the tombstones of images without a partition, too.
+    """
+    if instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), limit=1):
+        return
+    for family in families:
+        leaving = catalog.leaving(family.kind, most=MOST_REMOVED)
+        for key in leaving:
+            instance.delete_dynamic_partition(str(family.partitions.name), partition_key(key))
+        if leaving:
+            catalog.left(leaving)
+    if erase_rows:
+        catalog.erase_left()
 
 
 def active_batches(

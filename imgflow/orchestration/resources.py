@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import dagster as dg
 from pydantic import Field
@@ -17,6 +18,7 @@ from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.settings import load_settings
 from imgflow.store.objects import Source
 from imgflow.store.opening import StoreConfig
+from imgflow.store.outputs import OutputStore
 from imgflow.store.s3 import Checksums
 
 
@@ -65,8 +67,23 @@ class StoresResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yiel
         return self.config.locations()[0].url
 
     def open_source(self) -> Source:
-        """Open the source."""
-        return self.config.open_source()
+        """Open the source, once in a process."""
+        return _open_source(self.config)
+
+    def open_outputs(self) -> OutputStore:
+        """Open the output store, once in a process."""
+        return _open_outputs(self.config)
+
+
+# A tick comes every second, and making an S3 client costs tens of milliseconds.
+@lru_cache(maxsize=8)
+def _open_source(config: StoreConfig) -> Source:
+    return config.open_source()
+
+
+@lru_cache(maxsize=8)
+def _open_outputs(config: StoreConfig) -> OutputStore:
+    return config.open_outputs()
 
 
 class WorkersResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself

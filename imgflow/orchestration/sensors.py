@@ -1,21 +1,27 @@
 """The sensor that sees uploads: input and output around decisions made elsewhere."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.rows import Image
 from imgflow.errors import Trouble
+from imgflow.lifecycle import follow_deletions
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.partitions import PARTITIONS
-from imgflow.orchestration.requests import Requests, request_batches
+from imgflow.orchestration.requests import Requests, remove_partitions, request_batches
 from imgflow.orchestration.resources import CatalogResource, StoresResource
+from imgflow.settings import OnDelete
 from imgflow.store.objects import Source
+from imgflow.store.outputs import OutputStore
 
 PAGE_OBJECTS = 1_000
+
+Follow = Callable[[Sequence[Image]], str | None]
 
 
 @dataclass(frozen=True)
@@ -49,26 +55,52 @@ class Listed:
     listed: int
     new: list[int]
     changed: list[int]
+    warnings: list[str]
 
 
 def list_and_announce(
-    source: Source, catalog: PostgresCatalog, start: Round, *, pages: int
+    source: Source, catalog: PostgresCatalog, start: Round, *, pages: int, follow: Follow
 ) -> Listed:
-    """List a bounded part of the source, and record in the catalogue what is new or changed."""
+    """List a bounded part of the source, and record in the catalogue what it says.
+
+    Args:
+        source: is listed.
+        catalog: is told about new and changed uploads.
+        start: where to begin.
+        pages: how much to list.
+        follow: is told about images whose object a page should have shown and did not; returns a
+            warning where it did nothing.
+    """
     resume_after = start.resume_after
     listed = 0
     new: list[int] = []
     changed: list[int] = []
+    warnings: list[str] = []
     for _ in range(pages):
         page = source.list_page(resume_after, PAGE_OBJECTS)
         announcement = catalog.announce(page.objects)
         listed += len(page.objects)
         new += (image.id for image in announcement.new)
         changed += (image.id for image in announcement.changed)
+        missing = catalog.vanished(
+            resume_after, page.resume_after, [upload.key for upload in page.objects]
+        )
+        if warning := follow(missing):
+            warnings.append(warning)
         resume_after = page.resume_after
         if resume_after is None:
             break
-    return Listed(Round(resume_after), listed, new, changed)
+    return Listed(Round(resume_after), listed, new, changed, warnings)
+
+
+def following(
+    catalog: PostgresCatalog,
+    source: Source,
+    open_outputs: Callable[[], OutputStore],
+    on_delete: OnDelete,
+) -> Follow:
+    """Do with images that are missing what the setting says."""
+    return lambda missing: follow_deletions(catalog, source, open_outputs, missing, on_delete)
 
 
 def arrivals_sensor(
@@ -78,6 +110,7 @@ def arrivals_sensor(
     interval_seconds: int,
     pages: int,
     batch_size: int,
+    on_delete: OnDelete,
 ) -> dg.SensorDefinition:
     """Make the sensor that asks for runs over everything new or overwritten in the source.
 
@@ -87,6 +120,7 @@ def arrivals_sensor(
         interval_seconds: between two ticks, at least.
         pages: of 1,000 objects that one tick lists; a larger source is covered in rounds.
         batch_size: images in one run, at most.
+        on_delete: what a deleted upload does to its image.
     """
 
     @dg.sensor(
@@ -102,8 +136,13 @@ def arrivals_sensor(
         start = Round.from_cursor(context.cursor)
         try:
             with catalog.open(stores.source_name) as rows:
-                seen = list_and_announce(stores.open_source(), rows, start, pages=pages)
+                source = stores.open_source()
+                follow = following(rows, source, stores.open_outputs, on_delete)
+                seen = list_and_announce(source, rows, start, pages=pages, follow=follow)
                 requests = request_batches(families, rows, context.instance, batch_size=batch_size)
+                remove_partitions(
+                    families, rows, context.instance, erase_rows=on_delete == "delete"
+                )
         except Trouble as trouble:
             # Not an empty bucket: nothing is concluded, and the next tick lists the same part
             # again.
@@ -116,9 +155,8 @@ def arrivals_sensor(
 def _result(seen: Listed, requests: Requests) -> dg.SensorResult:
     cursor = seen.next.cursor()
     if not requests.batches:
-        return dg.SensorResult(
-            skip_reason=f"{seen.listed} objects listed, nothing new.", cursor=cursor
-        )
+        said = [f"{seen.listed} objects listed, nothing new.", *seen.warnings]
+        return dg.SensorResult(skip_reason=" ".join(said), cursor=cursor)
     sets = {str(definition.name): definition for definition in PARTITIONS.values()}
     return dg.SensorResult(
         run_requests=[

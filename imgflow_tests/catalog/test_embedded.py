@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 
@@ -134,13 +135,15 @@ def test_a_server_that_all_users_left_by_kill_is_joined_and_stopped_by_the_next(
     assert not answers(url)
 
 
-def test_a_killed_server_starts_again(own_home: Path) -> None:
+@pytest.mark.parametrize("wait_seconds", [0, 10], ids=["at-once", "gone"])
+def test_a_killed_server_starts_again(own_home: Path, wait_seconds: int) -> None:
     server = EmbeddedPostgres(own_home)
     with psycopg2.connect(server.url) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE kept AS SELECT 1")
     connection.close()
-    os.kill(server._server.get_pid(), signal.SIGKILL)
-    time.sleep(0.1)
+    killed = psutil.Process(server._server.get_pid())
+    killed.kill()
+    psutil.wait_procs([killed], timeout=wait_seconds)
     server.close()
     again = EmbeddedPostgres(own_home)
     with psycopg2.connect(again.url) as connection, connection.cursor() as cursor:

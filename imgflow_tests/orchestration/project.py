@@ -17,6 +17,7 @@ from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 from imgflow.orchestration.ingest import QUIET, IngestReport, ingest
+from imgflow.orchestration.sensors import following
 from imgflow.settings import Settings
 from imgflow.store.objects import Source
 from imgflow.store.opening import StoreConfig
@@ -53,6 +54,9 @@ class Project:
             self.definitions,
             build_families(self.settings),
             batch_size=self.settings.batch_size,
+            follow=following(
+                self.catalog, self.source, lambda: self.outputs, self.settings.on_delete
+            ),
             progress=lambda _line: None,
         )
 

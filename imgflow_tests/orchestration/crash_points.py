@@ -1,0 +1,392 @@
+"""Points at which a process of imgflow can be killed, and a server that starts such processes.
+
+A point stands before and after everything that a batch does to the world outside: reads of the
+source, writes of outputs, statements and commits of every database connection, Dagster's too. Each
+has a name that is the same in every run, such as `main before INSERT INTO event_logs #3`, so a sweep
+over all names is complete however the worker processes are scheduled.
+
+`serve` runs in a process of its own that has imported everything and forks for each order, which
+saves the seconds of every start. Nothing here is imported by the package.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from imgflow.catalog import depth_arrays
+from imgflow.orchestration import worker as worker_module
+from imgflow.orchestration.worker import WorkerConfig
+from imgflow.store.folder import FolderSource
+from imgflow.store.outputs import OutputStore
+
+CRASH_AT = "IMGFLOW_CRASH_AT"
+"""Name of the point at which the process dies."""
+CRASH_TRACE = "IMGFLOW_CRASH_TRACE"
+"""File to which every passage through a point is appended."""
+
+PATTERN = re.compile(
+    r"INSERT INTO\s+\S+|UPDATE\s+(?!SET\b)\S+|DELETE FROM\s+\S+|pg_advisory_xact_lock|CREATE\s+\w+"
+)
+
+_process = ["main"]
+
+
+def point(name: str) -> None:
+    """Pass a point: note its name, and die when this is the one."""
+    name = f"{_process[0]} {name}"
+    with Path(os.environ[CRASH_TRACE]).open("a+") as trace:
+        fcntl.flock(trace, fcntl.LOCK_EX)
+        trace.seek(0)
+        earlier = trace.read().splitlines()
+        count = 1 + sum(line.rpartition(" #")[0] == name for line in earlier)
+        name = f"{name} #{count}"
+        trace.write(f"{name}\n")
+        trace.flush()
+        if name != os.environ.get(CRASH_AT):
+            return
+    if _process[0] == "main":
+        os.kill(os.getpid(), signal.SIGKILL)  # the workers are left behind for a moment
+    os.killpg(os.getpgrp(), signal.SIGKILL)  # the whole machine
+    time.sleep(60)
+
+
+def install() -> None:
+    """Put the points that main process and workers share into this process."""
+    _wrap_statements()
+    _wrap(FolderSource, "read", lambda _self, upload: f"read {upload.key}")
+    _wrap(
+        OutputStore, "put", lambda _self, name, *_: f"put {re.sub('@[0-9a-f]+', '@', name)}"
+    )
+    stream = FolderSource.stream
+
+    def streamed(self: FolderSource, announced: Any) -> Iterator[bytes]:
+        point(f"before stream {announced.key}")
+        for piece in stream(self, announced):
+            yield piece
+            point(f"within stream {announced.key}")
+
+    FolderSource.stream = streamed  # type: ignore[method-assign]
+    blocks = depth_arrays._copy_blocks
+
+    def copied(image_id: int, array: str, chunks: Any) -> Iterator[tuple[Any, int]]:
+        for block in blocks(image_id, array, chunks):
+            point(f"before COPY depth_chunks of {image_id}")
+            yield block
+            point(f"after COPY depth_chunks of {image_id}")
+
+    depth_arrays._copy_blocks = copied
+
+
+def install_main() -> None:
+    """Put the points of the process that executes runs into this process."""
+    from imgflow.orchestration import batch, event_log, pool
+
+    install()
+    batch.FLUSH_SECONDS = 1_000.0  # type: ignore[misc]  # else a busy machine changes the names
+    _wrap(FolderSource, "list_page", lambda *_: "list")
+    _wrap(event_log, "_copy", lambda _connection, table, *_: f"COPY {table}")
+    pool.start_worker = start_crashing_worker  # type: ignore[attr-defined]
+
+
+def start_crashing_worker(config: WorkerConfig) -> None:
+    """Initialise a pool process that has points."""
+    _process[:] = ["worker"]
+    install()
+    worker_module.start_worker(config)
+
+
+def _wrap(owner: Any, name: str, say: Callable[..., str]) -> None:
+    original = getattr(owner, name)
+
+    @wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        what = say(*args, **kwargs)
+        point(f"before {what}")
+        answer = original(*args, **kwargs)
+        point(f"after {what}")
+        return answer
+
+    setattr(owner, name, wrapped)
+
+
+def _wrap_statements() -> None:
+    """Points around everything that writes, on every connection of SQLAlchemy."""
+    writes: dict[int, str] = {}  # of connections with writes that are not committed
+
+    def describe(statement: str) -> str | None:
+        found = PATTERN.search(statement)
+        return " ".join(found.group().split()) if found else None
+
+    def is_autocommit(connection: sa.Connection) -> bool:
+        return bool(connection.connection.dbapi_connection.autocommit)  # type: ignore[union-attr]
+
+    def before(connection: sa.Connection, _c: Any, statement: str, *_: Any) -> None:
+        if what := describe(statement):
+            point(f"before {what}")
+            if not is_autocommit(connection):
+                writes[id(connection.connection.dbapi_connection)] = what
+
+    def after(connection: sa.Connection, _c: Any, statement: str, *_: Any) -> None:
+        if (what := describe(statement)) and is_autocommit(connection):
+            point(f"after {what}")
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", before)
+    sa.event.listen(sa.Engine, "after_cursor_execute", after)
+    dialect: Any = sa.engine.default.DefaultDialect
+    commit = dialect.do_commit
+
+    def commits(self: Any, connection: Any) -> None:
+        what = writes.pop(id(getattr(connection, "dbapi_connection", connection)), None)
+        if what is None:
+            commit(self, connection)
+            return
+        point(f"before commit of {what}")
+        commit(self, connection)
+        point(f"after commit of {what}")
+
+    dialect.do_commit = commits
+
+
+# What the forked processes do ---------------------------------------------------------------------
+
+
+def open_project() -> Any:
+    from imgflow.orchestration.instance import open_instance
+    from imgflow.settings import load_settings
+    from imgflow_tests.orchestration.project import Project
+
+    settings = load_settings(_env_file=None)
+    return Project(settings, open_instance(settings, settings.database_url))
+
+
+def ingest_once() -> None:
+    """`imgflow ingest`; afterwards the process ends without ceremony."""
+    open_project().ingest()
+
+
+def ingest_with_points() -> None:
+    """`imgflow ingest` that dies at a point; an upload is replaced after the listing."""
+    from imgflow.orchestration import ingest as ingest_module
+
+    project = open_project()
+    install_main()
+    list_and_announce = ingest_module.list_and_announce
+
+    def raced(*args: Any, **kwargs: Any) -> Any:
+        seen = list_and_announce(*args, **kwargs)
+        overwrite_racing(project.source.location.folder)
+        return seen
+
+    ingest_module.list_and_announce = raced  # type: ignore[attr-defined]
+    project.ingest()
+
+
+def overwrite_racing(folder: Path) -> None:
+    """Replace the upload that arrives anew between listing and reading, once."""
+    newer = folder.parent / "racing.jpg"
+    if newer.exists():
+        newer.replace(folder / "racing.jpg")
+
+
+def recover() -> None:
+    """What is there after the crash, the restart, and what is there then."""
+    project = open_project()
+    overwrite_racing(project.source.location.folder)
+    after_crash = half_visible(project)
+    left_over = bury_dead_runs(project)
+    with project.catalog.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE images SET not_before = NULL")
+    began = time.monotonic()
+    report = project.ingest()
+    seconds = time.monotonic() - began
+    runs = len(project.runs())
+    again = project.ingest()
+    answer = {
+        "after_crash": after_crash,
+        "left_over": left_over,
+        "seconds": round(seconds, 2),
+        "report": report.as_json(),
+        "again": {**again.as_json(), "runs": len(project.runs()) - runs},
+        "half_visible": half_visible(project),
+        "state": state_of(project),
+    }
+    Path(os.environ["IMGFLOW_TEST_ANSWER"]).write_text(json.dumps(answer))
+
+
+def bury_dead_runs(project: Any) -> int:
+    """Report the runs of the dead process as failed, if nothing in imgflow does so by itself."""
+    from imgflow.orchestration.requests import UNFINISHED
+
+    runs = [run for run in project.runs() if run.status in UNFINISHED]
+    for run in runs:
+        project.instance.report_run_failed(run, "its process was killed")
+    return len(runs)
+
+
+def half_visible(project: Any) -> list[str]:
+    """Everything that a reader could see in part; empty at any moment, also after a crash."""
+    wrong = []
+    with project.catalog.engine.connect() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT id, key, kind, state, outputs, height FROM images ORDER BY key"
+        ).all()
+        whole = dict(
+            connection.exec_driver_sql(
+                "SELECT image_id || ' ' || \"array\", sum(row_count) FROM depth_chunks GROUP BY 1"
+            )
+            .tuples()
+            .all()
+        )
+    for row in rows:
+        names = set(row.outputs)
+        complete = {"resized", "preview"} if row.kind == "depth" else {"grayscale", "thumbnail"}
+        if names not in (set(), complete) or (row.state == "ready" and names != complete):
+            wrong.append(f"{row.key} is {row.state} with {sorted(names)}")
+        for name, record in row.outputs.items():
+            if name == "resized":
+                if whole.get(f"{row.id} {record['name']}") != record["height"]:
+                    wrong.append(f"{row.key} names an array that is not whole")
+                continue
+            body = project.outputs.get(record["name"])
+            if body is None:
+                wrong.append(f"{row.key} names {record['name']}, which is missing")
+            elif hashlib.sha256(body).hexdigest() != record["sha256"]:
+                wrong.append(f"{row.key}: {record['name']} has other bytes than the row says")
+    return wrong
+
+
+def state_of(project: Any) -> dict[str, Any]:
+    """All that must be the same whatever happened on the way."""
+    images = {image.key: image for image in project.catalog.page(limit=100)}
+    with project.catalog.engine.connect() as connection:
+        arrays = connection.exec_driver_sql(
+            'SELECT i.key, c."array" = (i.outputs -> \'resized\' ->> \'name\'), sum(row_count), '
+            "md5(string_agg(pixels, '' ORDER BY chunk)) "
+            'FROM depth_chunks c JOIN images i ON i.id = c.image_id GROUP BY 1, 2, c."array" '
+            "ORDER BY 1, 2, 3, 4"
+        ).all()
+    named = {
+        record["name"]
+        for image in images.values()
+        for name, record in image.outputs.items()
+        if name != "resized"
+    }
+    stored = {
+        name: hashlib.sha256(project.outputs.get(name)).hexdigest() for name in project.stored()
+    }
+    assets = {
+        "photo": ("source", "grayscale", "thumbnail", "metadata"),
+        "depth": ("source", "resized", "preview", "metadata"),
+    }
+    partitions = {
+        name: sorted(project.instance.get_dynamic_partitions(name))
+        for name in ("photos", "depth_images")
+    }
+    versions = {}
+    for image in images.values():
+        records = {name: record["sha256"][:32] for name, record in image.outputs.items()}
+        expected = {
+            **records,
+            "source": image.announced,
+            "metadata": hashlib.sha256(
+                "\n".join([image.announced, *sorted(records.values())]).encode()
+            ).hexdigest()[:32],
+        }
+        for asset in assets[image.kind]:
+            try:
+                newest = project.newest(f"{image.kind}/{asset}", image.key)
+            except IndexError:
+                versions[f"{asset} of {image.key}"] = "none"
+                continue
+            version = newest.tags["dagster/data_version"]
+            # An identity is a file's inode and time, so another at each run.
+            versions[f"{asset} of {image.key}"] = (
+                f"{records.get(asset, 'as the row')}"
+                if version == expected.get(asset)
+                else f"{version} instead of {expected.get(asset)}"
+            )
+    return {
+        "rows": {
+            key: {
+                "state": image.state,
+                "reason": image.reason_code,
+                "sha256": image.sha256,
+                "width": image.width,
+                "height": image.height,
+                "settled": image.processed == image.announced and image.batch is None,
+                "outputs": {
+                    name: [record["sha256"], record["fingerprint"], record["size"]]
+                    for name, record in image.outputs.items()
+                },
+            }
+            for key, image in images.items()
+        },
+        "arrays": [list(map(str, row)) for row in arrays],
+        "stored": sorted([name.split("/@")[0], stored[name]] for name in stored if name in named),
+        "orphans": sorted(
+            [name.split("/@")[0], stored[name]] for name in stored if name not in named
+        ),
+        "partitions": partitions,
+        "colours": {
+            f"{kind}/{asset}": dict(sorted(project.statuses(f"{kind}/{asset}").items()))
+            for kind, names in assets.items()
+            for asset in names[1:]
+        },
+        "versions": versions,
+    }
+
+
+ORDERS: dict[str, Callable[[], None]] = {
+    "ingest": ingest_once,
+    "crash": ingest_with_points,
+    "recover": recover,
+}
+
+
+def serve() -> None:
+    """Fork for each order on standard input, and answer with how the process ended."""
+    import dagster  # noqa: F401
+    import dagster_postgres  # noqa: F401
+
+    import imgflow.definitions  # noqa: F401
+    import imgflow.orchestration.ingest
+    import imgflow_tests.orchestration.project  # noqa: F401
+
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            os.environ.update(order["environment"])
+            signal.alarm(order["seconds"])  # a process that waits for ever ends with SIGALRM
+            code = 1
+            try:
+                with Path(order["log"]).open("a") as log:
+                    os.dup2(log.fileno(), 1)
+                    os.dup2(log.fileno(), 2)
+                    ORDERS[order["what"]]()
+                code = 0
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        print(  # noqa: T201 - the answer
+            json.dumps({"group": child, "code": os.waitstatus_to_exitcode(status)}), flush=True
+        )
