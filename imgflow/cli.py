@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from imgflow.catalog.postgres import PostgresCatalog
     from imgflow.catalog.rows import Image
     from imgflow.settings import Settings
+    from imgflow.store.opening import StoreConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -118,6 +119,12 @@ def status(as_json: AsJson = False) -> None:
     answer.print(table)
     if found.backlog_seconds is not None:
         answer.print(f"The oldest pending image has waited {found.backlog_seconds:.0f} s.")
+    if found.unreadable:
+        answer.print(
+            f"{found.unreadable} messages of the queue could not be read; the newest: "
+            f"{found.newest_unreadable}. They are in the table unreadable_messages.",
+            markup=False,
+        )
 
 
 @app.command()
@@ -157,6 +164,72 @@ def upload(
     ).open_source()
     done = upload_all(source, paths, prefix=prefix, progress=_say)
     _say(f"{done.uploaded} uploaded, {done.skipped} unchanged, to {source.location.url}")
+
+
+@app.command()
+def retry(
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="Object keys; none: all that were rejected.")
+    ] = None,
+) -> None:
+    """Look at rejected images again; the sensor or `imgflow ingest` processes them."""
+    with _catalog() as (_settings, catalog):
+        images = (
+            [_image(catalog, key) for key in keys]
+            if keys
+            else catalog.page(limit=1_000_000, state="rejected")
+        )
+        catalog.reopen([image.id for image in images])
+    _say(f"{len(images)} images are pending again.")
+
+
+@app.command()
+def delete(
+    keys: Annotated[list[str], typer.Argument(help="Object keys.")],
+    source: Annotated[
+        bool, typer.Option("--source", help="Delete the uploaded objects too.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be deleted.")
+    ] = False,
+) -> None:
+    """Delete images: outputs, row (a tombstone stays) and partition.
+
+    The uploaded object stays unless --source is given; the image comes back when it is overwritten.
+    """
+    with _catalog() as (settings, catalog):
+        from imgflow.lifecycle import delete_images
+
+        stores = _stores(settings)
+        done = delete_images(
+            catalog,
+            stores.open_outputs(),
+            [_image(catalog, key) for key in keys],
+            source=stores.open_source() if source else None,
+            dry_run=dry_run,
+        )
+    verb = "would be deleted" if dry_run else "deleted"
+    _say(f"{done.images} images, {done.outputs} outputs and {done.objects} uploads {verb}.")
+
+
+@app.command()
+def presign(
+    key: Annotated[str, typer.Argument(help="Object key below the source's prefix.")],
+    expires: Annotated[
+        int, typer.Option(min=1, max=604_800, help="Seconds for which the URL works.")
+    ] = 3_600,
+) -> None:
+    """Print a URL under which anyone can read an uploaded object for a while."""
+    from imgflow.settings import load_settings
+    from imgflow.store.s3 import S3Source
+
+    source = _stores(load_settings()).open_source()
+    if not isinstance(source, S3Source):
+        raise SettingsError(
+            f"{source.location.url} is a folder; only objects of a bucket have presigned URLs. "
+            "Set IMGFLOW_SOURCE_URL to s3://bucket/prefix."
+        )
+    print(source.presign(key, expires))
 
 
 @app.command()
@@ -210,6 +283,12 @@ def _catalog() -> Iterator[tuple[Settings, PostgresCatalog]]:
         yield settings, catalog
     finally:
         engine.dispose()
+
+
+def _stores(settings: Settings) -> StoreConfig:
+    from imgflow.store.opening import StoreConfig
+
+    return StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
 
 
 def _image(catalog: PostgresCatalog, key: str) -> Image:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -14,7 +14,14 @@ import dagster as dg
 from imgflow.orchestration.assets import family_assets, source_spec
 from imgflow.orchestration.families import Family, depth_family, photo_family
 from imgflow.orchestration.jobs import family_job
-from imgflow.orchestration.resources import CatalogResource, StoresResource, WorkersResource
+from imgflow.orchestration.queue_sensor import notifications_sensor
+from imgflow.orchestration.resources import (
+    CatalogResource,
+    QueueResource,
+    StoresResource,
+    WorkersResource,
+)
+from imgflow.orchestration.schedules import maintenance
 from imgflow.orchestration.sensors import arrivals_sensor
 from imgflow.settings import Settings, load_settings
 
@@ -28,6 +35,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             output_url=settings.output_url,
             s3_checksums=settings.s3_checksums,
         ),
+        "queue": QueueResource(url=settings.sqs_queue_url),
         "workers": WorkersResource(
             count=settings.worker_count,
             decode_seconds=settings.decode_seconds,
@@ -61,10 +69,13 @@ def build_definitions(
     jobs = [
         family_job(family, definition) for family, definition in zip(families, assets, strict=True)
     ]
+    upkeep, schedules = maintenance(families, on_delete=settings.on_delete)
     return dg.Definitions(
         assets=[*(source_spec(family, settings.source_url) for family in families), *assets],
-        jobs=jobs,
+        jobs=[*jobs, *upkeep],
+        schedules=schedules,
         sensors=[
+            *_queue_sensors(settings, families, jobs),
             arrivals_sensor(
                 families,
                 jobs,
@@ -72,11 +83,20 @@ def build_definitions(
                 pages=settings.tick_pages,
                 batch_size=settings.batch_size,
                 on_delete=settings.on_delete,
-            )
+            ),
         ],
         resources={**build_resources(settings), **(resources or {})},
         executor=dg.in_process_executor,
     )
+
+
+def _queue_sensors(
+    settings: Settings, families: Sequence[Family], jobs: Sequence[Any]
+) -> list[dg.SensorDefinition]:
+    """The sensor of the queue, where there is one."""
+    if not settings.sqs_queue_url:
+        return []
+    return [notifications_sensor(families, jobs, batch_size=settings.batch_size)]
 
 
 defs = build_definitions()

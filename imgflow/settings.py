@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -74,6 +75,13 @@ class Settings(BaseSettings):
         int,
         Field(ge=1, le=1_000, description="Most pages of 1,000 objects that one tick lists."),
     ] = 20
+    sqs_queue_url: Annotated[
+        str,
+        Field(
+            description="URL of an SQS queue that gets the S3 event notifications of the source: "
+            "uploads are then seen at once. Empty: only the listing finds them."
+        ),
+    ] = ""
     on_delete: Annotated[
         OnDelete,
         Field(
@@ -146,6 +154,14 @@ class Settings(BaseSettings):
             url = url.replace("postgres:", "postgresql:", 1)
         if url:
             _check_parts(url)
+        return url
+
+    @field_validator("sqs_queue_url")
+    @classmethod
+    def _queue_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and not (parts.scheme in ("http", "https") and parts.netloc and parts.path[1:]):
+            raise ValueError("a queue is written https://sqs.region.amazonaws.com/account/name")
         return url
 
     @model_validator(mode="before")

@@ -9,6 +9,7 @@ from typing import Any
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Count, Image
+from imgflow.catalog.unreadable import UnreadableMessages
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Status:
     source: str
     counts: list[Count]
     backlog_seconds: float | None
+    unreadable: int = 0
+    newest_unreadable: str | None = None
 
     def number(self, kind: str, state: str) -> int:
         """How many images of a kind are in a state."""
@@ -42,6 +45,7 @@ class Status:
             "photo": self._states("photo"),
             "depth": self._states("depth"),
             "backlog_seconds": self.backlog_seconds,
+            "unreadable_messages": self.unreadable,
         }
 
     def _states(self, kind: str) -> dict[str, int]:
@@ -54,7 +58,15 @@ def read_status(catalog: PostgresCatalog) -> Status:
     """Ask the catalogue."""
     oldest = catalog.oldest_pending()
     waited = (datetime.now(timezone.utc) - oldest).total_seconds() if oldest else None
-    return Status(catalog.source, catalog.counts(), None if waited is None else round(waited, 1))
+    unreadable = UnreadableMessages(catalog.engine, catalog.source)
+    newest = unreadable.newest(1)
+    return Status(
+        catalog.source,
+        catalog.counts(),
+        None if waited is None else round(waited, 1),
+        unreadable.count(),
+        newest[0].reason if newest else None,
+    )
 
 
 def describe(image: Image) -> Mapping[str, Any]:

@@ -176,9 +176,7 @@ def _wait(services: list[Service], service: Service, is_ready: Callable[[], bool
         time.sleep(0.1)
 
 
-def _watch(
-    settings: Settings, services: list[Service], catalog: PostgresCatalog, say: Say
-) -> None:
+def _watch(settings: Settings, services: list[Service], catalog: PostgresCatalog, say: Say) -> None:
     """Restart what ends, and say what became of the images, until a signal comes."""
     shown = ""
     while True:

@@ -18,7 +18,7 @@ from botocore.config import Config
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.orchestration.instance import open_instance
+from imgflow.orchestration.instance import environment, open_instance
 from imgflow.settings import Settings, load_settings
 from imgflow_tests import ceph
 
@@ -77,8 +77,8 @@ def instance(
     settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance as `imgflow up` makes it."""
-    for name in ("DAGSTER_HOME", "GRPC_ENABLE_FORK_SUPPORT"):
-        monkeypatch.setenv(name, "")  # `open_instance` sets them; this puts them back
+    for name, value in environment(settings, database_url).items():
+        monkeypatch.setenv(name, value)  # `open_instance` sets them too; this puts them back
     with open_instance(settings, database_url) as opened:
         yield opened
 

@@ -114,6 +114,12 @@ def test_the_graph_is_the_contract(definitions: Callable[..., dg.Definitions]) -
         "__ASSET_JOB",
         "process_photos",
         "process_depth_images",
+        "backfill_stale",
+        "reconcile",
+    }
+    assert {schedule.name for schedule in repository.schedule_defs} == {
+        "nightly_backfill_stale",
+        "nightly_reconcile",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {"arrivals"}
     sets = {

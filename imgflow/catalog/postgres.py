@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from imgflow.catalog import schema
-from imgflow.catalog.connecting import retried
+from imgflow.catalog.connecting import outages_in_words, retried
 from imgflow.catalog.rows import Announcement, Count, Image, Kind, State, Verdict, kind_of
 from imgflow.catalog.tables import images
 from imgflow.store.objects import SourceObject, is_text
@@ -101,6 +101,7 @@ DROP_SUPERSEDED = sa.text(
 )
 
 HOLD = sa.text("SELECT pg_advisory_lock_shared(hashtextextended(:batch, 0))")
+ASKING = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('asking ' || :source, 0))")
 TRY_HOLD = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:batch, 0))")
 
 WAITING = sa.text(
@@ -113,17 +114,22 @@ WAITING = sa.text(
     """  # noqa: S608 - column names of our own table
 )
 
-# Trouble outside is retried after 2, 4, 8 … seconds, at most after ten minutes.
+# Trouble outside is retried after 2, 4, 8 … seconds, at most after ten minutes. Ten are left to the
+# launch of the run: until Dagster knows it, only `not_before` says that the images were asked for.
 ASSIGN = sa.text(
     """
     UPDATE images SET batch = :batch, attempts = attempts + 1, in_partitions = true,
-        not_before = now() + least(power(2, least(attempts + 1, 10)), 600) * interval '1 second'
-    WHERE id = ANY(:ids) AND state = 'pending'
+        not_before = now() + interval '1 second'
+            * greatest(10, least(power(2, least(attempts + 1, 10)), 600))
+    WHERE id = ANY(:ids) AND state = 'pending' AND (batch IS NULL OR NOT batch = ANY(:active))
+        AND (not_before IS NULL OR not_before <= now())
+    RETURNING id
     """
 )
+# The run has given the image up: it is in nobody's hands.
 NOTE_TROUBLE = sa.text(
     """
-    UPDATE images AS i SET reason = t.reason, reason_code = 'trouble',
+    UPDATE images AS i SET reason = t.reason, reason_code = 'trouble', batch = NULL,
         not_before = now() + least(power(2, least(attempts, 10)), 600) * interval '1 second'
     FROM unnest(:ids, :reasons) AS t(id, reason) WHERE i.id = t.id AND i.state = 'pending'
     """
@@ -250,15 +256,27 @@ class PostgresCatalog:
         """Keys that no further run may cover: rejected images, and those in the hands of a run."""
         statement = sa.text(
             "SELECT key FROM images WHERE source = :source AND kind = :kind "
-            "AND (state = 'rejected' OR state = 'pending' AND batch = ANY(:active))"
+            "AND (state = 'rejected' OR state = 'pending' AND (batch = ANY(:active) "
+            "OR batch IS NOT NULL AND not_before > now()))"
         ).bindparams(sa.bindparam("active", list(active), TEXT), source=self.source, kind=kind)
         rows = self._transaction(lambda connection: connection.execute(statement).all())
         return [row.key for row in rows]
 
-    def assign(self, image_ids: Sequence[int], batch: str) -> None:
-        """Note which batch was asked for these images, and when to ask again should it fail."""
-        statement = ASSIGN.bindparams(sa.bindparam("ids", list(image_ids), BIGINT), batch=batch)
-        self._transaction(lambda connection: connection.execute(statement))
+    def assign(
+        self, image_ids: Sequence[int], batch: str, *, active: Sequence[str] = ()
+    ) -> list[int]:
+        """Note which batch is asked for these images, and when to ask again should it fail.
+
+        Returns:
+            The ids of those that were still waiting; the others are not the caller's.
+        """
+        statement = ASSIGN.bindparams(
+            sa.bindparam("ids", list(image_ids), BIGINT),
+            sa.bindparam("active", list(active), TEXT),
+            batch=batch,
+        )
+        rows = self._transaction(lambda connection: connection.execute(statement).all())
+        return [row.id for row in rows]
 
     def reopen(self, image_ids: Sequence[int]) -> None:
         """Make images pending again, since someone asked for it."""
@@ -379,6 +397,20 @@ class PostgresCatalog:
         )
         return self._transaction(lambda connection: connection.execute(statement).rowcount)
 
+    def reopen_without(self, image_id: int, names: Sequence[str]) -> None:
+        """Make an image pending again whose row names objects that are not there."""
+        statement = sa.text(
+            """
+            UPDATE images SET state = 'pending', batch = NULL, attempts = 0, not_before = NULL,
+                outputs = coalesce((
+                    SELECT jsonb_object_agg(name, record) FROM jsonb_each(outputs) AS o(name, record)
+                    WHERE NOT record ->> 'name' = ANY(:names)
+                ), '{}')
+            WHERE id = :id AND state = 'ready'
+            """
+        ).bindparams(sa.bindparam("names", list(names), TEXT), id=image_id)
+        self._transaction(lambda connection: connection.execute(statement))
+
     def by_keys(self, keys: Sequence[str]) -> dict[str, Image]:
         """Rows of these keys, by key."""
         statement = sa.text(
@@ -451,6 +483,18 @@ class PostgresCatalog:
             images.c.source == self.source, images.c.state == "pending"
         )
         return self._transaction(lambda connection: connection.execute(query).scalar())
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Let one caller at a time decide for which images runs are asked; others wait for it."""
+        connection = retried(self.engine, self.engine.connect)
+        try:
+            with outages_in_words(self.engine):
+                connection.execute(sa.text("SET LOCAL lock_timeout = '30s'"))
+                connection.execute(ASKING, {"source": self.source})
+            yield
+        finally:
+            connection.close()
 
     @contextmanager
     def holding(self, batch: str) -> Iterator[None]:

@@ -21,7 +21,9 @@ unreadable_messages = sa.Table(
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
     sa.Column("source", sa.Text, nullable=False, comment="URL of the source it was meant for"),
-    sa.Column("message_id", sa.Text, nullable=False, comment="the queue's, same when it comes again"),
+    sa.Column(
+        "message_id", sa.Text, nullable=False, comment="the queue's, same when it comes again"
+    ),
     sa.Column(
         "received_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
     ),
@@ -81,7 +83,9 @@ class UnreadableMessages:
             return
         statement = KEEP.bindparams(
             sa.bindparam("message_ids", [m.message_id for m in messages], TEXTS),
-            sa.bindparam("reasons", [_storable(m.reason.encode("utf-8", "replace")) for m in messages], TEXTS),
+            sa.bindparam(
+                "reasons", [_storable(m.reason.encode("utf-8", "replace")) for m in messages], TEXTS
+            ),
             sa.bindparam("bodies", [_storable(m.body) for m in messages], TEXTS),
             source=self._source,
         )

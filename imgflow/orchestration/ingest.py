@@ -62,8 +62,6 @@ def ingest(
     progress(f"{report.listed} objects listed, {len(touched)} of them new or changed.")
     while True:
         requests = request_batches(families, catalog, instance, batch_size=batch_size)
-        for name, keys in requests.new_partitions.items():
-            instance.add_dynamic_partitions(name, keys)
         for request in requests.batches:
             progress(f"{len(request.image_ids)} {request.family.kind} images are processed …")
             job = definitions.resolve_job_def(request.family.job)

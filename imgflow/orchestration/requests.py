@@ -15,9 +15,10 @@ from imgflow.orchestration.assets import BATCH_TAG
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
 )
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.partitions import partition_key
+from imgflow.orchestration.partitions import PARTITIONS, partition_key
 
 # Runs of a family at the same time: one works while the next starts. More would only compete for
 # the same cores, and an upload that arrives meanwhile would wait behind all of them.
@@ -31,6 +32,12 @@ INGEST_TAG = "imgflow/ingest"
 
 # Removing a partition costs a statement or two.
 MOST_REMOVED = 200
+
+PARTITION_TAGS = {
+    ASSET_PARTITION_RANGE_START_TAG,
+    ASSET_PARTITION_RANGE_END_TAG,
+    PARTITION_NAME_TAG,
+}
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -69,7 +76,7 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class Requests:
-    """What is to be launched, and the partitions to be added before, in this order."""
+    """What is to be launched, and the partitions that were added for it, in this order."""
 
     batches: list[BatchRequest]
     new_partitions: dict[str, list[str]]
@@ -84,10 +91,21 @@ def request_batches(
 ) -> Requests:
     """Cover everything that waits with ranged runs, and note in the catalogue what was asked for.
 
-    Nothing is asked for twice while a run for it is queued or going on. A crash after the note and
-    before the launch delays these images by seconds: a batch without a run counts for nothing at
-    the next call.
+    Nothing is asked for twice while a run for it is queued or going on, also when several sensors
+    and commands ask at the same time. A crash after the note and before the launch delays these
+    images by seconds: a batch that still has no run by then counts for nothing.
     """
+    with catalog.asking():
+        return _request_batches(families, catalog, instance, batch_size=batch_size)
+
+
+def _request_batches(
+    families: Sequence[Family],
+    catalog: PostgresCatalog,
+    instance: dg.DagsterInstance,
+    *,
+    batch_size: int,
+) -> Requests:
     requests = Requests([], {})
     for family in families:
         active = active_batches(instance, catalog, [family])
@@ -101,15 +119,46 @@ def request_batches(
         blocked = catalog.untouchable(family.kind, active=active)
         added = new_keys(images, known)
         if added:
+            # Before anyone else asks: a range depends on the order in which keys were added.
+            instance.add_dynamic_partitions(name, added)
             requests.new_partitions[name] = added
         for found in plan_ranges(
             images, known, blocked={partition_key(key) for key in blocked}, most=batch_size
         )[:free]:
             batch = uuid.uuid4().hex
-            image_ids = tuple(images[partition].id for partition in found.wanted)
-            catalog.assign(image_ids, batch)
-            requests.batches.append(BatchRequest(family, found, image_ids, batch))
+            wanted = [images[partition].id for partition in found.wanted]
+            image_ids = tuple(catalog.assign(wanted, batch, active=active))
+            if image_ids:
+                requests.batches.append(BatchRequest(family, found, image_ids, batch))
     return requests
+
+
+def sensor_result(
+    requests: Requests, *, otherwise: str, cursor: str | None = None
+) -> dg.SensorResult:
+    """What a sensor's tick answers: run requests, or a skip with a reason.
+
+    The partitions stand there already; they are requested again so that the tick shows them.
+    """
+    if not requests.batches:
+        return dg.SensorResult(skip_reason=otherwise, cursor=cursor)
+    sets = {str(definition.name): definition for definition in PARTITIONS.values()}
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(job_name=request.family.job, tags=request.tags)
+            for request in requests.batches
+        ],
+        dynamic_partitions_requests=[
+            sets[name].build_add_request(keys) for name, keys in requests.new_partitions.items()
+        ],
+        cursor=cursor,
+    )
+
+
+def is_idle(instance: dg.DagsterInstance) -> bool:
+    """Whether no run over partitions is queued or going on."""
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    return not any(run.tags.keys() & PARTITION_TAGS for run in unfinished)
 
 
 def remove_partitions(
@@ -130,7 +179,7 @@ def remove_partitions(
         instance: has the partitions.
         erase_rows: delete the tombstones of images without a partition, too.
     """
-    if instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), limit=1):
+    if not is_idle(instance):
         return
     for family in families:
         leaving = catalog.leaving(family.kind, most=MOST_REMOVED)

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from imgflow.catalog.connecting import database_url, make_engine
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.orchestration.queue import Queue, SqsQueue
 from imgflow.settings import load_settings
 from imgflow.store.objects import Source
 from imgflow.store.opening import StoreConfig
@@ -84,6 +85,30 @@ def _open_source(config: StoreConfig) -> Source:
 @lru_cache(maxsize=8)
 def _open_outputs(config: StoreConfig) -> OutputStore:
     return config.open_outputs()
+
+
+class QueueResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself
+    """The queue of the source's notifications; replace it where they come another way."""
+
+    url: str = Field(default="", description="of an SQS queue")
+    wait_seconds: int = Field(
+        default=1, ge=0, le=20, description="how long a tick waits for the first message"
+    )
+    most_messages: int = Field(
+        default=500, ge=1, description="received in one tick; their heads are asked for in it too"
+    )
+    most_seconds: float = Field(default=10, gt=0, description="of one tick spent on receiving")
+
+    def open(self) -> Queue:
+        """The queue, once in a process."""
+        return _open_queue(self.url, self.wait_seconds, self.most_messages, self.most_seconds)
+
+
+@lru_cache(maxsize=8)
+def _open_queue(url: str, wait_seconds: int, most_messages: int, most_seconds: float) -> Queue:
+    return SqsQueue(
+        url, wait_seconds=wait_seconds, most_messages=most_messages, most_seconds=most_seconds
+    )
 
 
 class WorkersResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself

@@ -12,8 +12,12 @@ from imgflow.catalog.rows import Image
 from imgflow.errors import Trouble
 from imgflow.lifecycle import follow_deletions
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.partitions import PARTITIONS
-from imgflow.orchestration.requests import Requests, remove_partitions, request_batches
+from imgflow.orchestration.requests import (
+    Requests,
+    remove_partitions,
+    request_batches,
+    sensor_result,
+)
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 from imgflow.settings import OnDelete
 from imgflow.store.objects import Source
@@ -153,18 +157,5 @@ def arrivals_sensor(
 
 
 def _result(seen: Listed, requests: Requests) -> dg.SensorResult:
-    cursor = seen.next.cursor()
-    if not requests.batches:
-        said = [f"{seen.listed} objects listed, nothing new.", *seen.warnings]
-        return dg.SensorResult(skip_reason=" ".join(said), cursor=cursor)
-    sets = {str(definition.name): definition for definition in PARTITIONS.values()}
-    return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(job_name=request.family.job, tags=request.tags)
-            for request in requests.batches
-        ],
-        dynamic_partitions_requests=[
-            sets[name].build_add_request(keys) for name, keys in requests.new_partitions.items()
-        ],
-        cursor=cursor,
-    )
+    said = [f"{seen.listed} objects listed, nothing new.", *seen.warnings]
+    return sensor_result(requests, otherwise=" ".join(said), cursor=seen.next.cursor())

@@ -302,11 +302,12 @@ class TestWaiting:
         (image,) = announced(catalog, "a.jpg")
         seconds = []
         for _ in range(12):
-            catalog.assign([image.id], "batch")
+            _no_wait(catalog)
+            assert catalog.assign([image.id], "batch") == [image.id]
             found = row(catalog, "a.jpg")
             assert found.not_before is not None
             seconds.append(round((found.not_before - datetime.now(timezone.utc)).total_seconds()))
-        assert seconds == [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600]
+        assert seconds == [10, 10, 10, 16, 32, 64, 128, 256, 512, 600, 600, 600]
         assert _waiting(catalog) == []
         catalog.note_trouble({image.id: "bucket away"})
         found = row(catalog, "a.jpg")
@@ -337,6 +338,8 @@ class TestWaiting:
         catalog.record([verdict(rejected, "rejected"), verdict(depth, "rejected")])
         catalog.assign([mine.id], "batch")
         assert sorted(catalog.untouchable("photo", active=["batch"])) == ["a.jpg", "b.jpg"]
+        assert sorted(catalog.untouchable("photo", active=[])) == ["a.jpg", "b.jpg"], "not launched"
+        _no_wait(catalog)
         assert catalog.untouchable("photo", active=[]) == ["a.jpg"]
 
     def test_the_oldest_wait_is_known(self, catalog: PostgresCatalog) -> None:

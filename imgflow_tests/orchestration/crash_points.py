@@ -67,9 +67,7 @@ def install() -> None:
     """Put the points that main process and workers share into this process."""
     _wrap_statements()
     _wrap(FolderSource, "read", lambda _self, upload: f"read {upload.key}")
-    _wrap(
-        OutputStore, "put", lambda _self, name, *_: f"put {re.sub('@[0-9a-f]+', '@', name)}"
-    )
+    _wrap(OutputStore, "put", lambda _self, name, *_: f"put {re.sub('@[0-9a-f]+', '@', name)}")
     stream = FolderSource.stream
 
     def streamed(self: FolderSource, announced: Any) -> Iterator[bytes]:
@@ -273,7 +271,7 @@ def state_of(project: Any) -> dict[str, Any]:
     images = {image.key: image for image in project.catalog.page(limit=100)}
     with project.catalog.engine.connect() as connection:
         arrays = connection.exec_driver_sql(
-            'SELECT i.key, c."array" = (i.outputs -> \'resized\' ->> \'name\'), sum(row_count), '
+            "SELECT i.key, c.\"array\" = (i.outputs -> 'resized' ->> 'name'), sum(row_count), "
             "md5(string_agg(pixels, '' ORDER BY chunk)) "
             'FROM depth_chunks c JOIN images i ON i.id = c.image_id GROUP BY 1, 2, c."array" '
             "ORDER BY 1, 2, 3, 4"
@@ -361,8 +359,6 @@ def serve() -> None:
     import dagster  # noqa: F401
     import dagster_postgres  # noqa: F401
 
-    import imgflow.definitions  # noqa: F401
-    import imgflow.orchestration.ingest
     import imgflow_tests.orchestration.project  # noqa: F401
 
     for line in sys.stdin:

@@ -43,6 +43,7 @@ class Project:
         self.outputs: OutputStore = self.stores.open_outputs()
         self.catalog = PostgresCatalog(make_engine(self.settings.database_url), source.url)
         self.catalog.migrate()
+        self.families = build_families(self.settings)
         self.definitions = build_definitions(self.settings)
 
     def ingest(self) -> IngestReport:

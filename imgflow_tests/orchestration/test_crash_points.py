@@ -19,7 +19,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import psutil
 import psycopg2
 import pytest
 
@@ -127,7 +126,9 @@ class Machine:
             ended = self.order("recover", home, name, IMGFLOW_TEST_ANSWER=str(answer))
             assert ended["code"] == 0, f"{crash_at}: the restart failed\n{ended['log']}"
             passed = trace.read_text().splitlines()
-            return Run(crash_at, killed["code"], killed["log"], passed, json.loads(answer.read_text()))
+            return Run(
+                crash_at, killed["code"], killed["log"], passed, json.loads(answer.read_text())
+            )
         finally:
             for group in (killed["group"],):
                 with suppress(ProcessLookupError):
@@ -183,7 +184,11 @@ def machine(
     for _ in range(LANES):
         server = subprocess.Popen(
             # Not a module: worker processes would import it, and Dagster with it.
-            [sys.executable, "-c", "from imgflow_tests.orchestration import crash_points as c; c.serve()"],
+            [
+                sys.executable,
+                "-c",
+                "from imgflow_tests.orchestration import crash_points as c; c.serve()",
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -221,4 +226,5 @@ def sweep(machine: Machine, undisturbed: Run) -> list[Run]:
 
 def test_probe(sweep, undisturbed):
     import pickle
+
     pickle.dump((undisturbed, sweep), open("/tmp/crash/sweep.pickle", "wb"))

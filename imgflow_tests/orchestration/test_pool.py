@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def misbehave(task: Task) -> Outcome:
 def slow(task: Task) -> Outcome:
     time.sleep(0.01)
     return done(task)
+
+
+def tell_process(task: Task) -> Outcome:
+    time.sleep(0.01)
+    return replace(done(task), bytes_read=os.getpid())
 
 
 @pytest.fixture
@@ -126,15 +132,11 @@ def test_a_batch_of_any_size_holds_few_tasks_at_once(pool: WorkerPool) -> None:
 
 
 def test_no_worker_is_left_when_the_pool_ends_in_the_middle(pool: WorkerPool) -> None:
-    outcomes = pool.outcomes(tasks(*map(str, range(50))), slow, CPU_SECONDS)
-    next(outcomes)
-    workers = {process.pid for process in psutil.Process().children(recursive=True)}
+    outcomes = pool.outcomes(tasks(*map(str, range(300))), tell_process, CPU_SECONDS)
+    told = {next(outcomes)[1].bytes_read for _ in range(100)}
+    workers = [psutil.Process(pid) for pid in told]
+    assert len(workers) == 2
     pool.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    left = {
-        process.pid
-        for process in psutil.Process().children(recursive=True)
-        if process.status() != psutil.STATUS_ZOMBIE
-    }
-    assert len(workers) >= 2
-    # What stays is multiprocessing's fork server and resource tracker, for the next pool.
-    assert len(left & workers) <= 2
+    gone, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+    assert len(gone) == 2

@@ -1,0 +1,159 @@
+"""Bringing bucket, catalogue, outputs and partitions into agreement: the nightly reconciliation.
+
+Every difference is counted and repaired by the ordinary way: what is missing becomes pending, and the sensor
+asks for it; what nothing points to is deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta, timezone
+
+import dagster as dg
+
+from imgflow.catalog.depth_arrays import DepthArrays
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.rows import Image
+from imgflow.orchestration.families import Family
+from imgflow.orchestration.partitions import object_key, partition_key
+from imgflow.orchestration.requests import is_idle
+from imgflow.orchestration.sensors import Follow, Round, list_and_announce
+from imgflow.store.objects import Source
+from imgflow.store.outputs import OutputStore
+
+PAGE_ROWS = 1_000
+
+# An output is written before its row names it; what is older than this waits for no row any more.
+ORPHAN_AGE = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What the reconciliation found and repaired, in numbers.
+
+    Attributes:
+        listed: objects in the source.
+        new: of these, unknown to the catalogue.
+        changed: of these, known as another upload.
+        stale: images that lacked an output or had one of another recipe.
+        missing_outputs: images whose row named an output that was not there.
+        orphaned_outputs: outputs that no row named.
+        missing_partitions: images without a partition.
+        orphaned_partitions: partitions without an image.
+    """
+
+    listed: int = 0
+    new: int = 0
+    changed: int = 0
+    stale: int = 0
+    missing_outputs: int = 0
+    orphaned_outputs: int = 0
+    missing_partitions: int = 0
+    orphaned_partitions: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """The numbers by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def backfill_stale(families: Sequence[Family], catalog: PostgresCatalog) -> dict[str, int]:
+    """Make pending what lacks an output or has one of another recipe; return how many of each kind."""
+    return {family.kind: catalog.reopen_stale(family.kind, family.outputs) for family in families}
+
+
+def reconcile(
+    families: Sequence[Family],
+    catalog: PostgresCatalog,
+    instance: dg.DagsterInstance,
+    source: Source,
+    outputs: OutputStore,
+    follow: Follow,
+) -> Differences:
+    """Compare bucket, catalogue, outputs and partitions, and repair every difference.
+
+    Raises:
+        Trouble: a store or the database did not answer; what was repaired stays so.
+    """
+    found = _compare_source(catalog, source, follow)
+    found = replace(found, stale=sum(backfill_stale(families, catalog).values()))
+    missing, orphans = _compare_outputs(catalog, outputs)
+    found = replace(found, missing_outputs=missing, orphaned_outputs=orphans)
+    if is_idle(instance):  # a run in progress adds rows, chunks and partitions in its own order
+        found = _compare_partitions(found, families, catalog, instance)
+        for images in _rows(catalog, kind="depth"):
+            DepthArrays(catalog.engine).drop_superseded([image.id for image in images])
+    return found
+
+
+def _compare_source(catalog: PostgresCatalog, source: Source, follow: Follow) -> Differences:
+    place, found = Round(), Differences()
+    while True:
+        seen = list_and_announce(source, catalog, place, pages=1, follow=follow)
+        found = replace(
+            found,
+            listed=found.listed + seen.listed,
+            new=found.new + len(seen.new),
+            changed=found.changed + len(seen.changed),
+        )
+        place = seen.next
+        if place.resume_after is None:
+            return found
+
+
+def _compare_outputs(catalog: PostgresCatalog, outputs: OutputStore) -> tuple[int, int]:
+    """Reopen images that lack an output, and delete the outputs that no row names."""
+    # Listed before the rows are read: an output written in between has a row that names it, at least
+    # by the next time.
+    stored = {output.name: output.last_modified for output in outputs.names()}
+    missing = 0
+    for images in _rows(catalog):
+        for image in images:
+            named = {record["name"] for name, record in image.outputs.items() if name != "resized"}
+            lacking = [name for name in named if name not in stored and not outputs.exists(name)]
+            if lacking and image.state == "ready":
+                catalog.reopen_without(image.id, lacking)
+                missing += 1
+            for name in named:
+                stored.pop(name, None)
+    limit = datetime.now(timezone.utc) - ORPHAN_AGE
+    orphans = [name for name, written in stored.items() if written < limit]
+    outputs.delete(orphans)
+    return missing, len(orphans)
+
+
+def _compare_partitions(
+    found: Differences,
+    families: Sequence[Family],
+    catalog: PostgresCatalog,
+    instance: dg.DagsterInstance,
+) -> Differences:
+    missing = orphaned = 0
+    for family in families:
+        name = str(family.partitions.name)
+        known = set(instance.get_dynamic_partitions(name))
+        for images in _rows(catalog, kind=family.kind):
+            processed = {partition_key(image.key) for image in images if image.processed}
+            if lacking := sorted(processed - known):
+                instance.add_dynamic_partitions(name, lacking)
+                missing += len(lacking)
+            known -= processed | {partition_key(image.key) for image in images}
+        for partition in known:
+            if catalog.by_keys([object_key(partition)]):
+                continue  # deleted, and its partition goes with the next tick; or just uploaded
+            instance.delete_dynamic_partition(name, partition)
+            orphaned += 1
+    return replace(found, missing_partitions=missing, orphaned_partitions=orphaned)
+
+
+def _rows(catalog: PostgresCatalog, **filters: str) -> Iterator[list[Image]]:
+    """All images that are not deleted, in pages."""
+    after = 0
+    while images := catalog.page(limit=PAGE_ROWS, after_id=after, **filters):  # type: ignore[arg-type]
+        yield images
+        after = images[-1].id
+
+
+def as_metadata(counts: Mapping[str, int]) -> dict[str, int]:
+    """Numbers for the UI, with names for people."""
+    return {name.replace("_", " "): count for name, count in counts.items()}
