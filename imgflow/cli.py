@@ -121,7 +121,7 @@ def status(as_json: AsJson = False) -> None:
         answer.print(f"The oldest pending image has waited {found.backlog_seconds:.0f} s.")
     if found.unreadable:
         answer.print(
-            f"{found.unreadable} messages of the queue could not be read; the newest: "
+            f"Messages of the queue that could not be read: {found.unreadable}; the newest: "
             f"{found.newest_unreadable}. They are in the table unreadable_messages.",
             markup=False,
         )

@@ -1,8 +1,8 @@
 """How images end: one way for the command, the API, removal events and listings.
 
-The order makes it safe to stop anywhere: the uploaded object first, when it goes too, then the row, then the
-outputs. What a stop leaves behind are outputs that no row names, which the collector removes. Partitions
-go last, when no run covers them (see `orchestration.requests`).
+The order makes it safe to stop anywhere: the uploaded object first, when it goes too, then the row,
+then the outputs. What a stop leaves behind are outputs that no row names, which the collector
+removes. Partitions go last, when no run covers them (see `orchestration.requests`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from imgflow.settings import OnDelete
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
 
-# A listing that lacks so many images at once is more likely a folder that is not mounted, or a wrong
-# prefix, than a deletion.
+# A listing that lacks so many images at once is more likely a folder that is not mounted, or a
+# wrong prefix, than a deletion.
 MOST_AT_ONCE = 1_000
 
 
@@ -95,8 +95,8 @@ def follow_deletions(
         return None
     if len(gone) > MOST_AT_ONCE:
         return (
-            f"{len(gone)} images are gone from {source.location.url} at once; that looks like a wrong "
-            "or unmounted source, so none was deleted. `imgflow delete` does it on purpose."
+            f"{len(gone)} images are gone from {source.location.url} at once; that looks like a "
+            "wrong or unmounted source, so none was deleted. `imgflow delete` does it on purpose."
         )
     delete_images(catalog, open_outputs(), gone, is_gone=True)
     return None

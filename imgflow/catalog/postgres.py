@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from imgflow.catalog import schema
 from imgflow.catalog.connecting import outages_in_words, retried
-from imgflow.catalog.rows import Announcement, Count, Image, Kind, State, Verdict, kind_of
+from imgflow.catalog.rows import Announcement, Content, Count, Image, Kind, State, Verdict, kind_of
 from imgflow.catalog.tables import images
 from imgflow.store.objects import SourceObject, is_text
 
@@ -70,8 +70,8 @@ RECORD = sa.text(
         etag = v.etag, version_id = v.version_id, size = v.size, last_modified = v.last_modified,
         sha256 = v.sha256, media_type = v.media_type, width = v.width, height = v.height,
         mode = v.mode, recipe = v.recipe, outputs = v.outputs::jsonb, facts = v.facts::jsonb,
-        processed = v.identity, run_id = v.run_id, in_partitions = true, batch = NULL, attempts = 0, not_before = NULL,
-        updated_at = now()
+        processed = v.identity, run_id = v.run_id, in_partitions = true, batch = NULL,
+        attempts = 0, not_before = NULL, updated_at = now()
     FROM unnest(
         :ids, :identities, :states, :reasons, :codes, :etags, :versions, :sizes, :modified, :hashes,
         :media_types, :widths, :heights, :modes, :recipes, :outputs, :facts, :run_ids
@@ -153,6 +153,16 @@ TOMBSTONE = sa.text(
         batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
     FROM old WHERE i.id = old.id RETURNING old.outputs
     """
+)
+
+SAME_SIZE = sa.text(
+    f"""
+    SELECT {COLUMNS} FROM unnest(:sizes) AS wanted(size) CROSS JOIN LATERAL (
+        SELECT * FROM images WHERE source = :source AND size = wanted.size
+            AND state = 'ready' AND kind = :kind
+        ORDER BY id DESC LIMIT :most
+    ) AS i
+    """  # noqa: S608 - column names of our own table
 )
 
 TEXT, BIGINT, INT = sa.ARRAY(sa.Text), sa.ARRAY(sa.BigInteger), sa.ARRAY(sa.Integer)
@@ -403,13 +413,30 @@ class PostgresCatalog:
             """
             UPDATE images SET state = 'pending', batch = NULL, attempts = 0, not_before = NULL,
                 outputs = coalesce((
-                    SELECT jsonb_object_agg(name, record) FROM jsonb_each(outputs) AS o(name, record)
+                    SELECT jsonb_object_agg(name, record)
+                    FROM jsonb_each(outputs) AS o(name, record)
                     WHERE NOT record ->> 'name' = ANY(:names)
                 ), '{}')
             WHERE id = :id AND state = 'ready'
             """
         ).bindparams(sa.bindparam("names", list(names), TEXT), id=image_id)
         self._transaction(lambda connection: connection.execute(statement))
+
+    def same_size(
+        self, kind: Kind, sizes: Sequence[int], *, most: int = 5
+    ) -> dict[int, tuple[Content, ...]]:
+        """Contents of these sizes in bytes, the newest few of each: what a new upload may equal."""
+        statement = SAME_SIZE.bindparams(
+            sa.bindparam("sizes", sorted(set(sizes)), BIGINT),
+            source=self.source,
+            kind=kind,
+            most=most,
+        )
+        found: dict[int, tuple[Content, ...]] = {}
+        for image in self._images(statement):
+            if image.content is not None and image.size is not None:
+                found[image.size] = (*found.get(image.size, ()), image.content)
+        return found
 
     def by_keys(self, keys: Sequence[str]) -> dict[str, Image]:
         """Rows of these keys, by key."""

@@ -58,6 +58,22 @@ class Image:
     updated_at: datetime
 
     @property
+    def content(self) -> Content | None:
+        """What was last made of it; None for an image that is rejected or was never processed."""
+        if self.sha256 is None or self.state == "rejected":
+            return None
+        return Content(
+            key=self.key,
+            sha256=self.sha256,
+            media_type=self.media_type,
+            width=self.width,
+            height=self.height,
+            mode=self.mode,
+            outputs=self.outputs,
+            facts=self.facts,
+        )
+
+    @property
     def newest_upload(self) -> SourceObject:
         """The upload that a listing announced last."""
         return SourceObject(
@@ -67,6 +83,25 @@ class Image:
             size=self.announced_size,
             last_modified=self.announced_last_modified,
         )
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an image's row says of its content: enough to say the same of the same bytes.
+
+    Attributes:
+        key: of the image.
+        sha256: of the bytes that the outputs were made from.
+    """
+
+    key: str
+    sha256: str
+    media_type: str | None
+    width: int | None
+    height: int | None
+    mode: str | None
+    outputs: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,7 @@ def process_partitions(
     )
     if not plan.tasks:
         return summary
+    tasks = plan.tasks if force else batch.with_twins(plan.tasks, catalog, family.kind)
 
     def report(finished: list[batch.Finished]) -> None:
         report_images(context, list(finished_events(family, selected, finished)))
@@ -206,7 +207,7 @@ def process_partitions(
             outcomes = pool.outcomes(tasks, family.work, seconds)
             return batch.run_tasks(images, outcomes, catalog, report, summary)
 
-        if outdated := run(plan.tasks, images):
+        if outdated := run(tasks, images):
             # Overwritten since it was listed: the newer upload is processed in this run too.
             summary.troubled.update(look_again(outdated, source, catalog))
             found = catalog.by_keys([key for key in outdated if key not in summary.troubled])

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Image
+from imgflow.catalog.rows import Image, Kind
 from imgflow.orchestration.worker import Outcome, Task
 
 # A flush costs two round trips and a commit, so it waits for this many results or seconds.
@@ -83,12 +83,28 @@ def plan(images: Iterable[Image], family: Family, run_id: str) -> Plan:
                 run_id=run_id,
                 wanted=stale,
                 enabled=family.enabled,
-                # Content that is known by its hash is not processed again, unless by force.
-                known_sha256=image.sha256 if image.state != "rejected" else None,
-                present=image.outputs,
+                own=image.content,
             )
         )
     return result
+
+
+def with_twins(tasks: Sequence[Task], catalog: PostgresCatalog, kind: Kind) -> list[Task]:
+    """Tell tasks of new uploads which known contents have the same size, and may be the same."""
+    if kind == "depth":  # arrays lie in the database, not in objects that can be copied
+        return list(tasks)
+    known = catalog.same_size(kind, [task.upload.size for task in tasks])
+    return [
+        replace(
+            task,
+            twins=tuple(
+                content
+                for content in known.get(task.upload.size, ())
+                if content.key != task.upload.key
+            ),
+        )
+        for task in tasks
+    ]
 
 
 def stale_outputs(image: Image, family: Family) -> frozenset[str]:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.depth_arrays import DepthArrays
-from imgflow.catalog.rows import Verdict, recipe_fingerprint
+from imgflow.catalog.rows import Content
 from imgflow.depth.frames import EncodedFrame
 from imgflow.depth.ordering import OutOfOrder, ResizedChunk, ResizedDepth
 from imgflow.depth.preview import PreviewBuilder
@@ -23,6 +23,7 @@ from imgflow.orchestration.worker import (
     Task,
     Worker,
     cpu_limit,
+    ready,
     what_to_make,
 )
 
@@ -31,27 +32,14 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
     """Process one depth image; both outputs are made from one read."""
     watch = Stopwatch()
     image = DepthImage(worker, task)
-    if task.known_sha256 is not None:
+    if task.own is not None:
         # It was processed before: a re-upload of the same bytes is told from its hash alone.
         with watch.step("read"):
             sha256 = image.hash()
         wanted, kept = what_to_make(task, sha256)
         if not wanted:
             return Outcome(
-                Verdict(
-                    image_id=task.image_id,
-                    upload=task.upload,
-                    state="ready",
-                    run_id=task.run_id,
-                    recipe=recipe_fingerprint(kept),
-                    sha256=sha256,
-                    media_type="text/csv",
-                    width=kept["resized"]["width"],
-                    height=kept["resized"]["height"],
-                    mode="F",
-                    outputs=kept,
-                    facts=kept["resized"]["facts"],
-                ),
+                ready(task, task.own, kept),
                 bytes_read=task.upload.size,
                 milliseconds=watch.milliseconds,
             )
@@ -60,21 +48,18 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
     with watch.step("write"):
         outputs = {"resized": resized, "preview": worker.write(task, "preview", sha256, preview)}
     facts = resized["facts"]
+    content = Content(
+        key=task.upload.key,
+        sha256=sha256,
+        media_type="text/csv",
+        width=facts["columns"],
+        height=facts["rows"],
+        mode="F",
+        outputs={},
+        facts=facts,
+    )
     return Outcome(
-        Verdict(
-            image_id=task.image_id,
-            upload=task.upload,
-            state="ready",
-            run_id=task.run_id,
-            recipe=recipe_fingerprint(outputs),
-            sha256=sha256,
-            media_type="text/csv",
-            width=facts["columns"],
-            height=facts["rows"],
-            mode="F",
-            outputs=outputs,
-            facts=facts,
-        ),
+        ready(task, content, outputs),
         made=("resized", "preview"),
         bytes_read=task.upload.size,
         milliseconds=watch.milliseconds,

@@ -1,7 +1,7 @@
 """Bringing bucket, catalogue, outputs and partitions into agreement: the nightly reconciliation.
 
-Every difference is counted and repaired by the ordinary way: what is missing becomes pending, and the sensor
-asks for it; what nothing points to is deleted.
+Every difference is counted and repaired by the ordinary way: what is missing becomes pending, and
+the sensor asks for it; what nothing points to is deleted.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Differences:
 
 
 def backfill_stale(families: Sequence[Family], catalog: PostgresCatalog) -> dict[str, int]:
-    """Make pending what lacks an output or has one of another recipe; return how many of each kind."""
+    """Make pending what lacks an output or has one of another recipe, and count it."""
     return {family.kind: catalog.reopen_stale(family.kind, family.outputs) for family in families}
 
 
@@ -68,6 +68,7 @@ def reconcile(
     instance: dg.DagsterInstance,
     source: Source,
     outputs: OutputStore,
+    *,
     follow: Follow,
 ) -> Differences:
     """Compare bucket, catalogue, outputs and partitions, and repair every difference.
@@ -103,8 +104,8 @@ def _compare_source(catalog: PostgresCatalog, source: Source, follow: Follow) ->
 
 def _compare_outputs(catalog: PostgresCatalog, outputs: OutputStore) -> tuple[int, int]:
     """Reopen images that lack an output, and delete the outputs that no row names."""
-    # Listed before the rows are read: an output written in between has a row that names it, at least
-    # by the next time.
+    # Listed before the rows are read: an output written in between has a row that names it, at
+    # least by the next time.
     stored = {output.name: output.last_modified for output in outputs.names()}
     missing = 0
     for images in _rows(catalog):

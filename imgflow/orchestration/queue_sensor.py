@@ -127,9 +127,12 @@ def take_in(
     catalog.check()  # what is received stays hidden for a while, also when it cannot be written
     messages = queue.receive()
     taken = Taken(messages=len(messages))
-    keys_of = {message.id: _read(message, scope, taken) for message in messages}
-    keys = sorted(set().union(*keys_of.values()))
-    found, taken.troubled = look_at(source, keys)
+    records_of = {message.id: _read(message, scope, taken) for message in messages}
+    newest = newest_by_key(record for records in records_of.values() for record in records)
+    if superseded := sum(map(len, records_of.values())) - len(newest):
+        taken.ignored["superseded"] = superseded
+    keys_of = {name: {scope.key(r) for r in records} for name, records in records_of.items()}
+    found, taken.troubled = look_at(source, sorted(map(scope.key, newest.values())))
     present = [upload for upload in found.values() if upload is not None]
     taken.pending = _announce(catalog, present)
     gone = [key for key, upload in found.items() if upload is None]
@@ -232,8 +235,8 @@ def notifications_sensor(
     return notifications
 
 
-def _read(message: Message, scope: Scope, taken: Taken) -> set[str]:
-    """Note what is of no use in a message, and return the keys to look at."""
+def _read(message: Message, scope: Scope, taken: Taken) -> list[Record]:
+    """Note what is of no use in a message, and return the records that concern the source."""
     reading = read_message(message.body)
     taken.ignored.update(reading.ignored)
     if reading.unreadable:
@@ -248,10 +251,7 @@ def _read(message: Message, scope: Scope, taken: Taken) -> set[str]:
             concerning.append(record)
         else:
             taken.ignored[refusal] += 1
-    newest = newest_by_key(concerning)
-    if superseded := len(concerning) - len(newest):
-        taken.ignored["superseded"] += superseded
-    return {scope.key(record) for record in newest.values()}
+    return concerning
 
 
 def _announce(catalog: PostgresCatalog, uploads: Sequence[SourceObject]) -> int:

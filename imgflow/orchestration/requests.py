@@ -170,8 +170,8 @@ def remove_partitions(
 ) -> None:
     """Remove the partitions of deleted images, a bounded number at a time.
 
-    Only while no run is queued or going on: a run whose range begins or ends with a partition that is
-    not there any more breaks, and so does its page in the UI.
+    Only while no run is queued or going on: a run whose range begins or ends with a partition that
+    is not there any more breaks, and so does its page in the UI.
 
     Args:
         families: whose partitions.
@@ -182,11 +182,12 @@ def remove_partitions(
     if not is_idle(instance):
         return
     for family in families:
-        leaving = catalog.leaving(family.kind, most=MOST_REMOVED)
-        for key in leaving:
-            instance.delete_dynamic_partition(str(family.partitions.name), partition_key(key))
-        if leaving:
-            catalog.left(leaving)
+        with catalog.asking():  # else another sensor may just be asking for one that came back
+            leaving = catalog.leaving(family.kind, most=MOST_REMOVED)
+            for key in leaving:
+                instance.delete_dynamic_partition(str(family.partitions.name), partition_key(key))
+            if leaving:
+                catalog.left(leaving)
     if erase_rows:
         catalog.erase_left()
 

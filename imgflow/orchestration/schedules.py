@@ -48,7 +48,7 @@ def maintenance(
                 context.instance,
                 source,
                 stores.open_outputs(),
-                following(rows, source, stores.open_outputs, on_delete),
+                follow=following(rows, source, stores.open_outputs, on_delete),
             )
         context.add_output_metadata(as_metadata(found.counts()))
         context.log.info(f"Found and repaired: {found.counts()}.")

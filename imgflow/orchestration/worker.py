@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from math import ceil
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from imgflow.catalog.rows import Verdict, recipe_fingerprint
+from imgflow.catalog.rows import Content, Verdict, recipe_fingerprint
 from imgflow.errors import Rejected, SourceChanged, Trouble
 from imgflow.images.decoding import Limits
-from imgflow.images.process import process_photo
+from imgflow.images.process import PhotoFacts, process_photo
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.store.naming import output_name
 from imgflow.store.objects import SourceObject
@@ -66,8 +67,8 @@ class Task:
         run_id: of the Dagster run.
         wanted: outputs that are made when the content is as before; all are when it changed.
         enabled: all outputs of its family, with the fingerprint of their recipe.
-        known_sha256: of the content that the present outputs were made from.
-        present: records of the outputs that its row names.
+        own: what was last made of the image itself.
+        twins: other contents of the same size in bytes; one of them may be the same.
     """
 
     image_id: int
@@ -75,8 +76,8 @@ class Task:
     run_id: str
     wanted: frozenset[str]
     enabled: Mapping[str, str]
-    known_sha256: str | None
-    present: Mapping[str, OutputRecord]
+    own: Content | None = None
+    twins: tuple[Content, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,52 +127,55 @@ class Worker:
         self.outputs: OutputStore = config.stores.open_outputs()
 
     def photo(self, task: Task) -> Outcome:
-        """Process one photograph."""
+        """Process one photograph; of bytes that are known, only what is missing."""
         watch = Stopwatch()
         with watch.step("read"):
             self._refuse_size(task.upload, self.config.photo_limits.max_bytes)
             body = self.source.read(task.upload)
         sha256 = hashlib.sha256(body).hexdigest()
         wanted, kept = what_to_make(task, sha256)
-        with watch.step("process"), cpu_limit(self.config.decode_seconds):
-            done = process_photo(
-                body, self.config.photo_recipe, self.config.photo_limits, sorted(wanted)
-            )
-        with watch.step("write"):
-            made = {
-                name: self.write(task, name, sha256, encoded)
-                for name, encoded in done.outputs.items()
-            }
-        facts = done.facts
-        verdict = Verdict(
-            image_id=task.image_id,
-            upload=task.upload,
-            state="ready",
-            run_id=task.run_id,
-            recipe=recipe_fingerprint({**kept, **made}),
-            sha256=sha256,
-            media_type=facts.media_type,
-            width=facts.width,
-            height=facts.height,
-            mode=facts.mode,
-            outputs={**kept, **made},
-            facts={
-                "format": facts.format,
-                "frames": facts.frames,
-                "orientation": facts.orientation,
-                "notes": list(facts.notes),
-            },
-        )
+        content = known_content(task, sha256)
+        made: dict[str, OutputRecord] = {}
+        if content is not None and content is not task.own:
+            with watch.step("copy"):
+                made = self.copies(task, content)
+            wanted -= made.keys()
+        if wanted or content is None:
+            with watch.step("process"), cpu_limit(self.config.decode_seconds):
+                done = process_photo(
+                    body, self.config.photo_recipe, self.config.photo_limits, sorted(wanted)
+                )
+            with watch.step("write"):
+                for name, encoded in done.outputs.items():
+                    made[name] = self.write(task, name, sha256, encoded)
+            content = described(task.upload.key, sha256, done.facts)
+        verdict = ready(task, content, {**kept, **made})
         return Outcome(
             verdict, made=tuple(made), bytes_read=len(body), milliseconds=watch.milliseconds
         )
 
+    def copies(self, task: Task, twin: Content) -> dict[str, OutputRecord]:
+        """Copy the outputs of an image with the same bytes that were made with today's recipe."""
+        made: dict[str, OutputRecord] = {}
+        for name, fingerprint in task.enabled.items():
+            record = twin.outputs.get(name)
+            if record is None or record["fingerprint"] != fingerprint:
+                continue
+            extension = PurePosixPath(record["name"]).suffix
+            path = self.name(task, name, twin.sha256, extension)
+            if self.outputs.copy(record["name"], path):
+                made[name] = {**record, "name": path}
+        return made
+
+    def name(self, task: Task, output: str, sha256: str, extension: str) -> str:
+        """The immutable name of an output of a task."""
+        fingerprint = f"{sha256}/{task.enabled[output]}"
+        return output_name(output, self.config.source, task.upload.key, fingerprint, extension)
+
     def write(self, task: Task, name: str, sha256: str, encoded: Encoded) -> OutputRecord:
         """Put an output under its immutable name, and describe it for the row."""
         fingerprint = task.enabled[name]
-        path = output_name(
-            name, self.config.source, task.upload.key, f"{sha256}/{fingerprint}", encoded.extension
-        )
+        path = self.name(task, name, sha256, encoded.extension)
         self.outputs.put(path, encoded.data, encoded.media_type)
         return {
             "name": path,
@@ -192,21 +196,64 @@ class Worker:
             )
 
 
+def known_content(task: Task, sha256: str) -> Content | None:
+    """The content with this hash that is known already; the image's own first."""
+    candidates = (task.own, *task.twins)
+    return next((c for c in candidates if c is not None and c.sha256 == sha256), None)
+
+
 def what_to_make(task: Task, sha256: str) -> tuple[frozenset[str], dict[str, OutputRecord]]:
     """Split the outputs of a task into those to make and those to keep.
 
     Nothing of an older content is kept, so that a reader never sees outputs of two contents.
     """
-    if sha256 != task.known_sha256:
+    if task.own is None or sha256 != task.own.sha256:
         return frozenset(task.enabled), {}
-    missing = {name for name in task.enabled if name not in task.present}
-    wanted = task.wanted | missing
+    present = task.own.outputs
+    wanted = task.wanted | {name for name in task.enabled if name not in present}
     kept = {
         name: record
-        for name, record in task.present.items()
+        for name, record in present.items()
         if name in task.enabled and name not in wanted
     }
     return frozenset(wanted), kept
+
+
+def described(key: str, sha256: str, facts: PhotoFacts) -> Content:
+    """What a decoded photograph turned out to be."""
+    return Content(
+        key=key,
+        sha256=sha256,
+        media_type=facts.media_type,
+        width=facts.width,
+        height=facts.height,
+        mode=facts.mode,
+        outputs={},
+        facts={
+            "format": facts.format,
+            "frames": facts.frames,
+            "orientation": facts.orientation,
+            "notes": list(facts.notes),
+        },
+    )
+
+
+def ready(task: Task, content: Content, outputs: Mapping[str, OutputRecord]) -> Verdict:
+    """The verdict on an upload of this content with these outputs."""
+    return Verdict(
+        image_id=task.image_id,
+        upload=task.upload,
+        state="ready",
+        run_id=task.run_id,
+        recipe=recipe_fingerprint(outputs),
+        sha256=content.sha256,
+        media_type=content.media_type,
+        width=content.width,
+        height=content.height,
+        mode=content.mode,
+        outputs=outputs,
+        facts=content.facts,
+    )
 
 
 @contextmanager

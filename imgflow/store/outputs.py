@@ -74,6 +74,15 @@ class OutputStore:
         with self._errors("read", name):
             return bytes(self._store.get_range(name, start=start, end=end))
 
+    def copy(self, name: str, to: str) -> bool:
+        """Copy an object without its bytes coming here; False when there is none."""
+        try:
+            with self._errors("copied", name):
+                self._store.copy(name, to)
+        except FileNotFoundError:
+            return False
+        return True
+
     def exists(self, name: str) -> bool:
         """Whether the object is there."""
         try:

@@ -2,8 +2,8 @@
 
 A point stands before and after everything that a batch does to the world outside: reads of the
 source, writes of outputs, statements and commits of every database connection, Dagster's too. Each
-has a name that is the same in every run, such as `main before INSERT INTO event_logs #3`, so a sweep
-over all names is complete however the worker processes are scheduled.
+has a name that is the same in every run, such as `main before INSERT INTO event_logs #3`, so a
+sweep over all names is complete however the worker processes are scheduled.
 
 `serve` runs in a process of its own that has imported everything and forks for each order, which
 saves the seconds of every start. Nothing here is imported by the package.
@@ -68,6 +68,7 @@ def install() -> None:
     _wrap_statements()
     _wrap(FolderSource, "read", lambda _self, upload: f"read {upload.key}")
     _wrap(OutputStore, "put", lambda _self, name, *_: f"put {re.sub('@[0-9a-f]+', '@', name)}")
+    _wrap(OutputStore, "copy", lambda _self, _from, name: f"copy {re.sub('@[0-9a-f]+', '@', name)}")
     stream = FolderSource.stream
 
     def streamed(self: FolderSource, announced: Any) -> Iterator[bytes]:
@@ -204,7 +205,7 @@ def recover() -> None:
     project = open_project()
     overwrite_racing(project.source.location.folder)
     after_crash = half_visible(project)
-    left_over = bury_dead_runs(project)
+    left_over = unfinished_runs(project)
     with project.catalog.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE images SET not_before = NULL")
     began = time.monotonic()
@@ -215,6 +216,7 @@ def recover() -> None:
     answer = {
         "after_crash": after_crash,
         "left_over": left_over,
+        "unfinished": unfinished_runs(project),
         "seconds": round(seconds, 2),
         "report": report.as_json(),
         "again": {**again.as_json(), "runs": len(project.runs()) - runs},
@@ -224,20 +226,19 @@ def recover() -> None:
     Path(os.environ["IMGFLOW_TEST_ANSWER"]).write_text(json.dumps(answer))
 
 
-def bury_dead_runs(project: Any) -> int:
-    """Report the runs of the dead process as failed, if nothing in imgflow does so by itself."""
+def unfinished_runs(project: Any) -> int:
+    """How many runs look as if they went on."""
     from imgflow.orchestration.requests import UNFINISHED
 
-    runs = [run for run in project.runs() if run.status in UNFINISHED]
-    for run in runs:
-        project.instance.report_run_failed(run, "its process was killed")
-    return len(runs)
+    return sum(run.status in UNFINISHED for run in project.runs())
 
 
 def half_visible(project: Any) -> list[str]:
     """Everything that a reader could see in part; empty at any moment, also after a crash."""
     wrong = []
-    with project.catalog.engine.connect() as connection:
+    # Both statements see one state, also while a run goes on.
+    engine = project.catalog.engine.execution_options(isolation_level="REPEATABLE READ")
+    with engine.connect() as connection:
         rows = connection.exec_driver_sql(
             "SELECT id, key, kind, state, outputs, height FROM images ORDER BY key"
         ).all()

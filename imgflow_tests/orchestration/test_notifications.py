@@ -191,26 +191,29 @@ def test_the_readable_records_of_a_message_stand_beside_the_unreadable() -> None
     assert [text.partition(":")[0] for text in reading.unreadable] == ["record 2", "record 3"]
 
 
+NAMES = [
+    "Records",
+    "s3",
+    "object",
+    "bucket",
+    "name",
+    "key",
+    "eventName",
+    "eventSource",
+    "Type",
+    "Message",
+    "detail-type",
+    "detail",
+    "Event",
+    "size",
+    "sequencer",
+]
 SHAPES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(
-                [
-                    "Records",
-                    "s3",
-                    "object",
-                    "bucket",
-                    "name",
-                    "key",
-                    "eventName",
-                    "eventSource",
-                    "Type",
-                ]
-                + ["Message", "detail-type", "detail", "Event", "size", "sequencer"]
-            )
-            | st.text(max_size=5),
+            st.sampled_from(NAMES) | st.text(max_size=5),
             inner
             | st.sampled_from(["aws:s3", "ObjectCreated:Put", "Object Created", "Notification"]),
             max_size=6,

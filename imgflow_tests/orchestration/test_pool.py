@@ -85,8 +85,6 @@ def tasks(*keys: str) -> list[Task]:
             run_id="r",
             wanted=frozenset(),
             enabled={},
-            known_sha256=None,
-            present={},
         )
         for number, key in enumerate(keys)
     ]

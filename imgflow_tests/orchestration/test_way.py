@@ -245,3 +245,49 @@ def _asset(asset: str, partition: str):  # type: ignore[no-untyped-def]
     return dg.AssetRecordsFilter(
         asset_key=dg.AssetKey(asset.split("/")), asset_partitions=[partition]
     )
+
+
+def test_the_same_bytes_under_another_key_cost_no_pixel_work(sixty: Project) -> None:
+    put(sixty, "again/copy of 7.jpg", jpeg(seed=7))
+    (run,) = sixty.run_requests(sixty.tick())
+    assert run.success
+    copy, first = (
+        sixty.catalog.by_keys([key])[key]
+        for key in ("again/copy of 7.jpg", "photos/IMG_0007.JPG")
+    )
+    metadata = sixty.newest("photo/thumbnail", "again/copy of 7.jpg").metadata
+    assert "copy ms" in metadata
+    assert "process ms" not in metadata
+    assert (copy.sha256, copy.width, copy.facts) == (first.sha256, first.width, first.facts)
+    for name, record in copy.outputs.items():
+        assert record["sha256"] == first.outputs[name]["sha256"]
+        assert record["name"] != first.outputs[name]["name"], "each image has its own objects"
+        assert sixty.outputs.get(record["name"]) == sixty.outputs.get(first.outputs[name]["name"])
+
+
+def test_an_upload_of_the_same_size_with_other_bytes_is_processed(project: Project) -> None:
+    body = jpeg(seed=1)
+    put(project, "a.jpg", body)
+    project.run_requests(project.tick())
+    put(project, "b.jpg", body[:-2] + b"\x00\x00" if body[-2:] != b"\x00\x00" else body)
+    put(project, "c.jpg", body + b"")
+    project.run_requests(project.tick())
+    images = project.catalog.by_keys(["a.jpg", "b.jpg", "c.jpg"])
+    assert images["b.jpg"].sha256 != images["a.jpg"].sha256
+    assert images["c.jpg"].sha256 == images["a.jpg"].sha256
+
+
+def test_the_same_bytes_uploaded_again_cost_no_pixel_work(sixty: Project) -> None:
+    before = sixty.stored()
+    put(sixty, "photos/IMG_0007.JPG", jpeg(seed=7))
+    put(sixty, "holes/hole-2.csv", depth_csv(seed=2))
+    runs = sixty.run_requests(sixty.tick())
+    assert [run.success for run in runs] == [True, True]
+    assert sixty.stored() == before
+    for asset, key in (
+        ("photo/grayscale", "photos/IMG_0007.JPG"),
+        ("depth/resized", "holes/hole-2.csv"),
+    ):
+        metadata = sixty.newest(asset, key).metadata
+        assert "process ms" not in metadata
+        assert metadata["noop"].value is True

@@ -1,4 +1,4 @@
-"""What the life cycle of an image needs: when its object was gone, and whether it has a partition."""
+"""When the object of an image was gone, and whether the image has a partition."""
 
 from alembic import op
 from sqlalchemy import text
@@ -13,7 +13,8 @@ STATEMENTS = (
     "ALTER TABLE images ADD COLUMN in_partitions boolean NOT NULL DEFAULT false",
     "UPDATE images SET in_partitions = true WHERE processed IS NOT NULL",
     "CREATE INDEX images_size ON images (source, size) WHERE state = 'ready'",
-    "CREATE INDEX images_leaving ON images (source, kind) WHERE state = 'deleted' AND in_partitions",
+    "CREATE INDEX images_leaving ON images (source, kind) "
+    "WHERE state = 'deleted' AND in_partitions",
 )
 
 
