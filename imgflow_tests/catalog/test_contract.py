@@ -99,16 +99,19 @@ class TestAnnouncing:
         assert (changed.processed, changed.width) == (image.announced, 5)
         assert (changed.batch, changed.attempts, changed.not_before) == (None, 0, None)
 
-    def test_a_deleted_image_that_comes_back_is_new(self, catalog: PostgresCatalog) -> None:
-        first, second = announced(catalog, "a.jpg", "b.jpg")
-        delete(catalog, first.id)
-        delete(catalog, second.id)
-        known = catalog.announce([upload("a.jpg"), upload("b.jpg", "e2")])
+    def test_a_deleted_image_comes_back_with_a_new_upload_only(
+        self, catalog: PostgresCatalog
+    ) -> None:
+        kept, overwritten, gone = announced(catalog, "a.jpg", "b.jpg", "c.jpg")
+        catalog.tombstone([kept.id, overwritten.id], is_gone=False)
+        catalog.tombstone([gone.id], is_gone=True)
+        known = catalog.announce([upload("a.jpg"), upload("b.jpg", "e2"), upload("c.jpg")])
         assert [(i.id, i.state) for i in known.new] == [
-            (first.id, "pending"),
-            (second.id, "pending"),
+            (overwritten.id, "pending"),
+            (gone.id, "pending"),
         ]
-        assert (known.changed, known.unchanged) == ([], 0)
+        assert (known.changed, known.unchanged) == ([], 1)
+        assert catalog.by_keys(["a.jpg"])["a.jpg"].state == "deleted"
 
     def test_a_thousand_go_at_once(self, catalog: PostgresCatalog) -> None:
         keys = [f"{number:04}.jpg" for number in range(1_000)]

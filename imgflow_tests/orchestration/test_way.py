@@ -252,8 +252,7 @@ def test_the_same_bytes_under_another_key_cost_no_pixel_work(sixty: Project) -> 
     (run,) = sixty.run_requests(sixty.tick())
     assert run.success
     copy, first = (
-        sixty.catalog.by_keys([key])[key]
-        for key in ("again/copy of 7.jpg", "photos/IMG_0007.JPG")
+        sixty.catalog.by_keys([key])[key] for key in ("again/copy of 7.jpg", "photos/IMG_0007.JPG")
     )
     metadata = sixty.newest("photo/thumbnail", "again/copy of 7.jpg").metadata
     assert "copy ms" in metadata
