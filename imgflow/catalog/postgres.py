@@ -504,6 +504,18 @@ class PostgresCatalog:
         rows = self._transaction(lambda connection: connection.execute(query).all())
         return [Count(kind, state, count) for kind, state, count in rows]
 
+    def is_due_soon(self, seconds: float) -> bool:
+        """Whether an image waits that a run had in hand and left, and whose pause ends so soon.
+
+        Images in trouble do not count: what keeps them may last.
+        """
+        query = sa.text(
+            "SELECT EXISTS (SELECT FROM images WHERE source = :source AND state = 'pending' "
+            "AND reason_code IS DISTINCT FROM 'trouble' AND not_before > now() "
+            "AND not_before <= now() + :seconds * interval '1 second')"
+        ).bindparams(source=self.source, seconds=seconds)
+        return bool(self._transaction(lambda connection: connection.execute(query).scalar()))
+
     def oldest_pending(self) -> datetime | None:
         """When the image that has waited longest was announced; None when nothing waits."""
         query = sa.select(sa.func.min(images.c.updated_at)).where(

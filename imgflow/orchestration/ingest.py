@@ -17,6 +17,9 @@ from imgflow.store.objects import Source
 # Runs of the sensor may hold some of the images; this looks how far they are.
 POLL_SECONDS = 0.5
 
+# What a killed run left behind may be asked for again after ten seconds; that is worth waiting for.
+SOON_SECONDS = 15
+
 # The caller shows progress; Dagster's own lines stand in the run's events all the same.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -74,7 +77,9 @@ def ingest(
                 )
             touched.update(request.image_ids)
         if not requests.batches:
-            if not active_batches(instance, catalog, families):
+            if not active_batches(instance, catalog, families) and not catalog.is_due_soon(
+                SOON_SECONDS
+            ):
                 break
             time.sleep(POLL_SECONDS)
     _count(catalog, touched, report)

@@ -11,6 +11,7 @@ from itertools import islice
 from types import TracebackType
 
 from pebble import ProcessExpired, ProcessPool
+from pebble.common.types import Result, ResultStatus
 
 from imgflow.orchestration.worker import Outcome, Task, WorkerConfig, rejected, start_worker
 
@@ -21,6 +22,9 @@ WINDOW = 64
 # A worker that neither computes nor answers for so long is stuck outside: in the store or the
 # database.
 GRACE_SECONDS = 300
+
+# How long nothing may end before lost tasks are looked for.
+LOOK_SECONDS = 2.0
 
 # What is sent to a worker that dies is done again once by a fresh one: it may have been killed by
 # somebody rather than by the image.
@@ -55,6 +59,18 @@ class WorkerPool:
             self._pool.stop()
         self._pool.join()
 
+    def _end_lost_tasks(self) -> None:
+        """Let tasks end whose worker is not there any more.
+
+        Pebble does so itself, except when a worker dies so soon that its death is noticed before
+        the message that it took the task; such a task would count as running until it times out.
+        """
+        manager = self._pool._pool_manager
+        for task in list(manager.task_manager.tasks.values()):
+            if task.worker_id and task.worker_id not in manager.worker_manager.workers:
+                death = ProcessExpired("Abnormal termination", code=None, pid=task.worker_id)
+                manager.task_manager.task_done(task.id, Result(ResultStatus.ERROR, death))
+
     def outcomes(
         self, tasks: Iterable[Task], work: Callable[[Task], Outcome], seconds: float
     ) -> Iterator[tuple[Task, Outcome]]:
@@ -77,7 +93,9 @@ class WorkerPool:
                 submit(task, 1)
             if not running:
                 return
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            done, _ = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            if not done:
+                self._end_lost_tasks()
             for future in done:
                 task, attempt = running.pop(future)
                 outcome = _outcome(future, task, attempt, seconds)

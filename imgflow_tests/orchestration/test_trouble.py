@@ -238,3 +238,12 @@ def test_a_run_whose_process_was_killed_is_marked_failed_and_its_images_asked_fo
     record = project.instance.get_run_by_id(run.run_id)
     assert record is not None
     assert record.status == dg.DagsterRunStatus.FAILURE
+
+
+def test_ingest_finishes_what_a_killed_run_left_behind(project: Project) -> None:
+    put(project, "a.jpg", jpeg())
+    project.tick()  # asks for a run, and the process dies before it is launched
+    with project.catalog.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE images SET not_before = now() + interval '2 seconds'")
+    report = project.ingest()
+    assert (report.processed, report.failed) == (1, 0)
