@@ -63,7 +63,7 @@ def main() -> None:
     from imgflow.orchestration.ingest import QUIET
     from imgflow.orchestration.instance import open_instance
     from imgflow.orchestration.jobs import family_job
-    from imgflow.orchestration.requests import request_batches
+    from imgflow.orchestration.requests import Batching, request_batches
     from imgflow.settings import load_settings
     from imgflow.store.objects import SourceObject
     from imgflow.store.opening import StoreConfig
@@ -91,9 +91,9 @@ def main() -> None:
             ]
             began = time.monotonic()
             catalog.announce(uploads)
-            requests = request_batches([family], catalog, instance, batch_size=images)
-            for name, keys in requests.new_partitions.items():
-                instance.add_dynamic_partitions(name, keys)
+            requests = request_batches(
+                [family], catalog, instance, batching=Batching(images, seconds=1e9)
+            )
             (request,) = requests.batches
             result = job.execute_in_process(QUIET, instance=instance, tags=request.tags)
             if not result.success:

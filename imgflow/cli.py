@@ -70,7 +70,7 @@ def ingest(as_json: AsJson = False) -> None:
     Exit code 0 also when images were rejected; 1 when something failed that a retry could mend.
     """
     with _catalog() as (settings, catalog):
-        from imgflow.definitions import build_definitions, build_families
+        from imgflow.definitions import build_batching, build_definitions, build_families
         from imgflow.orchestration.ingest import ingest as run
         from imgflow.orchestration.instance import open_instance
         from imgflow.orchestration.sensors import following
@@ -86,7 +86,7 @@ def ingest(as_json: AsJson = False) -> None:
                 instance,
                 build_definitions(settings),
                 build_families(settings),
-                batch_size=settings.batch_size,
+                batching=build_batching(settings),
                 follow=following(catalog, source, stores.open_outputs, settings.on_delete),
                 progress=_say,
             )

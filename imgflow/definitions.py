@@ -15,6 +15,7 @@ from imgflow.orchestration.assets import family_assets, source_spec
 from imgflow.orchestration.families import Family, depth_family, photo_family
 from imgflow.orchestration.jobs import family_job
 from imgflow.orchestration.queue_sensor import notifications_sensor
+from imgflow.orchestration.requests import Batching
 from imgflow.orchestration.resources import (
     CatalogResource,
     QueueResource,
@@ -51,6 +52,16 @@ def build_families(settings: Settings) -> list[Family]:
     return [photo_family(settings.photo_recipe), depth_family(settings.depth_recipe)]
 
 
+def build_batching(settings: Settings) -> Batching:
+    """How much a run takes, by the settings."""
+    return Batching(
+        images=settings.batch_size,
+        seconds=settings.batch_seconds,
+        runs=settings.runs,
+        hot=settings.hot_partitions,
+    )
+
+
 def build_definitions(
     settings: Settings | None = None, *, resources: Mapping[str, Any] | None = None
 ) -> dg.Definitions:
@@ -69,7 +80,9 @@ def build_definitions(
     jobs = [
         family_job(family, definition) for family, definition in zip(families, assets, strict=True)
     ]
-    upkeep, schedules = maintenance(families, on_delete=settings.on_delete)
+    upkeep, schedules = maintenance(
+        families, on_delete=settings.on_delete, seal_days=settings.seal_days
+    )
     return dg.Definitions(
         assets=[*(source_spec(family, settings.source_url) for family in families), *assets],
         jobs=[*jobs, *upkeep],
@@ -81,7 +94,7 @@ def build_definitions(
                 jobs,
                 interval_seconds=settings.sensor_seconds,
                 pages=settings.tick_pages,
-                batch_size=settings.batch_size,
+                batching=build_batching(settings),
                 on_delete=settings.on_delete,
             ),
         ],
@@ -96,7 +109,7 @@ def _queue_sensors(
     """The sensor of the queue, where there is one."""
     if not settings.sqs_queue_url:
         return []
-    return [notifications_sensor(families, jobs, batch_size=settings.batch_size)]
+    return [notifications_sensor(families, jobs, batching=build_batching(settings))]
 
 
 defs = build_definitions()

@@ -67,7 +67,20 @@ class Settings(BaseSettings):
     ] = 0
     batch_size: Annotated[
         int, Field(ge=1, le=25_000, description="Most images in one run that the sensor asks for.")
-    ] = 1_000
+    ] = 5_000
+    batch_seconds: Annotated[
+        float,
+        Field(gt=0, le=86_400, description="What such a run should take, by the pace of the last."),
+    ] = 60.0
+    runs: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1_000,
+            description="Most runs of each kind that the sensor has queued or going on at a time; "
+            "more where several machines take runs.",
+        ),
+    ] = 2
     sensor_seconds: Annotated[
         int, Field(ge=1, le=3_600, description="Least seconds between two ticks of the sensor.")
     ] = 1
@@ -75,6 +88,23 @@ class Settings(BaseSettings):
         int,
         Field(ge=1, le=1_000, description="Most pages of 1,000 objects that one tick lists."),
     ] = 20
+    hot_partitions: Annotated[
+        int,
+        Field(
+            ge=10,
+            description="Most partitions of each kind in Dagster. Beyond it the images that are "
+            "unchanged for longest are sealed: they lose their partition and nothing else, and get "
+            "it again when they are uploaded again or asked for.",
+        ),
+    ] = 100_000
+    seal_days: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=36_500,
+            description="Images unchanged for so many days are sealed every night; 0: none.",
+        ),
+    ] = 0
     sqs_queue_url: Annotated[
         str,
         Field(

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from imgflow.catalog import schema
-from imgflow.catalog.connecting import outages_in_words, retried
+from imgflow.catalog.connecting import retried
+from imgflow.catalog.holds import Holds
 from imgflow.catalog.rows import Announcement, Content, Count, Image, Kind, State, Verdict, kind_of
 from imgflow.catalog.tables import images
 from imgflow.store.objects import SourceObject, is_text
@@ -71,7 +71,7 @@ RECORD = sa.text(
         sha256 = v.sha256, media_type = v.media_type, width = v.width, height = v.height,
         mode = v.mode, recipe = v.recipe, outputs = v.outputs::jsonb, facts = v.facts::jsonb,
         processed = v.identity, run_id = v.run_id, in_partitions = true, batch = NULL,
-        attempts = 0, not_before = NULL, updated_at = now()
+        attempts = 0, not_before = NULL, unreported = false, updated_at = now()
     FROM unnest(
         :ids, :identities, :states, :reasons, :codes, :etags, :versions, :sizes, :modified, :hashes,
         :media_types, :widths, :heights, :modes, :recipes, :outputs, :facts, :run_ids
@@ -100,14 +100,10 @@ DROP_SUPERSEDED = sa.text(
     """
 )
 
-HOLD = sa.text("SELECT pg_advisory_lock_shared(hashtextextended(:batch, 0))")
-ASKING = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('asking ' || :source, 0))")
-TRY_HOLD = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:batch, 0))")
-
 WAITING = sa.text(
     f"""
     SELECT {COLUMNS} FROM images AS i
-    WHERE i.source = :source AND i.state = 'pending' AND i.kind = :kind
+    WHERE i.source = :source AND (i.state = 'pending' OR i.unreported) AND i.kind = :kind
         AND (i.batch IS NULL OR NOT i.batch = ANY(:active))
         AND (i.not_before IS NULL OR i.not_before <= now())
     ORDER BY i.id LIMIT :most
@@ -121,7 +117,8 @@ ASSIGN = sa.text(
     UPDATE images SET batch = :batch, attempts = attempts + 1, in_partitions = true,
         not_before = now() + interval '1 second'
             * greatest(10, least(power(2, least(attempts + 1, 10)), 600))
-    WHERE id = ANY(:ids) AND state = 'pending' AND (batch IS NULL OR NOT batch = ANY(:active))
+    WHERE id = ANY(:ids) AND (state = 'pending' OR unreported)
+        AND (batch IS NULL OR NOT batch = ANY(:active))
         AND (not_before IS NULL OR not_before <= now())
     RETURNING id
     """
@@ -150,7 +147,7 @@ TOMBSTONE = sa.text(
     chunks AS (DELETE FROM depth_chunks WHERE image_id = ANY(:ids))
     UPDATE images AS i SET state = 'deleted', outputs = '{}', reason = NULL, reason_code = NULL,
         gone_at = CASE WHEN :is_gone THEN coalesce(i.gone_at, now()) ELSE i.gone_at END,
-        batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
+        batch = NULL, attempts = 0, not_before = NULL, unreported = false, updated_at = now()
     FROM old WHERE i.id = old.id RETURNING old.outputs
     """
 )
@@ -176,6 +173,7 @@ class PostgresCatalog:
         """Take an engine and the canonical URL of the source; nothing is asked yet."""
         self.engine = engine
         self.source = source
+        self.holds = Holds(engine, source)
 
     def migrate(self) -> None:
         """Bring the schema to this version."""
@@ -245,6 +243,14 @@ class PostgresCatalog:
 
         self._transaction(work)
 
+    def reported(self, image_ids: Sequence[int]) -> None:
+        """Note that Dagster knows of these images what their rows say."""
+        statement = sa.text(
+            "UPDATE images SET unreported = false, batch = NULL, attempts = 0, not_before = NULL "
+            "WHERE id = ANY(:ids) AND state = 'ready' AND unreported"
+        ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT))
+        self._transaction(lambda connection: connection.execute(statement))
+
     def note_trouble(self, troubles: dict[int, str]) -> None:
         """Keep what last kept pending images from being processed, for operators to see."""
         if not troubles:
@@ -256,7 +262,7 @@ class PostgresCatalog:
         self._transaction(lambda connection: connection.execute(statement))
 
     def waiting(self, kind: Kind, *, active: Sequence[str], most: int) -> list[Image]:
-        """Pending images that no active batch covers and whose time has come, oldest first."""
+        """Images that are pending or unreported, in no active batch, and due; oldest first."""
         statement = WAITING.bindparams(
             sa.bindparam("active", list(active), TEXT), source=self.source, kind=kind, most=most
         )
@@ -266,8 +272,8 @@ class PostgresCatalog:
         """Keys that no further run may cover: rejected images, and those in the hands of a run."""
         statement = sa.text(
             "SELECT key FROM images WHERE source = :source AND kind = :kind "
-            "AND (state = 'rejected' OR state = 'pending' AND (batch = ANY(:active) "
-            "OR batch IS NOT NULL AND not_before > now()))"
+            "AND (state = 'rejected' AND in_partitions OR (state = 'pending' OR unreported) AND "
+            "(batch = ANY(:active) OR batch IS NOT NULL AND not_before > now()))"
         ).bindparams(sa.bindparam("active", list(active), TEXT), source=self.source, kind=kind)
         rows = self._transaction(lambda connection: connection.execute(statement).all())
         return [row.key for row in rows]
@@ -375,6 +381,43 @@ class PostgresCatalog:
         ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source)
         self._transaction(lambda connection: connection.execute(statement))
 
+    def sealable(self, kind: Kind, *, most: int, before: datetime | None = None) -> list[str]:
+        """Keys of images that have a partition and are settled, the longest unchanged first.
+
+        Args:
+            kind: of images.
+            most: keys.
+            before: only those that are unchanged since then.
+        """
+        statement = sa.text(
+            "SELECT key FROM images WHERE source = :source AND kind = :kind AND in_partitions "
+            "AND state IN ('ready', 'rejected') AND NOT unreported "
+            "AND (:before IS NULL OR updated_at < :before) ORDER BY updated_at, id LIMIT :most"
+        ).bindparams(
+            sa.bindparam("before", before, sa.DateTime(timezone=True)),
+            source=self.source,
+            kind=kind,
+            most=most,
+        )
+        rows = self._transaction(lambda connection: connection.execute(statement).all())
+        return [row.key for row in rows]
+
+    def seal(self, keys: Sequence[str]) -> None:
+        """Note that these images are settled and need no partition."""
+        statement = sa.text(
+            "UPDATE images SET in_partitions = false WHERE source = :source AND key = ANY(:keys) "
+            "AND state IN ('ready', 'rejected') AND NOT unreported"
+        ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source)
+        self._transaction(lambda connection: connection.execute(statement))
+
+    def unreport(self, image_ids: Sequence[int]) -> None:
+        """Note that Dagster does not say of these ready images what their rows do."""
+        statement = sa.text(
+            "UPDATE images SET unreported = true, batch = NULL, not_before = NULL "
+            "WHERE id = ANY(:ids) AND state = 'ready'"
+        ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT))
+        self._transaction(lambda connection: connection.execute(statement))
+
     def erase_left(self) -> int:
         """Delete the rows of deleted images that have no partition any more; return how many."""
         statement = sa.text(
@@ -474,6 +517,7 @@ class PostgresCatalog:
         state: State | None = None,
         prefix: str | None = None,
         media_type: str | None = None,
+        in_partitions: bool | None = None,
     ) -> list[Image]:
         """Rows in ascending order of id, which stays stable while rows are added.
 
@@ -490,6 +534,8 @@ class PostgresCatalog:
             query = query.where(i.c.key.startswith(prefix, autoescape=True))
         if media_type:
             query = query.where(i.c.media_type == media_type)
+        if in_partitions is not None:
+            query = query.where(i.c.in_partitions if in_partitions else ~i.c.in_partitions)
         return self._images(query.order_by(i.c.id).limit(limit))
 
     def counts(self) -> list[Count]:
@@ -510,10 +556,18 @@ class PostgresCatalog:
         Images in trouble do not count: what keeps them may last.
         """
         query = sa.text(
-            "SELECT EXISTS (SELECT FROM images WHERE source = :source AND state = 'pending' "
-            "AND reason_code IS DISTINCT FROM 'trouble' AND not_before > now() "
-            "AND not_before <= now() + :seconds * interval '1 second')"
+            "SELECT EXISTS (SELECT FROM images WHERE source = :source "
+            "AND (state = 'pending' OR unreported) AND reason_code IS DISTINCT FROM 'trouble' "
+            "AND not_before > now() AND not_before <= now() + :seconds * interval '1 second')"
         ).bindparams(source=self.source, seconds=seconds)
+        return bool(self._transaction(lambda connection: connection.execute(query).scalar()))
+
+    def has_requests(self) -> bool:
+        """Whether images were asked for so lately that Dagster may not know the run yet."""
+        query = sa.text(
+            "SELECT EXISTS (SELECT FROM images WHERE source = :source "
+            "AND (state = 'pending' OR unreported) AND batch IS NOT NULL AND not_before > now())"
+        ).bindparams(source=self.source)
         return bool(self._transaction(lambda connection: connection.execute(query).scalar()))
 
     def oldest_pending(self) -> datetime | None:
@@ -522,43 +576,6 @@ class PostgresCatalog:
             images.c.source == self.source, images.c.state == "pending"
         )
         return self._transaction(lambda connection: connection.execute(query).scalar())
-
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Let one caller at a time decide for which images runs are asked; others wait for it."""
-        connection = retried(self.engine, self.engine.connect)
-        try:
-            with outages_in_words(self.engine):
-                connection.execute(sa.text("SET LOCAL lock_timeout = '30s'"))
-                connection.execute(ASKING, {"source": self.source})
-            yield
-        finally:
-            connection.close()
-
-    @contextmanager
-    def holding(self, batch: str) -> Iterator[None]:
-        """Let everyone know that this process works on a batch, for as long as it lives.
-
-        The database drops the lock when the process or its connection dies, however that happens.
-        """
-        connection = retried(self.engine, self.engine.connect)
-        try:
-            connection.execute(HOLD, {"batch": batch})
-            connection.commit()
-            yield
-        finally:
-            # Closed rather than returned to the pool: the lock lives as long as the session.
-            connection.invalidate()
-            connection.close()
-
-    def is_held(self, batch: str) -> bool:
-        """Whether a living process works on a batch."""
-
-        def work(connection: sa.Connection) -> bool:
-            # Released at the end of this transaction.
-            return not connection.execute(TRY_HOLD, {"batch": batch}).scalar()
-
-        return self._transaction(work)
 
     def _images(self, statement: sa.Executable) -> list[Image]:
         rows = self._transaction(lambda connection: connection.execute(statement).mappings().all())

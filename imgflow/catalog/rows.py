@@ -52,6 +52,7 @@ class Image:
     batch: str | None
     attempts: int
     not_before: datetime | None
+    unreported: bool
     gone_at: datetime | None
     in_partitions: bool
     created_at: datetime

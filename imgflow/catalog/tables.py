@@ -45,6 +45,13 @@ images = sa.Table(
     sa.Column("batch", sa.Text, comment="tag of the run that was asked to process it"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("not_before", sa.DateTime(timezone=True), comment="no request earlier than this"),
+    sa.Column(
+        "unreported",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="a run died that may not have told Dagster of it",
+    ),
     # The life cycle.
     sa.Column("gone_at", sa.DateTime(timezone=True), comment="when its object was first missing"),
     sa.Column("in_partitions", sa.Boolean, nullable=False, server_default=sa.false()),
@@ -60,10 +67,37 @@ images = sa.Table(
 )
 
 sa.Index(
-    "images_pending", images.c.source, images.c.id, postgresql_where=images.c.state == "pending"
+    "images_pending",
+    images.c.source,
+    images.c.id,
+    postgresql_where=sa.or_(images.c.state == "pending", images.c.unreported),
+)
+sa.Index(
+    "images_hot",
+    images.c.source,
+    images.c.kind,
+    images.c.id,
+    postgresql_where=images.c.in_partitions,
 )
 sa.Index("images_state_id", images.c.source, images.c.state, images.c.id)
 sa.Index("images_sha256", images.c.sha256, postgresql_where=images.c.sha256.is_not(None))
+
+run_holds = sa.Table(
+    "run_holds",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True, comment="of Dagster"),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("batch", sa.Text, nullable=False, comment="name of the lock that its process holds"),
+    sa.Column("image_ids", sa.ARRAY(sa.BigInteger), nullable=False, comment="empty once it ended"),
+    sa.Column("began_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("ended_at", sa.DateTime(timezone=True), comment="when its last event was stored"),
+    sa.Column("images", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("bytes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+)
+
+sa.Index("run_holds_open", run_holds.c.source, postgresql_where=run_holds.c.ended_at.is_(None))
+sa.Index("run_holds_ended", run_holds.c.source, run_holds.c.kind, run_holds.c.ended_at)
 
 depth_chunks = sa.Table(
     "depth_chunks",

@@ -8,8 +8,9 @@ a run (rejected, or already in the hands of another run) ends a range.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 # A further run costs 3 to 8 s, a done image in a range 1.5 ms.
 MOST_DONE_BETWEEN = 2_000
@@ -36,6 +37,8 @@ def plan_ranges(
     *,
     blocked: Collection[str] = (),
     most: int = 1_000,
+    seconds: Mapping[str, float] | None = None,
+    most_seconds: float = inf,
     most_between: int = MOST_DONE_BETWEEN,
 ) -> list[Range]:
     """Cover the wanted partition keys with as few ranges as pays.
@@ -46,6 +49,8 @@ def plan_ranges(
         known: the partition set in its own order, which is that of insertion.
         blocked: keys that no range may cover.
         most: wanted keys in a range.
+        seconds: what each wanted key is expected to take.
+        most_seconds: of the wanted keys in a range, unless a single one takes more.
         most_between: other keys between two wanted ones of a range.
 
     Returns:
@@ -56,6 +61,7 @@ def plan_ranges(
     barriers = sorted(position[key] for key in set(blocked) - set(wanted) if key in position)
     places = sorted(position[key] for key in set(wanted))
     groups: list[list[int]] = []
+    spent = 0.0
     next_barrier = 0
     for place in places:
         while next_barrier < len(barriers) and barriers[next_barrier] < (
@@ -63,15 +69,19 @@ def plan_ranges(
         ):
             next_barrier += 1
         is_cut = next_barrier < len(barriers) and barriers[next_barrier] < place
+        expected = seconds[order[place]] if seconds else 0.0
         if (
             not groups
             or is_cut
             or len(groups[-1]) == most
+            or spent + expected > most_seconds
             or place - groups[-1][-1] - 1 > most_between
         ):
             groups.append([place])
+            spent = expected
         else:
             groups[-1].append(place)
+            spent += expected
     return [
         Range(order[group[0]], order[group[-1]], tuple(order[place] for place in group))
         for group in groups

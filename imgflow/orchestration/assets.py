@@ -140,7 +140,7 @@ def family_assets(
                 decode_seconds=workers.decode_seconds,
                 depth_seconds=workers.depth_seconds,
             )
-            with rows.holding(context.run.tags.get(BATCH_TAG, context.run.run_id)):
+            with rows.holds.holding(batch_of(context.run)):
                 summary = process_partitions(
                     context,
                     family,
@@ -156,6 +156,11 @@ def family_assets(
         yield from ()
 
     return process
+
+
+def batch_of(run: dg.DagsterRun) -> str:
+    """The name under which a run holds its images."""
+    return run.tags.get(BATCH_TAG, run.run_id)
 
 
 def process_partitions(
@@ -184,36 +189,41 @@ def process_partitions(
     images = [
         image for image in catalog.by_keys(keys).values() if image.key not in summary.troubled
     ]
-    plan = batch.plan(images, wanted, context.run.run_id)
+    run_id = context.run.run_id
+    catalog.holds.begin(run_id, batch_of(context.run), family.kind, [image.id for image in images])
+    plan = batch.plan(images, wanted, run_id)
     summary.unchanged = len(plan.unchanged)
     summary.rejected.update({image.key: image.reason or "" for image in plan.still_rejected})
     report_images(context, list(unchanged_events(family, selected, plan.unchanged)))
+    if unreported := [image.id for image in plan.unchanged if image.unreported]:
+        catalog.reported(unreported)
     context.log.info(
         f"{len(keys)} {family.kind} images: {len(plan.tasks)} to process, "
         f"{len(plan.unchanged)} unchanged, {len(plan.still_rejected)} still rejected."
     )
-    if not plan.tasks:
-        return summary
-    tasks = plan.tasks if force else batch.with_twins(plan.tasks, catalog, family.kind)
+    if plan.tasks:
+        tasks = plan.tasks if force else batch.with_twins(plan.tasks, catalog, family.kind)
 
-    def report(finished: list[batch.Finished]) -> None:
-        report_images(context, list(finished_events(family, selected, finished)))
+        def report(finished: list[batch.Finished]) -> None:
+            report_images(context, list(finished_events(family, selected, finished)))
 
-    seconds = worker.decode_seconds if family.kind == "photo" else worker.depth_seconds
-    with WorkerPool(worker, min(workers, len(plan.tasks))) as pool:
+        seconds = worker.decode_seconds if family.kind == "photo" else worker.depth_seconds
+        with WorkerPool(worker, min(workers, len(plan.tasks))) as pool:
 
-        def run(tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
-            """Run tasks, and return the keys of those whose upload is not the announced one."""
-            outcomes = pool.outcomes(tasks, family.work, seconds)
-            return batch.run_tasks(images, outcomes, catalog, report, summary)
+            def run(tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
+                """Run tasks, and return the keys of those whose upload is not the announced one."""
+                outcomes = pool.outcomes(tasks, family.work, seconds)
+                return batch.run_tasks(images, outcomes, catalog, report, summary)
 
-        if outdated := run(tasks, images):
-            # Overwritten since it was listed: the newer upload is processed in this run too.
-            summary.troubled.update(look_again(outdated, source, catalog))
-            found = catalog.by_keys([key for key in outdated if key not in summary.troubled])
-            images = list(found.values())
-            for key in run(batch.plan(images, wanted, context.run.run_id).tasks, images):
-                summary.troubled[key] = f"{key!r} is being overwritten all the time"
+            if outdated := run(tasks, images):
+                # Overwritten since it was listed: the newer upload is processed in this run too.
+                summary.troubled.update(look_again(outdated, source, catalog))
+                found = catalog.by_keys([key for key in outdated if key not in summary.troubled])
+                images = list(found.values())
+                for key in run(batch.plan(images, wanted, run_id).tasks, images):
+                    summary.troubled[key] = f"{key!r} is being overwritten all the time"
+    judged = summary.processed + len(summary.rejected) - len(plan.still_rejected)
+    catalog.holds.end(run_id, images=judged, size=summary.bytes)
     return summary
 
 

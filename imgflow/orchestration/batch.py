@@ -2,7 +2,8 @@
 
 The order makes it safe to stop anywhere: outputs first (by the workers), then rows, then events.
 Each step may run again: outputs have immutable names, rows are updated to the same values, and an
-event more is harmless.
+event more is harmless. What a run that died did not say of its images, the next one does (see
+`catalog.holds`).
 """
 
 from __future__ import annotations
@@ -53,12 +54,14 @@ class Summary:
 
     Attributes:
         processed: images whose outputs were made.
+        bytes: size of the uploads on which there is a verdict.
         unchanged: images on which nothing had to be done.
         rejected: key to reason.
         troubled: key to what outside kept it from being processed.
     """
 
     processed: int = 0
+    bytes: int = 0
     unchanged: int = 0
     rejected: dict[str, str] = field(default_factory=dict)
     troubled: dict[str, str] = field(default_factory=dict)
@@ -175,6 +178,7 @@ def _flush(
 ) -> None:
     verdicts = [done.outcome.verdict for done in buffer if done.outcome.verdict is not None]
     catalog.record(verdicts)
+    summary.bytes += sum(verdict.upload.size for verdict in verdicts)
     catalog.note_trouble(
         {done.image.id: done.outcome.trouble for done in buffer if done.outcome.trouble}
     )

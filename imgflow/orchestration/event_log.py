@@ -21,6 +21,7 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
@@ -34,8 +35,13 @@ from dagster._core.events import (
     StepMaterializationData,
 )
 from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.execution.context.system import StepExecutionContext
-from dagster._core.storage.event_log.schema import AssetEventTagsTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import (
+    AssetEventTagsTable,
+    DynamicPartitionsTable,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -51,6 +57,8 @@ __all__ = [
     "PARTITION_NAME_TAG",
     "BulkPostgresEventLogStorage",
     "ImageEvent",
+    "delete_partitions",
+    "has_open_backfill",
     "report_images",
 ]
 
@@ -59,6 +67,8 @@ __all__ = [
 # deployment.
 BATCH_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 BATCH_EVENTS = 5_000
+
+TEXTS = sa.ARRAY(sa.Text)
 
 BULK_TYPES = {
     dg.DagsterEventType.ASSET_MATERIALIZATION,
@@ -106,6 +116,16 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
             inst_data=inst_data,
         )
 
+    def delete_dynamic_partitions(self, partitions_def_name: str, keys: Sequence[str]) -> None:
+        """Delete many partitions with one statement; Dagster's own way takes two for each."""
+        with self.index_transaction() as connection:
+            connection.execute(
+                DynamicPartitionsTable.delete().where(
+                    DynamicPartitionsTable.c.partitions_def_name == partitions_def_name,
+                    DynamicPartitionsTable.c.partition == sa.any_(sa.literal(list(keys), TEXTS)),
+                )
+            )
+
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store a batch: all of it or, when the database refuses, nothing.
 
@@ -149,6 +169,21 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
             }
             for _, (event, event_id) in sorted(newest.items(), key=lambda item: item[0]):
                 self._store_asset_event(connection, event, event_id)
+
+
+def has_open_backfill(instance: dg.DagsterInstance) -> bool:
+    """Whether somebody's backfill has not been turned into runs completely."""
+    return bool(instance.get_backfills(status=BulkActionStatus.REQUESTED, limit=1))
+
+
+def delete_partitions(instance: dg.DagsterInstance, name: str, keys: Sequence[str]) -> None:
+    """Delete partitions from a dynamic set, all at once where the storage can."""
+    storage = instance.event_log_storage
+    if isinstance(storage, BulkPostgresEventLogStorage):
+        storage.delete_dynamic_partitions(name, keys)
+        return
+    for key in keys:
+        instance.delete_dynamic_partition(name, key)
 
 
 def _copy(

@@ -13,6 +13,7 @@ from imgflow.orchestration.batch import Finished
 from imgflow.orchestration.event_log import ImageEvent
 from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.partitions import partition_key
+from imgflow.store.objects import SourceObject
 
 
 def finished_events(
@@ -28,17 +29,8 @@ def finished_events(
         if verdict is None or verdict.state != "ready":
             continue
         identity = verdict.upload.identity
-        if done.image.processed != identity:
-            yield ImageEvent(
-                family.source,
-                partition_key(done.image.key),
-                data_version=identity,
-                metadata={
-                    "bytes": verdict.upload.size,
-                    "sha256": verdict.sha256 or "",
-                    "media_type": verdict.media_type or "",
-                },
-            )
+        if done.image.processed != identity or done.image.unreported:
+            yield _source_event(family, verdict.upload, verdict.sha256, verdict.media_type)
         yield from _image_events(
             family,
             done.image.key,
@@ -50,7 +42,7 @@ def finished_events(
                 "mode": verdict.mode,
                 "sha256": verdict.sha256,
             },
-            names=selected | set(done.outcome.made) | {"metadata"},
+            names=selected | set(done.outcome.made) | _unsaid(done.image) | {"metadata"},
             made=set(done.outcome.made) | {"metadata"},
             image_id=done.image.id,
             times=done.outcome.milliseconds,
@@ -60,9 +52,14 @@ def finished_events(
 def unchanged_events(
     family: Family, selected: Iterable[str], images: Iterable[Image]
 ) -> Iterator[ImageEvent]:
-    """Events that say `noop`, of images on which nothing had to be done."""
+    """Events that say `noop`, of images on which nothing had to be done.
+
+    Dagster may not know of the uploads of those that a run left behind when it died.
+    """
     names = set(selected)
     for image in images:
+        if image.unreported:
+            yield _source_event(family, image.newest_upload, image.sha256, image.media_type)
         yield from _image_events(
             family,
             image.key,
@@ -74,11 +71,31 @@ def unchanged_events(
                 "mode": image.mode,
                 "sha256": image.sha256,
             },
-            names=names,
+            names=names | _unsaid(image),
             made=set(),
             image_id=image.id,
             times={},
         )
+
+
+def _unsaid(image: Image) -> set[str]:
+    """Names of events that may be missing, whatever is selected in this run."""
+    return {*image.outputs, "metadata"} if image.unreported else set()
+
+
+def _source_event(
+    family: Family, upload: SourceObject, sha256: str | None, media_type: str | None
+) -> ImageEvent:
+    return ImageEvent(
+        family.source,
+        partition_key(upload.key),
+        data_version=upload.identity,
+        metadata={
+            "bytes": upload.size,
+            "sha256": sha256 or "",
+            "media_type": media_type or "",
+        },
+    )
 
 
 def _image_events(

@@ -49,6 +49,11 @@ class Family:
         """The asset of its rows."""
         return dg.AssetKey([self.kind, "metadata"])
 
+    @property
+    def made(self) -> frozenset[dg.AssetKey]:
+        """The assets that its runs make."""
+        return frozenset({self.metadata, *(self.output(name) for name in self.outputs)})
+
     def output(self, name: str) -> dg.AssetKey:
         """The asset of an output."""
         return dg.AssetKey([self.kind, name])

@@ -10,8 +10,9 @@ import dagster as dg
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.requests import INGEST_TAG, active_batches, request_batches
+from imgflow.orchestration.requests import Batching, request_batches
 from imgflow.orchestration.sensors import Follow, Round, list_and_announce
+from imgflow.orchestration.unfinished import INGEST_TAG, unfinished_runs
 from imgflow.store.objects import Source
 
 # Runs of the sensor may hold some of the images; this looks how far they are.
@@ -50,7 +51,7 @@ def ingest(
     definitions: dg.Definitions,
     families: Sequence[Family],
     *,
-    batch_size: int,
+    batching: Batching,
     follow: Follow,
     progress: Callable[[str], None],
 ) -> IngestReport:
@@ -64,11 +65,12 @@ def ingest(
     touched = _list_all(source, catalog, report, follow)
     progress(f"{report.listed} objects listed, {len(touched)} of them new or changed.")
     while True:
-        requests = request_batches(families, catalog, instance, batch_size=batch_size)
+        # One at a time: its images count as in hand only while this process holds the batch.
+        requests = request_batches(families, catalog, instance, batching=batching, most=1)
         for request in requests.batches:
             progress(f"{len(request.image_ids)} {request.family.kind} images are processed …")
             job = definitions.resolve_job_def(request.family.job)
-            with catalog.holding(request.batch):
+            with catalog.holds.holding(request.batch):
                 job.execute_in_process(
                     run_config=QUIET,
                     instance=instance,
@@ -77,9 +79,8 @@ def ingest(
                 )
             touched.update(request.image_ids)
         if not requests.batches:
-            if not active_batches(instance, catalog, families) and not catalog.is_due_soon(
-                SOON_SECONDS
-            ):
+            are_others_busy = any(run.batch for run in unfinished_runs(instance, catalog, families))
+            if not are_others_busy and not catalog.is_due_soon(SOON_SECONDS):
                 break
             time.sleep(POLL_SECONDS)
     _count(catalog, touched, report)

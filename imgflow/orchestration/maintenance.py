@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import dagster as dg
 
 from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
+from imgflow.orchestration.event_log import delete_partitions
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.partitions import object_key, partition_key
-from imgflow.orchestration.requests import is_idle
+from imgflow.orchestration.hot_set import is_idle, seal
+from imgflow.orchestration.partitions import partition_key
 from imgflow.orchestration.sensors import Follow, Round, list_and_announce
+from imgflow.orchestration.unfinished import unfinished_runs
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
 
@@ -26,6 +29,10 @@ PAGE_ROWS = 1_000
 
 # An output is written before its row names it; what is older than this waits for no row any more.
 ORPHAN_AGE = timedelta(hours=1)
+
+MOST_SEALED = 25_000
+
+GREEN = "MATERIALIZED"
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,9 @@ class Differences:
         missing_outputs: images whose row named an output that was not there.
         orphaned_outputs: outputs that no row named.
         missing_partitions: images without a partition.
-        orphaned_partitions: partitions without an image.
+        orphaned_partitions: partitions without an image, or of a sealed one.
+        unreported: ready images of which Dagster says that something failed or is missing.
+        sealed: images that lost their partition since they are unchanged for so long.
     """
 
     listed: int = 0
@@ -51,6 +60,8 @@ class Differences:
     orphaned_outputs: int = 0
     missing_partitions: int = 0
     orphaned_partitions: int = 0
+    unreported: int = 0
+    sealed: int = 0
 
     def counts(self) -> dict[str, int]:
         """The numbers by name."""
@@ -70,8 +81,18 @@ def reconcile(
     outputs: OutputStore,
     *,
     follow: Follow,
+    seal_days: int = 0,
 ) -> Differences:
     """Compare bucket, catalogue, outputs and partitions, and repair every difference.
+
+    Args:
+        families: whose images.
+        catalog: is compared with the others.
+        instance: has partitions and events.
+        source: the bucket.
+        outputs: where pictures lie.
+        follow: is told about images whose object is gone.
+        seal_days: images unchanged for so long lose their partition; 0 for none.
 
     Raises:
         Trouble: a store or the database did not answer; what was repaired stays so.
@@ -80,10 +101,21 @@ def reconcile(
     found = replace(found, stale=sum(backfill_stale(families, catalog).values()))
     missing, orphans = _compare_outputs(catalog, outputs)
     found = replace(found, missing_outputs=missing, orphaned_outputs=orphans)
-    if is_idle(instance):  # a run in progress adds rows, chunks and partitions in its own order
-        found = _compare_partitions(found, families, catalog, instance)
-        for images in _rows(catalog, kind="depth"):
-            DepthArrays(catalog.engine).drop_superseded([image.id for image in images])
+    catalog.holds.forget()
+    with catalog.holds.asking():  # a run that is about to begin adds partitions in its own order
+        if is_idle(unfinished_runs(instance, catalog, families), catalog):
+            found = _compare_partitions(found, families, catalog, instance)
+            unreported = [_compare_events(family, catalog, instance) for family in families]
+            found = replace(found, unreported=sum(unreported))
+            if seal_days:
+                before = datetime.now(timezone.utc) - timedelta(days=seal_days)
+                sealed = [
+                    seal(family, catalog, instance, most=MOST_SEALED, before=before)
+                    for family in families
+                ]
+                found = replace(found, sealed=sum(sealed))
+            for images in _rows(catalog, kind="depth"):
+                DepthArrays(catalog.engine).drop_superseded([image.id for image in images])
     return found
 
 
@@ -133,24 +165,39 @@ def _compare_partitions(
     for family in families:
         name = str(family.partitions.name)
         known = set(instance.get_dynamic_partitions(name))
-        for images in _rows(catalog, kind=family.kind):
-            processed = {partition_key(image.key) for image in images if image.processed}
-            if lacking := sorted(processed - known):
+        for images in _rows(catalog, kind=family.kind, in_partitions=True):
+            expected = {partition_key(image.key) for image in images}
+            if lacking := sorted(expected - known):
                 instance.add_dynamic_partitions(name, lacking)
                 missing += len(lacking)
-            known -= processed | {partition_key(image.key) for image in images}
-        for partition in known:
-            if catalog.by_keys([object_key(partition)]):
-                continue  # deleted, and its partition goes with the next tick; or just uploaded
-            instance.delete_dynamic_partition(name, partition)
-            orphaned += 1
+            known -= expected
+        # Deleted images keep theirs until the next tick.
+        leaving = {partition_key(key) for key in catalog.leaving(family.kind, most=len(known))}
+        if orphans := sorted(known - leaving):
+            delete_partitions(instance, name, orphans)
+            orphaned += len(orphans)
     return replace(found, missing_partitions=missing, orphaned_partitions=orphaned)
 
 
-def _rows(catalog: PostgresCatalog, **filters: str) -> Iterator[list[Image]]:
+def _compare_events(family: Family, catalog: PostgresCatalog, instance: dg.DagsterInstance) -> int:
+    """Have said again what Dagster does not know of ready images, and count them."""
+    known = instance.get_dynamic_partitions(str(family.partitions.name))
+    green = set(known)
+    for asset in family.made:
+        statuses = instance.get_status_by_partition(asset, known, family.partitions) or {}
+        green &= {key for key, status in statuses.items() if status and status.name == GREEN}
+    unsaid = 0
+    for images in _rows(catalog, kind=family.kind, state="ready", in_partitions=True):
+        ids = [image.id for image in images if partition_key(image.key) not in green]
+        catalog.unreport(ids)
+        unsaid += len(ids)
+    return unsaid
+
+
+def _rows(catalog: PostgresCatalog, **filters: Any) -> Iterator[list[Image]]:
     """All images that are not deleted, in pages."""
     after = 0
-    while images := catalog.page(limit=PAGE_ROWS, after_id=after, **filters):  # type: ignore[arg-type]
+    while images := catalog.page(limit=PAGE_ROWS, after_id=after, **filters):
         yield images
         after = images[-1].id
 

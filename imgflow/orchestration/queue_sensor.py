@@ -28,7 +28,7 @@ from imgflow.orchestration.notifications import (
     read_message,
 )
 from imgflow.orchestration.queue import Message, Queue
-from imgflow.orchestration.requests import request_batches, sensor_result
+from imgflow.orchestration.requests import Batching, request_batches, sensor_result
 from imgflow.orchestration.resources import CatalogResource, QueueResource, StoresResource
 from imgflow.store.objects import Source, SourceObject
 from imgflow.store.opening import StoreConfig
@@ -187,7 +187,7 @@ def notifications_sensor(
     families: Sequence[Family],
     jobs: Sequence[Any],
     *,
-    batch_size: int,
+    batching: Batching,
     interval_seconds: int = INTERVAL_SECONDS,
     removal: Removal = forgetting,
 ) -> dg.SensorDefinition:
@@ -196,7 +196,7 @@ def notifications_sensor(
     Args:
         families: whose images it looks for.
         jobs: the job of each family.
-        batch_size: images in one run, at most.
+        batching: how much a run takes, and how many runs there are at a time.
         interval_seconds: between two ticks, at least.
         removal: gives what is done with objects that are gone.
     """
@@ -227,7 +227,7 @@ def notifications_sensor(
                 )
                 for warning in taken.warnings():
                     context.log.warning(warning)
-                requests = request_batches(families, rows, context.instance, batch_size=batch_size)
+                requests = request_batches(families, rows, context.instance, batching=batching)
         except Trouble as trouble:
             return dg.SensorResult(skip_reason=str(trouble))
         return sensor_result(requests, otherwise=taken.line())

@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import dagster as dg
 
+from imgflow.catalog.holds import Pace
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.arrivals import Range, new_keys, plan_ranges
 from imgflow.orchestration.assets import BATCH_TAG
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
 )
 from imgflow.orchestration.families import Family
+from imgflow.orchestration.hot_set import seal_excess
 from imgflow.orchestration.partitions import PARTITIONS, partition_key
+from imgflow.orchestration.unfinished import UnfinishedRun, active_batches, unfinished_runs
 
-# Runs of a family at the same time: one works while the next starts. More would only compete for
-# the same cores, and an upload that arrives meanwhile would wait behind all of them.
-MOST_RUNS = 2
+# Before any run has ended; slow, since a first batch that is too small costs little.
+FIRST_PACE = Pace(images_per_second=20, bytes_per_second=20e6)
 
-# From the start of a run to its hold on its batch; imports take most of it.
-HOLD_SECONDS = 60
 
-# Marks runs that `imgflow ingest` executes in its own process.
-INGEST_TAG = "imgflow/ingest"
+@dataclass(frozen=True)
+class Batching:
+    """How much a run takes, and how many runs there are at a time.
 
-# Removing a partition costs a statement or two.
-MOST_REMOVED = 200
+    Attributes:
+        images: in a run, at most.
+        seconds: that a run should take, by the pace of earlier ones.
+        runs: of a family at the same time. While one works the next starts; more would only compete
+            for the cores of one machine, and an upload that arrives meanwhile would wait behind all
+            of them. What waits is not queued as runs but in the catalogue.
+        hot: partitions of a family, at most; beyond it images are sealed.
+    """
 
-PARTITION_TAGS = {
-    ASSET_PARTITION_RANGE_START_TAG,
-    ASSET_PARTITION_RANGE_END_TAG,
-    PARTITION_NAME_TAG,
-}
-
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+    images: int = 5_000
+    seconds: float = 60.0
+    runs: int = 2
+    hot: int = 100_000
 
 
 @dataclass(frozen=True)
@@ -78,8 +74,57 @@ class BatchRequest:
 class Requests:
     """What is to be launched, and the partitions that were added for it, in this order."""
 
-    batches: list[BatchRequest]
-    new_partitions: dict[str, list[str]]
+    batches: list[BatchRequest] = field(default_factory=list)
+    new_partitions: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(
+        self,
+        family: Family,
+        catalog: PostgresCatalog,
+        instance: dg.DagsterInstance,
+        batching: Batching,
+        *,
+        unfinished: Sequence[UnfinishedRun],
+        most: int,
+    ) -> None:
+        """Add at most so many requests of a family, and the partitions that they need."""
+        active = active_batches(unfinished, family)
+        waiting = catalog.waiting(family.kind, active=active, most=batching.images * most)
+        if not waiting:
+            return
+        images = {partition_key(image.key): image for image in waiting}
+        name = str(family.partitions.name)
+        known = instance.get_dynamic_partitions(name)
+        if added := new_keys(images, known):
+            # Before anyone else asks: a range depends on the order in which keys were added.
+            instance.add_dynamic_partitions(name, added)
+            self.new_partitions[name] = added
+        blocked = catalog.untouchable(family.kind, active=active)
+        pace = catalog.holds.pace(family.kind) or FIRST_PACE
+        ranges = plan_ranges(
+            images,
+            known,
+            blocked={partition_key(key) for key in blocked},
+            most=batching.images,
+            seconds={key: pace.seconds(image.announced_size) for key, image in images.items()},
+            most_seconds=batching.seconds,
+        )[:most]
+        for found in ranges:
+            batch = uuid.uuid4().hex
+            wanted = [images[partition].id for partition in found.wanted]
+            image_ids = tuple(catalog.assign(wanted, batch, active=active))
+            if image_ids:
+                self.batches.append(BatchRequest(family, found, image_ids, batch))
+        in_use = {bound for run in unfinished for bound in run.bounds}
+        in_use.update(bound for found in ranges for bound in (found.start, found.end))
+        seal_excess(
+            family,
+            catalog,
+            instance,
+            partitions=len(known) + len(added),
+            most=batching.hot,
+            in_use=in_use,
+        )
 
 
 def request_batches(
@@ -87,50 +132,32 @@ def request_batches(
     catalog: PostgresCatalog,
     instance: dg.DagsterInstance,
     *,
-    batch_size: int,
+    batching: Batching,
+    most: int | None = None,
 ) -> Requests:
     """Cover everything that waits with ranged runs, and note in the catalogue what was asked for.
 
     Nothing is asked for twice while a run for it is queued or going on, also when several sensors
     and commands ask at the same time. A crash after the note and before the launch delays these
     images by seconds: a batch that still has no run by then counts for nothing.
+
+    Args:
+        families: whose images.
+        catalog: knows what waits.
+        instance: has the partitions, and knows which runs are queued or going on.
+        batching: how much a run takes, and how many runs of a family there are at a time.
+        most: of runs that are asked for now; None for as many as `batching` allows.
     """
-    with catalog.asking():
-        return _request_batches(families, catalog, instance, batch_size=batch_size)
-
-
-def _request_batches(
-    families: Sequence[Family],
-    catalog: PostgresCatalog,
-    instance: dg.DagsterInstance,
-    *,
-    batch_size: int,
-) -> Requests:
-    requests = Requests([], {})
-    for family in families:
-        active = active_batches(instance, catalog, [family])
-        free = MOST_RUNS - len(active)
-        waiting = catalog.waiting(family.kind, active=active, most=batch_size * max(free, 0))
-        if not waiting:
-            continue
-        images = {partition_key(image.key): image for image in waiting}
-        name = str(family.partitions.name)
-        known = instance.get_dynamic_partitions(name)
-        blocked = catalog.untouchable(family.kind, active=active)
-        added = new_keys(images, known)
-        if added:
-            # Before anyone else asks: a range depends on the order in which keys were added.
-            instance.add_dynamic_partitions(name, added)
-            requests.new_partitions[name] = added
-        for found in plan_ranges(
-            images, known, blocked={partition_key(key) for key in blocked}, most=batch_size
-        )[:free]:
-            batch = uuid.uuid4().hex
-            wanted = [images[partition].id for partition in found.wanted]
-            image_ids = tuple(catalog.assign(wanted, batch, active=active))
-            if image_ids:
-                requests.batches.append(BatchRequest(family, found, image_ids, batch))
-    return requests
+    with catalog.holds.asking():
+        requests = Requests()
+        unfinished = unfinished_runs(instance, catalog, families)
+        for family in families:
+            free = batching.runs - len(active_batches(unfinished, family))
+            if most is not None:
+                free = min(free, most - len(requests.batches))
+            if free > 0:
+                requests.add(family, catalog, instance, batching, unfinished=unfinished, most=free)
+        return requests
 
 
 def sensor_result(
@@ -153,77 +180,3 @@ def sensor_result(
         ],
         cursor=cursor,
     )
-
-
-def is_idle(instance: dg.DagsterInstance) -> bool:
-    """Whether no run over partitions is queued or going on."""
-    unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
-    return not any(run.tags.keys() & PARTITION_TAGS for run in unfinished)
-
-
-def remove_partitions(
-    families: Sequence[Family],
-    catalog: PostgresCatalog,
-    instance: dg.DagsterInstance,
-    *,
-    erase_rows: bool,
-) -> None:
-    """Remove the partitions of deleted images, a bounded number at a time.
-
-    Only while no run is queued or going on: a run whose range begins or ends with a partition that
-    is not there any more breaks, and so does its page in the UI.
-
-    Args:
-        families: whose partitions.
-        catalog: knows which images are deleted.
-        instance: has the partitions.
-        erase_rows: delete the tombstones of images without a partition, too.
-    """
-    if not is_idle(instance):
-        return
-    for family in families:
-        with catalog.asking():  # else another sensor may just be asking for one that came back
-            leaving = catalog.leaving(family.kind, most=MOST_REMOVED)
-            for key in leaving:
-                instance.delete_dynamic_partition(str(family.partitions.name), partition_key(key))
-            if leaving:
-                catalog.left(leaving)
-    if erase_rows:
-        catalog.erase_left()
-
-
-def active_batches(
-    instance: dg.DagsterInstance, catalog: PostgresCatalog, families: Sequence[Family]
-) -> list[str]:
-    """Batches whose run is queued or going on.
-
-    A run whose process died without a word looks to Dagster as if it went on for ever; it is marked
-    failed here, so that its images are asked for again.
-    """
-    active = []
-    for family in families:
-        records = instance.get_run_records(dg.RunsFilter(job_name=family.job, statuses=UNFINISHED))
-        for record in records:
-            batch = record.dagster_run.tags.get(BATCH_TAG)
-            if batch is None:
-                continue
-            if _is_alive(record, catalog, batch):
-                active.append(batch)
-            else:
-                instance.report_run_failed(
-                    record.dagster_run,
-                    "The process of this run ended without a word; its images are asked for again.",
-                )
-    return active
-
-
-def _is_alive(record: dg.RunRecord, catalog: PostgresCatalog, batch: str) -> bool:
-    """Whether a process works on a batch, or may still come to it."""
-    if catalog.is_held(batch):
-        return True
-    run = record.dagster_run
-    if INGEST_TAG in run.tags:  # its process holds the batch from before the run is made
-        return False
-    if run.status != dg.DagsterRunStatus.STARTED or record.start_time is None:
-        return True  # Dagster itself watches runs that do not start
-    return time.time() - record.start_time < HOLD_SECONDS

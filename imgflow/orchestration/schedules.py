@@ -12,13 +12,14 @@ from imgflow.settings import OnDelete
 
 
 def maintenance(
-    families: Sequence[Family], *, on_delete: OnDelete
+    families: Sequence[Family], *, on_delete: OnDelete, seal_days: int
 ) -> tuple[list[dg.JobDefinition], list[dg.ScheduleDefinition]]:
     """Make the jobs `backfill_stale` and `reconcile`, each with its nightly schedule.
 
     Args:
         families: whose images they look after.
         on_delete: what a deleted upload does to its image.
+        seal_days: images unchanged for so long lose their partition; 0 for none.
     """
 
     @dg.op(
@@ -49,6 +50,7 @@ def maintenance(
                 source,
                 stores.open_outputs(),
                 follow=following(rows, source, stores.open_outputs, on_delete),
+                seal_days=seal_days,
             )
         context.add_output_metadata(as_metadata(found.counts()))
         context.log.info(f"Found and repaired: {found.counts()}.")

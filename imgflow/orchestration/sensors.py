@@ -12,9 +12,10 @@ from imgflow.catalog.rows import Image
 from imgflow.errors import Trouble
 from imgflow.lifecycle import follow_deletions
 from imgflow.orchestration.families import Family
+from imgflow.orchestration.hot_set import remove_partitions
 from imgflow.orchestration.requests import (
+    Batching,
     Requests,
-    remove_partitions,
     request_batches,
     sensor_result,
 )
@@ -113,7 +114,7 @@ def arrivals_sensor(
     *,
     interval_seconds: int,
     pages: int,
-    batch_size: int,
+    batching: Batching,
     on_delete: OnDelete,
 ) -> dg.SensorDefinition:
     """Make the sensor that asks for runs over everything new or overwritten in the source.
@@ -123,7 +124,7 @@ def arrivals_sensor(
         jobs: the job of each family.
         interval_seconds: between two ticks, at least.
         pages: of 1,000 objects that one tick lists; a larger source is covered in rounds.
-        batch_size: images in one run, at most.
+        batching: how much a run takes, and how many runs there are at a time.
         on_delete: what a deleted upload does to its image.
     """
 
@@ -143,10 +144,11 @@ def arrivals_sensor(
                 source = stores.open_source()
                 follow = following(rows, source, stores.open_outputs, on_delete)
                 seen = list_and_announce(source, rows, start, pages=pages, follow=follow)
-                requests = request_batches(families, rows, context.instance, batch_size=batch_size)
-                remove_partitions(
-                    families, rows, context.instance, erase_rows=on_delete == "delete"
-                )
+                requests = request_batches(families, rows, context.instance, batching=batching)
+                if not requests.batches:
+                    remove_partitions(
+                        families, rows, context.instance, erase_rows=on_delete == "delete"
+                    )
         except Trouble as trouble:
             # Not an empty bucket: nothing is concluded, and the next tick lists the same part
             # again.

@@ -17,12 +17,12 @@ from imgflow_tests.catalog.uploads import upload
 SOURCE = "file:///source/"
 FILL = """
 INSERT INTO images (source, key, kind, state, announced, announced_etag, announced_size,
-    announced_last_modified, processed, outputs)
+    announced_last_modified, processed, outputs, in_partitions)
 SELECT 'file:///source/', 'photos/' || lpad(n::text, 6, '0') || '.jpg',
     CASE WHEN n % 50 = 0 THEN 'depth' ELSE 'photo' END,
     CASE WHEN n % 1000 = 0 THEN 'pending' WHEN n % 100 = 7 THEN 'rejected' ELSE 'ready' END,
     'e1/10/20260801T120000Z', 'e1', 10, '2026-08-01 12:00:00+00', 'e1/10/20260801T120000Z',
-    '{"resized": {"name": "array"}}'
+    '{"resized": {"name": "array"}}', n % 10 = 7
 FROM generate_series(1, 100000) AS n
 """
 CHUNKS = """
@@ -108,6 +108,8 @@ def test_rows_by_id_and_key(filled: PostgresCatalog, plans: list[str]) -> None:
     assert len(filled.by_keys([f"photos/{number:06}.jpg" for number in range(1, 1_001)])) == 1_000
     assert filled.oldest_pending() is not None
     assert len(filled.untouchable("photo", active=["batch"])) == 1_000
+    assert len(filled.sealable("photo", most=10)) == 10
+    assert not filled.has_requests()
     assert_indexed(plans)
 
 

@@ -228,7 +228,7 @@ def recover() -> None:
 
 def unfinished_runs(project: Any) -> int:
     """How many runs look as if they went on."""
-    from imgflow.orchestration.requests import UNFINISHED
+    from imgflow.orchestration.unfinished import UNFINISHED
 
     return sum(run.status in UNFINISHED for run in project.runs())
 

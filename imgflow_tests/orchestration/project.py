@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.definitions import build_definitions, build_families, build_resources
+from imgflow.definitions import build_batching, build_definitions, build_families, build_resources
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -54,7 +54,7 @@ class Project:
             self.instance,
             self.definitions,
             build_families(self.settings),
-            batch_size=self.settings.batch_size,
+            batching=build_batching(self.settings),
             follow=following(
                 self.catalog, self.source, lambda: self.outputs, self.settings.on_delete
             ),
@@ -104,6 +104,11 @@ class Project:
             asset_selection=[dg.AssetKey([kind, name]) for name in assets] or None,
             raise_on_error=False,
         )
+
+    def end_pauses(self) -> None:
+        """Let the pauses before the next attempt be over."""
+        with self.catalog.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE images SET not_before = NULL")
 
     def statuses(self, asset: str) -> Mapping[str, str]:
         """What colour the UI gives every partition of an asset: green, red or none."""

@@ -64,3 +64,13 @@ def test_every_wanted_key_is_covered_once_and_no_blocked_one_ever(
     assert not out & set(covered)
     assert sorted(key for found in ranges for key in found.wanted) == sorted(asked)
     assert all(len(found.wanted) <= most for found in ranges)
+
+
+def test_a_range_ends_when_its_images_take_long_enough() -> None:
+    seconds = {"a": 1, "b": 1, "c": 5, "d": 1, "e": 1, "f": 1}
+    assert spans("abcdef", seconds=seconds, most_seconds=2) == [
+        ("a", "b"),
+        ("c", "c"),
+        ("d", "e"),
+        ("f", "f"),
+    ]

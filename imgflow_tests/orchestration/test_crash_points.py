@@ -257,13 +257,6 @@ def sweep(machine: Machine, undisturbed: Run) -> list[Run]:
         return list(lanes.map(machine.run, points))
 
 
-EVENTS_ARE_LOST = pytest.mark.xfail(
-    strict=True,
-    reason="a process that dies between the rows of a flush and the last of its events leaves "
-    "images that are ready, and red or of an older version in Dagster, until somebody asks",
-)
-
-
 def differences(sweep: list[Run], undisturbed: Run, part: str) -> dict[str, Any]:
     """By point: what a restart left otherwise than the undisturbed run."""
     expected = undisturbed.answer["state"][part]
@@ -319,17 +312,7 @@ def test_nothing_is_half_visible_after_a_crash_or_a_restart(sweep: list[Run]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "part",
-    [
-        "rows",
-        "arrays",
-        "stored",
-        "partitions",
-        pytest.param("colours", marks=EVENTS_ARE_LOST),
-        pytest.param("versions", marks=EVENTS_ARE_LOST),
-    ],
-)
+@pytest.mark.parametrize("part", ["rows", "arrays", "stored", "partitions", "colours", "versions"])
 def test_a_restart_ends_where_an_undisturbed_run_does(
     sweep: list[Run], undisturbed: Run, part: str
 ) -> None:

@@ -97,6 +97,8 @@ def test_partitions_stay_while_a_run_may_cover_them(
     project.tick()
     assert "a.jpg" in project.instance.get_dynamic_partitions("photos")
     project.instance.report_run_canceled(run)
+    project.end_pauses()
+    project.run_requests(project.tick())
     project.tick()
     assert "a.jpg" not in project.instance.get_dynamic_partitions("photos")
 

@@ -106,6 +106,7 @@ def test_nothing_is_taken_from_a_run_that_is_going_on(project: Project) -> None:
     project.instance.add_dynamic_partitions("photos", ["never.jpg"])
     assert reconcile(project) == {"listed": 4}
     project.instance.report_run_canceled(run)
+    project.end_pauses()
     assert "orphaned partitions" in reconcile(project)
 
 

@@ -39,7 +39,6 @@ from imgflow.orchestration.worker import Outcome, Task, WorkerConfig
 from imgflow.settings import load_settings
 from imgflow_tests.orchestration.crash_points import half_visible
 from imgflow_tests.orchestration.project import SETS, Project
-from imgflow_tests.orchestration.test_trouble import due_again
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import depth_csv, jpeg, png
 
@@ -190,7 +189,7 @@ class Story(RuleBasedStateMachine):
 
     @rule()
     def time_passes_and_a_tick(self) -> None:
-        due_again(self.project)
+        self.project.end_pauses()
         self.requested.append(self.project.tick())
 
     @precondition(lambda self: self.requested)
@@ -246,7 +245,7 @@ class Story(RuleBasedStateMachine):
             self.project.run_requests(result)
         backfill_stale(self.project.families, self.project.catalog)
         for _ in range(ROUNDS):
-            due_again(self.project)
+            self.project.end_pauses()
             result = self.project.tick()
             if not result.run_requests:
                 return

@@ -32,7 +32,7 @@ from imgflow.orchestration.event_log import (
 )
 from imgflow.orchestration.queue import Message, Queue
 from imgflow.orchestration.queue_sensor import THREADS, Removal, notifications_sensor
-from imgflow.orchestration.requests import Requests, request_batches
+from imgflow.orchestration.requests import Batching, Requests, request_batches
 from imgflow.orchestration.resources import QueueResource
 from imgflow.settings import Settings
 from imgflow.status import read_status
@@ -123,7 +123,7 @@ class QueueProject(Project):
             sensor = notifications_sensor(
                 build_families(self.settings),
                 [self.definitions.resolve_job_def(name) for name in ("process_photos",)],
-                batch_size=9,
+                batching=Batching(images=9),
                 removal=self.removal,
             )
         result = sensor(context)
@@ -664,7 +664,7 @@ def test_several_callers_at_once_never_ask_for_the_same_image(
         barrier.wait()
         try:
             families = build_families(project.settings)
-            return request_batches(families, catalog, project.instance, batch_size=4)
+            return request_batches(families, catalog, project.instance, batching=Batching(images=4))
         finally:
             engine.dispose()
 

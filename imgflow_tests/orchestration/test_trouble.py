@@ -18,12 +18,6 @@ from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import depth_csv, jpeg, png
 
 
-def due_again(project: Project) -> None:
-    """Let the pause before the next attempt be over."""
-    with project.catalog.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE images SET not_before = NULL")
-
-
 def failure_text(run: dg.ExecuteInProcessResult) -> str:
     (event,) = run.get_step_failure_events()
     error = event.step_failure_data.error
@@ -100,7 +94,7 @@ def test_images_whose_outputs_cannot_be_written_stay_pending_and_are_asked_for_a
     assert project.tick().run_requests == [], "there is a pause before the next attempt"
 
     obstacle.unlink()
-    due_again(project)
+    project.end_pauses()
     (run,) = project.run_requests(project.tick())
     assert run.success
     assert project.statuses("photo/thumbnail") == {
@@ -118,7 +112,7 @@ def test_the_pause_between_attempts_doubles(project: Project) -> None:
     outputs.write_text("a file where a folder should be")
     pauses = []
     for _ in range(4):
-        due_again(project)
+        project.end_pauses()
         project.run_requests(project.tick())
         with project.catalog.engine.connect() as connection:
             pauses.append(
@@ -182,7 +176,7 @@ def test_a_run_that_dies_leaves_its_images_to_the_next_tick(project: Project) ->
     put(project, "a.jpg", jpeg())
     first = project.tick()
     assert len(first.run_requests or ()) == 1  # and the process dies before it is launched
-    due_again(project)
+    project.end_pauses()
     second = project.tick()
     (run,) = project.run_requests(second)
     assert run.success
@@ -193,7 +187,7 @@ def test_nothing_is_asked_for_twice_while_a_run_has_it_in_hand(project: Project)
     (request,) = project.tick().run_requests or ()
     job = project.definitions.resolve_job_def(str(request.job_name))
     run = project.instance.create_run_for_job(job, tags=dict(request.tags))
-    due_again(project)
+    project.end_pauses()
     assert project.tick().run_requests == []
     project.instance.report_run_failed(run)
     assert len(project.tick().run_requests or ()) == 1
@@ -227,11 +221,11 @@ def test_a_run_whose_process_was_killed_is_marked_failed_and_its_images_asked_fo
     project.instance.report_dagster_event(
         dg.DagsterEvent("PIPELINE_START", job_name=run.job_name), run_id=run.run_id
     )
-    due_again(project)
+    project.end_pauses()
     assert project.tick().run_requests == [], "it has just started"
 
-    with project.catalog.holding(request.tags["imgflow/batch"]):
-        monkeypatch.setattr("imgflow.orchestration.requests.HOLD_SECONDS", 0)
+    with project.catalog.holds.holding(request.tags["imgflow/batch"]):
+        monkeypatch.setattr("imgflow.orchestration.unfinished.GRACE_SECONDS", 0)
         assert project.tick().run_requests == [], "its process lives"
 
     assert len(project.tick().run_requests or ()) == 1

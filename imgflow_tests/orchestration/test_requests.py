@@ -1,0 +1,87 @@
+"""How much a run takes, and how many there are at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+import pytest
+
+from imgflow.catalog.holds import Pace
+from imgflow.orchestration.requests import Batching, BatchRequest, request_batches
+from imgflow_tests.catalog.uploads import upload
+from imgflow_tests.orchestration.project import Project
+
+
+def requests(
+    project: Project, batching: Batching, *, most: int | None = None
+) -> Sequence[BatchRequest]:
+    return request_batches(
+        project.families, project.catalog, project.instance, batching=batching, most=most
+    ).batches
+
+
+def announced(project: Project, *sizes: int, kind: str = "jpg") -> None:
+    project.catalog.announce(
+        [upload(f"{number:03}.{kind}", size=size) for number, size in enumerate(sizes)]
+    )
+
+
+def queued(project: Project, request: BatchRequest) -> dg.DagsterRun:
+    job = project.definitions.resolve_job_def(request.family.job)
+    return project.instance.create_run_for_job(job, tags=request.tags)
+
+
+@pytest.fixture
+def pace(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight images and eight megabytes a second."""
+    monkeypatch.setattr(project.catalog.holds, "pace", lambda _kind: Pace(8, 8e6))
+
+
+@pytest.mark.usefixtures("pace")
+def test_a_run_is_sized_for_its_time_by_the_pace_of_earlier_ones(project: Project) -> None:
+    announced(project, *[1_000_000] * 50)
+    found = requests(project, Batching(seconds=2, runs=9))
+    assert [len(request.image_ids) for request in found] == [16, 16, 16, 2]
+
+
+@pytest.mark.usefixtures("pace")
+def test_an_upload_that_takes_longer_has_a_run_of_its_own(project: Project) -> None:
+    announced(project, 1_000_000, 500_000_000, 1_000_000, 1_000_000)
+    found = requests(project, Batching(seconds=2, runs=9))
+    assert [len(request.image_ids) for request in found] == [1, 1, 2]
+
+
+def test_what_waits_beyond_the_runs_in_hand_is_not_queued_as_runs(project: Project) -> None:
+    announced(project, *[10] * 10)
+    batching = Batching(images=2, runs=2)
+    first, second = requests(project, batching)
+    runs = [queued(project, first), queued(project, second)]
+    assert requests(project, batching) == []
+    project.instance.report_run_canceled(runs[0])
+    (third,) = requests(project, batching)
+    assert set(third.image_ids).isdisjoint(first.image_ids + second.image_ids)
+
+
+def test_runs_of_one_family_do_not_hold_up_the_other(project: Project) -> None:
+    announced(project, 10, 10)
+    announced(project, 10, kind="csv")
+    batching = Batching(images=1, runs=1)
+    found = requests(project, batching)
+    assert [request.family.kind for request in found] == ["photo", "depth"]
+    queued(project, found[0])
+    assert requests(project, batching) == []
+
+
+def test_a_run_of_an_operator_takes_no_place_in_the_queue(project: Project) -> None:
+    announced(project, 10)
+    job = project.definitions.resolve_job_def("process_photos")
+    project.instance.create_run_for_job(job, tags={"dagster/partition": "000.jpg"})
+    assert len(requests(project, Batching(runs=1))) == 1
+
+
+def test_who_executes_in_its_own_process_asks_for_one_run_at_a_time(project: Project) -> None:
+    announced(project, *[10] * 4)
+    found = requests(project, Batching(images=2), most=1)
+    assert [len(request.image_ids) for request in found] == [2]
+    assert len(requests(project, Batching(images=2))) == 1, "the others wait for anyone"
