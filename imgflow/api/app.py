@@ -18,12 +18,14 @@ from imgflow.api import (
     frames,
     health,
     images,
+    metrics,
     pictures,
 )
 from imgflow.api.connections import Connections
 from imgflow.api.envelope import Envelope
 from imgflow.api.errors import add_handlers
 from imgflow.api.keys import KeysInPaths
+from imgflow.api.measures import Measured, Measures
 from imgflow.api.problems import Problem
 from imgflow.settings import Settings, load_settings
 
@@ -50,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         SettingsError: a setting is missing or wrong.
     """
     connections = Connections(settings or load_settings())
+    measures = Measures()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -76,10 +79,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 exclude_content_types=NEVER_GZIPPED,
             ),
             Middleware(KeysInPaths),
+            # Within the layer above, which hands on a copy of what the router notes the route in.
+            Middleware(Measured, measures=measures),
         ],
     )
+    app.state.measures = measures
+    app.state.metrics = metrics.registry_of(connections, measures)
     add_handlers(app)
-    for module in (images, pictures, frames, depth_statistics, colormaps, health, explanations):
+    for module in (
+        images,
+        pictures,
+        frames,
+        depth_statistics,
+        colormaps,
+        health,
+        metrics,
+        explanations,
+    ):
         app.include_router(module.router)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]  # FastAPI's own way
     return app

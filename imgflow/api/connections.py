@@ -63,8 +63,9 @@ class Connections:
         )
         self._catalog = PostgresCatalog(self._engine, self._source_url)
         self.arrays = DepthArrays(self._engine)
+        self.database_probe = Probe("database", self._check_database)
         self.probes = (
-            Probe("database", self._check_database),
+            self.database_probe,
             Probe("source", self.source.check),
             Probe("outputs", self._check_outputs),
         )

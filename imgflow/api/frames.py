@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Annotated
 
 import PIL
@@ -20,6 +21,7 @@ from imgflow.api.intervals import (
     reading,
 )
 from imgflow.api.keys import ImageInPath
+from imgflow.api.measures import measures_of
 from imgflow.api.problems import Refused
 from imgflow.api.routing import get
 from imgflow.api.serving import CACHE_CONTROL, not_modified
@@ -94,6 +96,7 @@ def read_frame(
     """The rows of a depth image within two depths, the smallest on top, a pixel per value."""
     get_colormap(colormap)  # an unknown name is refused before anything is read
     asked_range = None if rescale is None else _value_range(rescale)
+    began = time.perf_counter()
     for _ in range(ATTEMPTS):
         array = find_array(connections, image, bounds)
         value_range = asked_range or array.value_range
@@ -107,6 +110,7 @@ def read_frame(
             interval = read_rows(connections, array, bounds)
             if interval is not None:
                 frame = _render(interval, colormap, value_range, format)
+                measures_of(request).frame(frame.media_type, time.perf_counter() - began)
                 return _answer(request, frame, interval, value_range, etag)
     raise Trouble(f"{image} is processed again and again while its frame is read.")
 

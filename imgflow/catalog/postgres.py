@@ -446,7 +446,9 @@ class PostgresCatalog:
             sa.update(i)
             .where(i.c.source == self.source, i.c.kind == kind, i.c.state == "ready")
             .where(i.c.gone_at.is_(None), stale)
-            .values(state="pending", batch=None, attempts=0, not_before=None)
+            .values(
+                state="pending", batch=None, attempts=0, not_before=None, updated_at=sa.func.now()
+            )
         )
         return self._transaction(lambda connection: connection.execute(statement).rowcount)
 
@@ -455,7 +457,7 @@ class PostgresCatalog:
         statement = sa.text(
             """
             UPDATE images SET state = 'pending', batch = NULL, attempts = 0, not_before = NULL,
-                outputs = coalesce((
+                updated_at = now(), outputs = coalesce((
                     SELECT jsonb_object_agg(name, record)
                     FROM jsonb_each(outputs) AS o(name, record)
                     WHERE NOT record ->> 'name' = ANY(:names)

@@ -80,6 +80,13 @@ sa.Index(
     postgresql_where=images.c.in_partitions,
 )
 sa.Index("images_state_id", images.c.source, images.c.state, images.c.id)
+sa.Index("images_counts", images.c.source, images.c.kind, images.c.state, images.c.reason_code)
+sa.Index(
+    "images_pending_since",
+    images.c.source,
+    images.c.updated_at,
+    postgresql_where=images.c.state == "pending",
+)
 sa.Index("images_sha256", images.c.sha256, postgresql_where=images.c.sha256.is_not(None))
 
 run_holds = sa.Table(
@@ -126,4 +133,14 @@ sa.Index(
     depth_chunks.c.array,
     depth_chunks.c.depth_max,
     depth_chunks.c.depth_min,
+)
+
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True, comment="URL of the source"),
+    sa.Column("name", sa.Text, primary_key=True, comment="of the metric"),
+    sa.Column("labels", JSONB, primary_key=True),
+    # Whole numbers are exact up to 2^53: nine petabytes.
+    sa.Column("value", sa.Double, nullable=False),
 )

@@ -16,7 +16,8 @@ from imgflow.depth.recipe import DepthRecipe
 from imgflow.images.decoding import Limits
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration import batch
-from imgflow.orchestration.event_log import report_images
+from imgflow.orchestration.counting import count_run
+from imgflow.orchestration.event_log import report_counts, report_images
 from imgflow.orchestration.events import finished_events, selected_names, unchanged_events
 from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.partitions import object_key
@@ -150,6 +151,7 @@ def family_assets(
                     workers=workers.count,
                     force=config.force,
                 )
+            count_run(rows, family.kind, summary)
         conclude(context, summary)
         # Results are reported image by image, since one returned here would stand for the whole
         # range.
@@ -250,8 +252,14 @@ def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
         stays so until it changes, and the sensor asks again for the others.
     """
     done = f"{summary.processed} processed, {summary.unchanged} unchanged"
+    counts = {
+        "processed": summary.processed,
+        "unchanged": summary.unchanged,
+        "rejected": len(summary.rejected),
+        "in trouble": len(summary.troubled),
+    }
     if not summary.rejected and not summary.troubled:
-        context.log.info(f"{done}.")
+        report_counts(context, f"{done}.", counts)
         return
     lines = [f"{done}, {len(summary.rejected)} rejected, {len(summary.troubled)} in trouble."]
     if summary.rejected:
@@ -264,12 +272,7 @@ def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
         lines += _listed(summary.troubled)
     raise dg.Failure(
         description="\n".join(lines),
-        metadata={
-            "processed": summary.processed,
-            "unchanged": summary.unchanged,
-            "rejected": len(summary.rejected),
-            "in trouble": len(summary.troubled),
-        },
+        metadata=counts,
         allow_retries=False,
     )
 

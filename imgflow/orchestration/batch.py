@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image, Kind
+from imgflow.orchestration.counting import count_finished
 from imgflow.orchestration.worker import Outcome, Task
 
 # A flush costs two round trips and a commit, so it waits for this many results or seconds.
@@ -194,3 +195,4 @@ def _flush(
     summary.processed += len(ready)
     if ready:
         report(ready)
+    count_finished(catalog, buffer)

@@ -32,6 +32,7 @@ from dagster._core.definitions.data_version import (
 from dagster._core.events import (
     DagsterEvent,
     DagsterEventBatchMetadata,
+    EngineEventData,
     StepMaterializationData,
 )
 from dagster._core.events.log import EventLogEntry
@@ -59,6 +60,7 @@ __all__ = [
     "ImageEvent",
     "delete_partitions",
     "has_open_backfill",
+    "report_counts",
     "report_images",
 ]
 
@@ -268,6 +270,19 @@ def report_images(context: dg.AssetExecutionContext, events: Sequence[ImageEvent
         if level:
             _report_level(context.instance, context.run.run_id, step, level)
         levels.done(*keys)
+
+
+def report_counts(
+    context: dg.AssetExecutionContext, message: str, counts: Mapping[str, int]
+) -> None:
+    """Log a message of the running step with counts as its metadata.
+
+    The public way, metadata of an output, needs an output, and one would stand for all partitions.
+    """
+    metadata = {name: dg.MetadataValue.int(count) for name, count in counts.items()}
+    DagsterEvent.engine_event(
+        context.get_step_execution_context(), message, EngineEventData(metadata)
+    )
 
 
 def _report_level(

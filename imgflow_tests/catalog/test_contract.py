@@ -352,6 +352,20 @@ class TestWaiting:
         catalog.record([verdict(first), verdict(second)])
         assert catalog.oldest_pending() is None
 
+    def test_an_image_that_is_reopened_waits_from_then_on(self, catalog: PostgresCatalog) -> None:
+        (image,) = announced(catalog, "a.jpg")
+        for reopen in (
+            lambda: catalog.reopen([image.id]),
+            lambda: catalog.reopen_stale("photo", {"grayscale": "another"}),
+            lambda: catalog.reopen_without(image.id, ["gone"]),
+        ):
+            catalog.record([verdict(image)])
+            done = row(catalog, "a.jpg").updated_at
+            reopen()
+            waits_since = catalog.oldest_pending()
+            assert waits_since is not None
+            assert waits_since > done
+
 
 def _waiting(catalog: PostgresCatalog, *active: str) -> list[str]:
     return [image.key for image in catalog.waiting("photo", active=active, most=99)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog import depth_arrays
+from imgflow.catalog import depth_arrays, monitoring
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.postgres import PostgresCatalog
@@ -128,3 +128,13 @@ def test_assigning_and_recording(filled: PostgresCatalog, plans: list[str]) -> N
     filled.assign([image.id for image in images], "batch")  # none is pending: no row changes
     filled.note_trouble({image.id: "x" for image in images})
     assert_indexed(plans)
+
+
+def test_what_a_scrape_asks_reads_no_row(filled: PostgresCatalog, plans: list[str]) -> None:
+    with filled.engine.connect() as connection:
+        rows = connection.execute(monitoring.COUNTS, {"source": SOURCE}).all()
+        waited = connection.execute(monitoring.BACKLOG, {"source": SOURCE}).scalar()
+    assert sum(row.count for row in rows) == 100_000
+    assert waited is not None
+    assert_indexed(plans)
+    assert all("Index Only Scan" in plan for plan in plans)
