@@ -11,7 +11,6 @@ import dagster as dg
 from imgflow.catalog.holds import Pace
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.arrivals import Range, new_keys, plan_ranges
-from imgflow.orchestration.assets import BATCH_TAG
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -19,6 +18,7 @@ from imgflow.orchestration.event_log import (
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.hot_set import seal_excess
 from imgflow.orchestration.partitions import PARTITIONS, partition_key
+from imgflow.orchestration.processing import BATCH_TAG
 from imgflow.orchestration.unfinished import UnfinishedRun, active_batches, unfinished_runs
 
 # Before any run has ended; slow, since a first batch that is too small costs little.

@@ -10,13 +10,13 @@ import dagster as dg
 
 from imgflow.catalog.holds import Hold
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.orchestration.assets import BATCH_TAG, batch_of
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
 )
 from imgflow.orchestration.families import Family
+from imgflow.orchestration.processing import BATCH_TAG, batch_of
 
 # From the start of a run to its hold on its batch, of which imports take most, and from its last
 # event to its end.

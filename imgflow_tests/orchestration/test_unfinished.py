@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from imgflow.catalog import holds
-from imgflow.orchestration import assets, unfinished
+from imgflow.orchestration import processing, unfinished
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -61,7 +61,7 @@ def test_a_run_that_failed_between_rows_and_events_is_said_again_without_any_wor
             raise ConnectionError("the event log is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(assets, "report_images", fails)
+        patched.setattr(processing, "report_images", fails)
         (run,) = project.run_requests(project.tick())
     assert not run.success
     assert {image.state for image in project.catalog.page(limit=9)} == {"ready"}

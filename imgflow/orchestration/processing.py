@@ -1,0 +1,150 @@
+"""What a run does with its images: from partition keys to tasks, and from outcomes to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import dagster as dg
+
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.rows import Image
+from imgflow.orchestration import batch
+from imgflow.orchestration.event_log import report_counts, report_images
+from imgflow.orchestration.events import finished_events, selected_names, unchanged_events
+from imgflow.orchestration.families import Family
+from imgflow.orchestration.partitions import object_key
+from imgflow.orchestration.pool import WorkerPool
+from imgflow.orchestration.worker import Task, WorkerConfig
+from imgflow.store.objects import Source
+
+# Names the batch in the tags of a run that the sensor or `imgflow ingest` asked for. Such a run
+# trusts the listing that led to it; any other was started by a person and looks at the objects
+# first.
+BATCH_TAG = "imgflow/batch"
+
+LISTED_IN_FAILURE = 50
+
+
+def batch_of(run: dg.DagsterRun) -> str:
+    """The name under which a run holds its images."""
+    return run.tags.get(BATCH_TAG, run.run_id)
+
+
+def process_partitions(
+    context: dg.AssetExecutionContext,
+    family: Family,
+    *,
+    catalog: PostgresCatalog,
+    source: Source,
+    worker: WorkerConfig,
+    workers: int,
+    force: bool,
+) -> batch.Summary:
+    """Process the partitions of a run."""
+    keys = [object_key(partition) for partition in context.partition_keys]
+    is_asked_by_person = BATCH_TAG not in context.run.tags
+    selected = selected_names(context.selected_asset_keys)
+    wanted = batch.Family(
+        enabled=family.outputs,
+        wanted=frozenset(selected & set(family.outputs)),
+        force=force,
+        retry_rejected=is_asked_by_person,
+    )
+    summary = batch.Summary()
+    if is_asked_by_person:
+        summary.troubled.update(look_again(keys, source, catalog))
+    images = [
+        image for image in catalog.by_keys(keys).values() if image.key not in summary.troubled
+    ]
+    run_id = context.run.run_id
+    catalog.holds.begin(run_id, batch_of(context.run), family.kind, [image.id for image in images])
+    plan = batch.plan(images, wanted, run_id)
+    summary.unchanged = len(plan.unchanged)
+    summary.rejected.update({image.key: image.reason or "" for image in plan.still_rejected})
+    report_images(context, list(unchanged_events(family, selected, plan.unchanged)))
+    if unreported := [image.id for image in plan.unchanged if image.unreported]:
+        catalog.reported(unreported)
+    context.log.info(
+        f"{len(keys)} {family.kind} images: {len(plan.tasks)} to process, "
+        f"{len(plan.unchanged)} unchanged, {len(plan.still_rejected)} still rejected."
+    )
+    if plan.tasks:
+        tasks = plan.tasks if force else batch.with_twins(plan.tasks, catalog, family.kind)
+
+        def report(finished: list[batch.Finished]) -> None:
+            report_images(context, list(finished_events(family, selected, finished)))
+
+        seconds = worker.decode_seconds if family.kind == "photo" else worker.depth_seconds
+        with WorkerPool(worker, min(workers, len(plan.tasks))) as pool:
+
+            def run(tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
+                """Run tasks, and return the keys of those whose upload is not the announced one."""
+                outcomes = pool.outcomes(tasks, family.work, seconds)
+                return batch.run_tasks(images, outcomes, catalog, report, summary)
+
+            if outdated := run(tasks, images):
+                # Overwritten since it was listed: the newer upload is processed in this run too.
+                summary.troubled.update(look_again(outdated, source, catalog))
+                found = catalog.by_keys([key for key in outdated if key not in summary.troubled])
+                images = list(found.values())
+                for key in run(batch.plan(images, wanted, run_id).tasks, images):
+                    summary.troubled[key] = f"{key!r} is being overwritten all the time"
+    judged = summary.processed + len(summary.rejected) - len(plan.still_rejected)
+    catalog.holds.end(run_id, images=judged, size=summary.bytes)
+    return summary
+
+
+def look_again(keys: Sequence[str], source: Source, catalog: PostgresCatalog) -> dict[str, str]:
+    """Announce the present uploads of these keys, and return those without one, with the reason."""
+    with ThreadPoolExecutor(16) as threads:
+        found = dict(zip(keys, threads.map(source.stat, keys), strict=True))
+    catalog.announce([upload for upload in found.values() if upload is not None])
+    gone = [key for key, upload in found.items() if upload is None]
+    catalog.forget_uploads(gone)
+    return {
+        key: f"there is no object {key!r} in {source.location.url}; it was deleted, or its "
+        "partition was added by hand"
+        for key in gone
+    }
+
+
+def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
+    """Say what became of the batch, and fail the run when images have no outputs.
+
+    Raises:
+        Failure: some images were rejected or could not be processed. Their partitions turn red,
+        those of the others stay as they were reported. Dagster retries nothing: a rejected image
+        stays so until it changes, and the sensor asks again for the others.
+    """
+    done = f"{summary.processed} processed, {summary.unchanged} unchanged"
+    counts = {
+        "processed": summary.processed,
+        "unchanged": summary.unchanged,
+        "rejected": len(summary.rejected),
+        "in trouble": len(summary.troubled),
+    }
+    if not summary.rejected and not summary.troubled:
+        report_counts(context, f"{done}.", counts)
+        return
+    lines = [f"{done}, {len(summary.rejected)} rejected, {len(summary.troubled)} in trouble."]
+    if summary.rejected:
+        lines.append("Rejected until they change, or until someone materialises them again:")
+        lines += _listed(summary.rejected)
+    if summary.troubled:
+        lines.append(
+            "Kept from being processed by trouble outside; the sensor asks again for them:"
+        )
+        lines += _listed(summary.troubled)
+    raise dg.Failure(
+        description="\n".join(lines),
+        metadata=counts,
+        allow_retries=False,
+    )
+
+
+def _listed(reasons: dict[str, str]) -> list[str]:
+    shown = [f"  {key}: {reason}" for key, reason in list(reasons.items())[:LISTED_IN_FAILURE]]
+    if len(reasons) > len(shown):
+        shown.append(f"  … and {len(reasons) - len(shown)} more: `imgflow status`")
+    return shown
