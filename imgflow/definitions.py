@@ -69,7 +69,9 @@ def build_definitions(
     jobs = [
         family_job(family, definition) for family, definition in zip(families, assets, strict=True)
     ]
-    upkeep, schedules = maintenance(families, on_delete=settings.on_delete)
+    upkeep, schedules = maintenance(
+        families, on_delete=settings.on_delete, keep_events_days=settings.keep_events_days
+    )
     return dg.Definitions(
         assets=[*(source_spec(family, settings.source_url) for family in families), *assets],
         jobs=[*jobs, *upkeep],
