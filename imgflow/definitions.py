@@ -81,7 +81,10 @@ def build_definitions(
         family_job(family, definition) for family, definition in zip(families, assets, strict=True)
     ]
     upkeep, schedules = maintenance(
-        families, on_delete=settings.on_delete, seal_days=settings.seal_days
+        families,
+        on_delete=settings.on_delete,
+        seal_days=settings.seal_days,
+        keep_events_days=settings.keep_events_days,
     )
     return dg.Definitions(
         assets=[*(source_spec(family, settings.source_url) for family in families), *assets],

@@ -119,6 +119,15 @@ class Settings(BaseSettings):
             "`tombstone` deletes outputs and partition, `delete` the row too."
         ),
     ] = "keep"
+    keep_events_days: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=3_650,
+            description="Days after which the nightly retention deletes events that decide no "
+            "status any more, and their runs; 0: Dagster's event log is kept whole.",
+        ),
+    ] = 30
     dagster_port: Annotated[
         int, Field(ge=1, le=65_535, description="Port of the Dagster UI, on loopback.")
     ] = 3000

@@ -116,10 +116,12 @@ def test_the_graph_is_the_contract(definitions: Callable[..., dg.Definitions]) -
         "process_depth_images",
         "backfill_stale",
         "reconcile",
+        "retention",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "nightly_backfill_stale",
         "nightly_reconcile",
+        "nightly_retention",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {"arrivals"}
     sets = {

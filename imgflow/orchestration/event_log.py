@@ -12,10 +12,13 @@ here.
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any
@@ -40,6 +43,7 @@ from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.execution.context.system import StepExecutionContext
 from dagster._core.storage.event_log.schema import (
     AssetEventTagsTable,
+    AssetKeyTable,
     DynamicPartitionsTable,
     SqlEventLogStorageTable,
 )
@@ -52,14 +56,21 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 
+from imgflow.errors import SettingsError
+
 __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
     "ASSET_PARTITION_RANGE_START_TAG",
     "PARTITION_NAME_TAG",
+    "AssetEventTagsTable",
+    "AssetKeyTable",
     "BulkPostgresEventLogStorage",
     "ImageEvent",
+    "SqlEventLogStorageTable",
     "delete_partitions",
+    "event_log_transaction",
     "has_open_backfill",
+    "input_pointer_pattern",
     "report_counts",
     "report_images",
 ]
@@ -315,3 +326,27 @@ def _step_event(
         message=None,
         pid=os.getpid(),
     )
+
+
+def event_log_transaction(
+    instance: dg.DagsterInstance,
+) -> AbstractContextManager[sa.engine.Connection]:
+    """Open a transaction in the database of Dagster's event log.
+
+    Raises:
+        SettingsError: the instance keeps its events elsewhere than in PostgreSQL.
+    """
+    storage = instance.event_log_storage
+    if not isinstance(storage, PostgresEventLogStorage):
+        raise SettingsError(
+            f"The event log is kept by {type(storage).__name__}, and retention knows PostgreSQL "
+            "only; name BulkPostgresEventLogStorage in dagster.yaml, or set "
+            "IMGFLOW_KEEP_EVENTS_DAYS=0."
+        )
+    return storage.index_transaction()
+
+
+def input_pointer_pattern(asset_key: dg.AssetKey) -> str:
+    """A PostgreSQL pattern whose group is a stored materialisation's pointer to one input."""
+    tag = json.dumps(f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{asset_key.to_user_string()}")
+    return re.escape(f'{tag}: "') + r"(\d+)"

@@ -1,25 +1,28 @@
-"""What happens by the clock: the backfill of what is stale, and the reconciliation."""
+"""What happens by the clock: the backfill of what is stale, the reconciliation, the retention."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.maintenance import as_metadata, backfill_stale, reconcile
 from imgflow.orchestration.resources import CatalogResource, StoresResource
+from imgflow.orchestration.retention import clean_event_log
 from imgflow.orchestration.sensors import following
 from imgflow.settings import OnDelete
 
 
 def maintenance(
-    families: Sequence[Family], *, on_delete: OnDelete, seal_days: int
+    families: Sequence[Family], *, on_delete: OnDelete, seal_days: int, keep_events_days: int
 ) -> tuple[list[dg.JobDefinition], list[dg.ScheduleDefinition]]:
-    """Make the jobs `backfill_stale` and `reconcile`, each with its nightly schedule.
+    """Make the jobs `backfill_stale`, `reconcile` and `retention`, each with a nightly schedule.
 
     Args:
         families: whose images they look after.
         on_delete: what a deleted upload does to its image.
         seal_days: images unchanged for so long lose their partition; 0 for none.
+        keep_events_days: age of the events that the retention deletes; 0: there is no retention.
     """
 
     @dg.op(
@@ -55,6 +58,20 @@ def maintenance(
         context.add_output_metadata(as_metadata(found.counts()))
         context.log.info(f"Found and repaired: {found.counts()}.")
 
+    @dg.op(
+        name="clean_event_log",
+        description="Deletes old events that decide no status any more, and runs without others.",
+    )
+    def clean(context: dg.OpExecutionContext) -> None:
+        freed = clean_event_log(
+            context.instance,
+            families,
+            jobs=[*(family.job for family in families), *(job.name for job in jobs)],
+            older_than=datetime.now(timezone.utc) - timedelta(days=keep_events_days),
+        )
+        context.add_output_metadata(as_metadata(freed.counts()))
+        context.log.info(f"Deleted: {freed.counts()}.")
+
     @dg.job(name="backfill_stale", executor_def=dg.in_process_executor)
     def backfill_job() -> None:
         backfill()
@@ -63,6 +80,14 @@ def maintenance(
     def reconcile_job() -> None:
         compare()
 
+    @dg.job(name="retention", executor_def=dg.in_process_executor)
+    def retention_job() -> None:
+        clean()
+
+    times = {backfill_job: "0 2 * * *", reconcile_job: "30 2 * * *"}
+    if keep_events_days:
+        times[retention_job] = "0 3 * * *"
+    jobs = list(times)
     schedules = [
         dg.ScheduleDefinition(
             name=f"nightly_{job.name}",
@@ -70,6 +95,6 @@ def maintenance(
             cron_schedule=cron,
             default_status=dg.DefaultScheduleStatus.RUNNING,
         )
-        for job, cron in ((backfill_job, "0 2 * * *"), (reconcile_job, "30 2 * * *"))
+        for job, cron in times.items()
     ]
-    return [backfill_job, reconcile_job], schedules
+    return jobs, schedules

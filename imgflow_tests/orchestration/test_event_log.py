@@ -6,10 +6,16 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from imgflow.errors import SettingsError
 from imgflow.orchestration.event_log import (
     BATCH_VARIABLE,
+    AssetEventTagsTable,
+    AssetKeyTable,
     BulkPostgresEventLogStorage,
     ImageEvent,
+    SqlEventLogStorageTable,
+    event_log_transaction,
+    input_pointer_pattern,
     report_images,
 )
 from imgflow_tests.orchestration.project import Project
@@ -175,6 +181,92 @@ def test_a_batch_that_cannot_be_stored_whole_is_not_stored_at_all(
     assert copies == ["event_logs", "asset_event_tags"]
     with storage.index_connection() as connection:  # type: ignore[attr-defined]
         assert connection.execute(sa.text("SELECT count(*) FROM event_logs")).scalar() == 0
+
+
+@pytest.mark.usefixtures("run")
+def test_a_stored_event_holds_the_pointer_to_its_input(instance: dg.DagsterInstance) -> None:
+    records = instance.fetch_materializations(dg.AssetKey("one"), limit=100).records
+    with event_log_transaction(instance) as connection:
+        found = connection.execute(
+            sa.select(
+                SqlEventLogStorageTable.c.id,
+                sa.func.substring(
+                    SqlEventLogStorageTable.c.event, input_pointer_pattern(dg.AssetKey("origin"))
+                ),
+            )
+        ).all()
+    pointers = {event_id: pointer for event_id, pointer in found if pointer}
+    for record in records:
+        assert record.asset_materialization is not None
+        tags = record.asset_materialization.tags or {}
+        assert pointers[record.storage_id] == tags["dagster/input_event_pointer/origin"]
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        (
+            SqlEventLogStorageTable,
+            "id run_id event dagster_event_type timestamp step_key asset_key partition",
+        ),
+        (AssetEventTagsTable, "id event_id asset_key key value event_timestamp"),
+        (
+            AssetKeyTable,
+            "id asset_key last_materialization last_run_id asset_details wipe_timestamp"
+            " last_materialization_timestamp tags create_timestamp cached_status_data",
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_tables_that_the_retention_deletes_from_are_as_they_were(
+    instance: dg.DagsterInstance, table: sa.Table, columns: str
+) -> None:
+    with event_log_transaction(instance) as connection:
+        stored = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    assert stored == set(table.columns.keys()) == set(columns.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("idx_events_by_asset_partition", "asset_key dagster_event_type partition id"),
+        ("idx_events_by_asset", "asset_key dagster_event_type id"),
+        ("idx_event_type", "dagster_event_type id"),
+        ("idx_events_by_run_id", "run_id id"),
+        ("idx_asset_event_tags_event_id", "event_id"),
+    ],
+)
+def test_the_indexes_that_the_retention_reads_through_are_there(
+    instance: dg.DagsterInstance, name: str, columns: str
+) -> None:
+    with event_log_transaction(instance) as connection:
+        inspector = sa.inspect(connection)
+        found = {
+            index["name"]: index["column_names"]
+            for table in (SqlEventLogStorageTable, AssetEventTagsTable)
+            for index in inspector.get_indexes(table.name)
+        }
+    assert found[name] == columns.split()
+
+
+def test_only_these_tables_refer_to_events(instance: dg.DagsterInstance) -> None:
+    with event_log_transaction(instance) as connection:
+        inspector = sa.inspect(connection)
+        referring = {
+            table
+            for table in inspector.get_table_names()
+            for column in inspector.get_columns(table)
+            if column["name"].endswith("event_id") or column["name"].endswith("event_storage_id")
+        }
+    assert referring == {"asset_event_tags", "asset_check_executions"}
+
+
+def test_an_event_log_elsewhere_is_refused_by_name() -> None:
+    with (
+        dg.instance_for_test() as elsewhere,
+        pytest.raises(SettingsError, match=r"SqliteEventLogStorage.*IMGFLOW_KEEP_EVENTS_DAYS"),
+    ):
+        event_log_transaction(elsewhere)
 
 
 def _two_events():  # type: ignore[no-untyped-def]

@@ -124,6 +124,6 @@ def test_the_backfill_makes_what_a_changed_recipe_touched_pending(
 
 
 def test_the_schedules_ask_for_their_jobs(project: Project) -> None:
-    for name in ("nightly_backfill_stale", "nightly_reconcile"):
+    for name in ("nightly_backfill_stale", "nightly_reconcile", "nightly_retention"):
         schedule = project.definitions.resolve_schedule_def(name)
         assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING

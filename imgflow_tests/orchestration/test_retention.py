@@ -1,0 +1,420 @@
+"""The retention: the event log stays bounded, and the UI says what it said before."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from imgflow.orchestration import assets as assets_module
+from imgflow.orchestration import superseded
+from imgflow.orchestration.retention import Freed, clean_event_log
+from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
+from imgflow_tests.orchestration.test_way import put
+from imgflow_tests.orchestration.ui_state import ui_state
+from imgflow_tests.pictures import depth_csv, jpeg
+
+JOBS = ("process_photos", "process_depth_images", "backfill_stale", "reconcile", "retention")
+NOTHING = Freed()
+
+
+def clean(project: Project, *, age: timedelta = timedelta(0), page_events: int = 2_000) -> Freed:
+    return clean_event_log(
+        project.instance,
+        project.families,
+        jobs=JOBS,
+        older_than=datetime.now(timezone.utc) - age,
+        page_events=page_events,
+    )
+
+
+def events(project: Project, *types: str) -> list[tuple[Any, ...]]:
+    """Rows of the event log, in the order of their ids."""
+    with project.catalog.engine.connect() as connection:
+        rows = connection.execute(
+            sa.text(
+                "SELECT id, run_id, dagster_event_type, asset_key, partition FROM event_logs"
+                " WHERE dagster_event_type = ANY(CAST(:types AS text[]))"
+                " OR cardinality(CAST(:types AS text[])) = 0 ORDER BY id"
+            ),
+            {"types": list(types)},
+        )
+        return [tuple(row) for row in rows]
+
+
+def partitions_of(rows: Sequence[tuple[Any, ...]], asset: str) -> list[str]:
+    key = dg.AssetKey(asset.split("/")).to_string()
+    return [row[4] for row in rows if row[3] == key]
+
+
+@pytest.fixture
+def eventful(project: Project) -> Project:
+    """Green, red, red after green, green after red, forced, partly rerun, and deleted images."""
+    for number in range(4):
+        put(project, f"{number}.jpg", jpeg(seed=number))
+    put(project, "broken.jpg", b"no picture")
+    put(project, "mended.jpg", b"not yet")
+    put(project, "hole.csv", depth_csv())
+    project.run_requests(project.tick())
+    put(project, "mended.jpg", jpeg(seed=10))
+    put(project, "3.jpg", b"broken later")
+    project.run_requests(project.tick())
+    project.materialize(["0.jpg"])
+    project.materialize(["0.jpg", "1.jpg"], force=True)
+    project.materialize(["2.jpg"], assets=["grayscale"])
+    project.materialize(["1.jpg"], assets=["thumbnail"], force=True)
+    project.materialize(["hole.csv"])
+    put(project, "2.jpg", jpeg(seed=20))
+    project.run_requests(project.tick())
+    project.materialize(["2.jpg"])
+    project.instance.delete_dynamic_partition("photos", "1.jpg")
+    return project
+
+
+def test_every_status_stays_as_it_was(eventful: Project) -> None:
+    before = ui_state(eventful)
+    thumbnails = before["statuses"]["photo/thumbnail"]
+    assert {key: thumbnails[key] for key in ("0.jpg", "3.jpg", "broken.jpg", "mended.jpg")} == {
+        "0.jpg": "green",
+        "3.jpg": "red",
+        "broken.jpg": "red",
+        "mended.jpg": "green",
+    }
+    assert before["reasons"]["photo/thumbnail", "broken.jpg"]
+    freed = clean(eventful)
+    assert freed.materialisations > 10
+    assert freed.planned_events > 10
+    assert ui_state(eventful) == before
+
+
+def test_what_was_made_is_known_and_not_made_again(eventful: Project) -> None:
+    eventful.instance.add_dynamic_partitions("photos", ["1.jpg"])
+    clean(eventful)
+    runs = len(eventful.runs())
+    report = eventful.ingest()
+    assert (report.processed, report.failed) == (0, 0)
+    assert report.unchanged > 0
+    assert len(eventful.runs()) == runs
+
+
+def test_an_image_keeps_one_materialisation_of_each_asset(project: Project) -> None:
+    put(project, "a.jpg", jpeg())
+    put(project, "b.jpg", jpeg(seed=1))
+    project.run_requests(project.tick())
+    for _ in range(3):
+        project.materialize(["a.jpg", "b.jpg"])
+    clean(project)
+    left = events(project, "ASSET_MATERIALIZATION")
+    for name in (*PHOTO_ASSETS, "source"):
+        assert partitions_of(left, f"photo/{name}") == ["a.jpg", "b.jpg"]
+
+
+def test_planned_events_of_red_partitions_and_the_newest_of_an_asset_stay(
+    project: Project,
+) -> None:
+    put(project, "a.jpg", jpeg())
+    put(project, "bad.jpg", b"bad")
+    put(project, "c.jpg", jpeg(seed=2))
+    project.run_requests(project.tick())
+    project.materialize(["c.jpg"])
+    clean(project)
+    left = events(project, "ASSET_MATERIALIZATION_PLANNED")
+    for name in PHOTO_ASSETS:
+        assert partitions_of(left, f"photo/{name}") == ["bad.jpg", "c.jpg"]
+
+
+def test_an_older_input_stays_as_long_as_something_points_to_it(project: Project) -> None:
+    put(project, "a.jpg", jpeg())
+    project.run_requests(project.tick())
+    project.materialize(["a.jpg"], assets=["grayscale"])
+    project.materialize(["a.jpg"], assets=["grayscale"])
+    before = ui_state(project)
+    assert before["staleness"]["photo/metadata", "a.jpg"] == ("FRESH", [])
+
+    assert clean(project).materialisations == 1, "of three, the first and the last are compared"
+    assert ui_state(project) == before
+
+    project.materialize(["a.jpg"])
+    clean(project)
+    left = events(project, "ASSET_MATERIALIZATION")
+    assert partitions_of(left, "photo/grayscale") == ["a.jpg"]
+
+
+def test_the_log_of_a_run_that_explains_a_red_partition_stays_whole(project: Project) -> None:
+    put(project, "bad.jpg", b"bad")
+    (run,) = project.run_requests(project.tick())
+    before = [row for row in events(project) if row[1] == run.run_id]
+    clean(project)
+    assert [row for row in events(project) if row[1] == run.run_id] == before
+
+
+def test_a_run_page_keeps_its_steps_with_their_times(project: Project) -> None:
+    put(project, "a.jpg", jpeg())
+    (run,) = project.run_requests(project.tick())
+
+    def steps() -> list[Any]:
+        found = project.instance.get_run_step_stats(run.run_id)
+        return [(step.step_key, step.status, step.start_time, step.end_time) for step in found]
+
+    timed = steps()
+    before = project.instance.get_run_stats(run.run_id)
+    freed = clean(project)
+    assert freed.log_lines > 5
+    assert steps() == timed != []
+    assert project.instance.get_run_stats(run.run_id) == before
+
+
+def test_runs_without_an_event_of_an_asset_go_whole(project: Project) -> None:
+    put(project, "a.jpg", jpeg())
+    project.run_requests(project.tick())
+    project.materialize(["a.jpg"])
+    newest = project.materialize(["a.jpg"])
+    for name in ("reconcile", "backfill_stale"):
+        job = project.definitions.resolve_job_def(name)
+        assert job.execute_in_process(instance=project.instance).success
+    first = project.runs()[-1].run_id
+
+    freed = clean(project)
+
+    assert freed.runs == 3
+    assert {run.run_id for run in project.runs()} == {first, newest.run_id}, "first: the source"
+    assert {row[1] for row in events(project)} == {first, newest.run_id}
+
+
+def test_what_is_younger_than_the_setting_stays(eventful: Project) -> None:
+    rows = events(eventful)
+    assert clean(eventful, age=timedelta(hours=1)) == NOTHING
+    assert events(eventful) == rows
+
+
+def test_what_was_superseded_lately_stays(project: Project) -> None:
+    put(project, "a.jpg", jpeg())
+    project.run_requests(project.tick())
+    age(project, days=40)
+    project.materialize(["a.jpg"])
+    assert clean(project, age=timedelta(days=30)).materialisations == 0
+    age(project, days=40)
+    assert clean(project, age=timedelta(days=30)).materialisations == len(PHOTO_ASSETS)
+
+
+def age(project: Project, *, days: int) -> None:
+    """Make everything older than it is."""
+    with project.catalog.engine.begin() as connection:
+        for statement in (
+            "UPDATE event_logs SET timestamp = timestamp - :days * interval '1 day'",
+            "UPDATE runs SET update_timestamp = update_timestamp - :days * interval '1 day'",
+        ):
+            connection.execute(sa.text(statement), {"days": days})
+
+
+def test_a_second_retention_finds_nothing(eventful: Project) -> None:
+    clean(eventful)
+    rows = events(eventful)
+    assert clean(eventful) == NOTHING
+    assert events(eventful) == rows
+
+
+@pytest.mark.parametrize("page_events", [1, 7])
+def test_small_pages_delete_the_same(
+    eventful: Project, monkeypatch: pytest.MonkeyPatch, page_events: int
+) -> None:
+    sizes = []
+    delete = superseded.EventLog.delete
+    monkeypatch.setattr(
+        superseded.EventLog,
+        "delete",
+        lambda log, ids: [sizes.append(len(ids)), delete(log, ids)][1],  # type: ignore[func-returns-value]
+    )
+    before = ui_state(eventful)
+    clean(eventful, page_events=page_events)
+    assert ui_state(eventful) == before
+    assert clean(eventful) == NOTHING
+    # A page of materialisations ends with a partition, so it may be a little longer.
+    assert max(sizes) <= page_events + 7
+
+
+def test_it_may_stop_anywhere_and_the_next_goes_on(
+    eventful: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ui_state(eventful)
+    delete = superseded.EventLog.delete
+    calls_left = 0
+
+    def stop(log: superseded.EventLog, ids: Sequence[int]) -> list[int]:
+        nonlocal calls_left
+        if ids:
+            calls_left -= 1
+        if calls_left < 0:
+            raise KeyboardInterrupt
+        return delete(log, ids)
+
+    monkeypatch.setattr(superseded.EventLog, "delete", stop)
+    stops = 0
+    while True:
+        calls_left = 3 * 2**stops
+        try:
+            clean(eventful, page_events=10)
+        except KeyboardInterrupt:
+            stops += 1
+            assert ui_state(eventful) == before
+        else:
+            break
+    assert stops >= 2
+    assert ui_state(eventful) == before
+
+
+def test_a_run_that_is_going_on_keeps_its_events_and_ends_well(
+    eventful: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[list[Any], list[Any]]] = []
+    report = assets_module.report_images
+
+    def clean_in_between(context: dg.AssetExecutionContext, images: Any) -> None:
+        def own() -> list[Any]:
+            return [row for row in events(eventful) if row[1] == context.run.run_id]
+
+        rows = own()
+        clean(eventful, page_events=5)
+        seen.append((rows, own()))
+        report(context, images)
+
+    monkeypatch.setattr(assets_module, "report_images", clean_in_between)
+    put(eventful, "new.jpg", jpeg(seed=77))
+    put(eventful, "newer.jpg", b"bad")
+    (run,) = eventful.run_requests(eventful.tick())
+    assert seen
+    for before, after in seen:
+        assert before == after != []
+    assert eventful.newest("photo/thumbnail", "new.jpg")
+    assert not run.success
+    assert eventful.statuses("photo/thumbnail")["newer.jpg"] == "red"
+    assert eventful.statuses("photo/thumbnail")["new.jpg"] == "green"
+
+
+def test_a_run_that_waits_shows_its_partitions_as_waiting(project: Project) -> None:
+    put(project, "a.jpg", jpeg())
+    project.run_requests(project.tick())
+    put(project, "b.jpg", jpeg(seed=3))
+    (request,) = project.tick().run_requests or ()
+    job = project.definitions.resolve_job_def(str(request.job_name))
+    project.instance.create_run_for_job(job, tags=dict(request.tags))
+    before = ui_state(project)
+    assert before["statuses"]["photo/thumbnail"]["b.jpg"] == "IN_PROGRESS"
+    clean(project)
+    assert ui_state(project) == before
+
+
+def test_a_canceled_attempt_does_not_bring_an_older_failure_back(project: Project) -> None:
+    put(project, "a.jpg", b"bad")
+    (request,) = project.tick().run_requests or ()
+    job = project.definitions.resolve_job_def(str(request.job_name))
+    project.materialize(["a.jpg"])
+    run = project.instance.create_run_for_job(job, tags=dict(request.tags))
+    project.instance.report_run_canceled(run)
+    before = ui_state(project)
+    assert before["statuses"]["photo/thumbnail"]["a.jpg"] == "none"
+    clean(project, page_events=1)
+    assert ui_state(project) == before
+
+
+def test_tags_of_deleted_events_go_with_them(eventful: Project) -> None:
+    clean(eventful)
+    with eventful.catalog.engine.connect() as connection:
+        orphans = connection.execute(
+            sa.text(
+                "SELECT count(*) FROM asset_event_tags"
+                " WHERE event_id NOT IN (SELECT id FROM event_logs)"
+            )
+        ).scalar()
+    assert orphans == 0
+
+
+def test_the_job_says_what_it_freed(eventful: Project) -> None:
+    age(eventful, days=31)
+    before = ui_state(eventful)
+    rows = len(events(eventful))
+    job = eventful.definitions.resolve_job_def("retention")
+    result = job.execute_in_process(instance=eventful.instance)
+    assert result.success
+    assert ui_state(eventful) == before
+    (event,) = (event for event in result.all_events if event.event_type_value == "STEP_OUTPUT")
+    freed = {name: value.value for name, value in event.step_output_data.metadata.items()}
+    own = sum(row[1] == result.run_id for row in events(eventful))
+    deleted = freed["materialisations"] + freed["planned events"] + freed["log lines"]
+    assert deleted == rows - (len(events(eventful)) - own)
+    assert freed["bytes"] > 500 * deleted
+
+
+def test_assets_and_runs_of_others_are_left_alone(eventful: Project) -> None:
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["x"]))
+    def theirs() -> None: ...
+
+    @dg.op
+    def work() -> None: ...
+
+    @dg.job
+    def other() -> None:
+        work()
+
+    for _ in range(2):
+        dg.materialize([theirs], partition_key="x", instance=eventful.instance)
+    other.execute_in_process(instance=eventful.instance)
+    key = theirs.key.to_string()
+    others = {run.run_id for run in eventful.instance.get_runs(dg.RunsFilter(job_name="other"))}
+
+    def rows() -> list[Any]:
+        return [row for row in events(eventful) if row[3] == key or row[1] in others]
+
+    before = rows()
+    clean(eventful)
+    assert rows() == before != []
+    assert others == {
+        run.run_id for run in eventful.instance.get_runs(dg.RunsFilter(job_name="other"))
+    }
+
+
+def test_zero_days_keep_everything(make_project: Callable[..., Project]) -> None:
+    repository = make_project(keep_events_days=0).definitions.get_repository_def()
+    assert "retention" not in {job.name for job in repository.get_all_jobs()}
+    assert "nightly_retention" not in {schedule.name for schedule in repository.schedule_defs}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_history_ends_in_the_same_statuses(
+    make_project: Callable[..., Project], seed: int
+) -> None:
+    chance = random.Random(seed)
+    project = make_project()
+    keys = [f"{letter}.jpg" for letter in "abcdef"]
+    for _ in range(14):
+        key = chance.choice(keys)
+        present = project.instance.get_dynamic_partitions("photos")
+        match chance.choice(["good", "bad", "tick", "rerun", "part", "leave", "recipe", "clean"]):
+            case "good":
+                put(project, key, jpeg(seed=chance.randrange(100)))
+            case "bad":
+                put(project, key, b"bad %d" % chance.randrange(100))
+            case "tick":
+                project.run_requests(project.tick())
+            case "rerun" if present:
+                project.materialize(present, force=chance.random() < 0.5)
+            case "part" if present:
+                names = chance.sample(["grayscale", "thumbnail", "metadata"], 1)
+                project.materialize([chance.choice(present)], assets=names)
+            case "leave" if present:
+                project.instance.delete_dynamic_partition("photos", chance.choice(present))
+            case "recipe":
+                project = make_project(thumbnail_size=chance.choice([32, 64]))
+            case "clean":
+                clean(project, page_events=chance.choice([1, 3, 1_000]))
+        if chance.random() < 0.5:
+            project.run_requests(project.tick())
+    before = ui_state(project)
+    clean(project, page_events=chance.choice([1, 3, 1_000]))
+    assert ui_state(project) == before
+    assert clean(project) == NOTHING
