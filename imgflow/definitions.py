@@ -96,7 +96,11 @@ def _queue_sensors(
     """The sensor of the queue, where there is one."""
     if not settings.sqs_queue_url:
         return []
-    return [notifications_sensor(families, jobs, batch_size=settings.batch_size)]
+    return [
+        notifications_sensor(
+            families, jobs, batch_size=settings.batch_size, on_delete=settings.on_delete
+        )
+    ]
 
 
 defs = build_definitions()

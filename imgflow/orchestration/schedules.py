@@ -7,7 +7,7 @@ import dagster as dg
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.maintenance import as_metadata, backfill_stale, reconcile
 from imgflow.orchestration.resources import CatalogResource, StoresResource
-from imgflow.orchestration.sensors import following
+from imgflow.orchestration.sensors import opened
 from imgflow.settings import OnDelete
 
 
@@ -40,15 +40,9 @@ def maintenance(
     def compare(
         context: dg.OpExecutionContext, catalog: CatalogResource, stores: StoresResource
     ) -> None:
-        source = stores.open_source()
-        with catalog.open(stores.source_name) as rows:
+        with opened(catalog, stores, on_delete) as (rows, source, follow):
             found = reconcile(
-                families,
-                rows,
-                context.instance,
-                source,
-                stores.open_outputs(),
-                follow=following(rows, source, stores.open_outputs, on_delete),
+                families, rows, context.instance, source, stores.open_outputs(), follow=follow
             )
         context.add_output_metadata(as_metadata(found.counts()))
         context.log.info(f"Found and repaired: {found.counts()}.")

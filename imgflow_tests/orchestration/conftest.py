@@ -50,18 +50,27 @@ def inbox(moto: dict[str, str]) -> Inbox:
 
 
 @pytest.fixture
-def queue_project(
+def make_queue_project(
     bucket: str,
     inbox: Inbox,
     make_settings: Callable[..., Settings],
     instance: dg.DagsterInstance,
-) -> QueueProject:
-    settings = make_settings(
-        source_url=f"s3://{bucket}/in",
-        output_url=f"s3://{bucket}/in/made",
-        sqs_queue_url=inbox.url,
-    )
-    return QueueProject(settings, instance)
+) -> Callable[..., QueueProject]:
+    def make(**values: Any) -> QueueProject:
+        settings = make_settings(
+            source_url=f"s3://{bucket}/in",
+            output_url=f"s3://{bucket}/in/made",
+            sqs_queue_url=inbox.url,
+            **values,
+        )
+        return QueueProject(settings, instance)
+
+    return make
+
+
+@pytest.fixture
+def queue_project(make_queue_project: Callable[..., QueueProject]) -> QueueProject:
+    return make_queue_project()
 
 
 @pytest.fixture

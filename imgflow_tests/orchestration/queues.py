@@ -12,8 +12,7 @@ from typing import Any
 import dagster as dg
 
 from imgflow.catalog.unreadable import UnreadableMessages
-from imgflow.definitions import build_families, build_resources
-from imgflow.orchestration.queue_sensor import Removal, notifications_sensor
+from imgflow.definitions import build_resources
 from imgflow.orchestration.resources import QueueResource
 from imgflow_tests.orchestration.messages import record
 from imgflow_tests.orchestration.project import Project
@@ -55,7 +54,6 @@ class Inbox:
 class QueueProject(Project):
     """A project with a queue."""
 
-    removal: Removal | None = None
     queue: QueueResource = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,15 +64,7 @@ class QueueProject(Project):
         """One evaluation of the queue's sensor, as the daemon does it; nothing is launched."""
         resources = {**build_resources(self.settings), "queue": self.queue}
         context = dg.build_sensor_context(instance=self.instance, resources=resources)
-        sensor = self.definitions.resolve_sensor_def("notifications")
-        if self.removal is not None:
-            sensor = notifications_sensor(
-                build_families(self.settings),
-                [self.definitions.resolve_job_def(name) for name in ("process_photos",)],
-                batch_size=9,
-                removal=self.removal,
-            )
-        result = sensor(context)
+        result = self.definitions.resolve_sensor_def("notifications")(context)
         assert isinstance(result, dg.SensorResult)
         return result
 

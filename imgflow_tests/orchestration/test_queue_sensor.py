@@ -205,24 +205,6 @@ def test_an_upload_that_is_gone_before_it_is_read_is_not_waited_for(
     assert project.states() == {"a.jpg": "deleted"}
 
 
-def test_the_removal_path_is_told_the_keys_that_are_gone_before_the_message_is_deleted(
-    project: QueueProject, inbox: Inbox, uploads: Uploads
-) -> None:
-    uploads.put("in/still-there.jpg")
-    told: list[tuple[list[str], tuple[int, int]]] = []
-    project.removal = lambda _rows, _stores: lambda keys: told.append((list(keys), inbox.counts()))
-    inbox.send(
-        s3_event(
-            uploads.removed("in/b.jpg"),
-            uploads.removed("in/still-there.jpg"),
-            uploads.removed("in/a.jpg"),
-        ),
-    )
-    project.take()
-    assert told == [(["a.jpg", "b.jpg"], (0, 1))]
-    assert inbox.counts() == (0, 0)
-
-
 def test_unreadable_messages_go_to_a_table_that_operators_see(
     project: QueueProject, inbox: Inbox, uploads: Uploads
 ) -> None:
