@@ -4,7 +4,7 @@ What an operator selects in the UI, what the sensor asks for and what `imgflow i
 through `process_partitions`, so all of them give the same result.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
@@ -24,6 +24,7 @@ from imgflow.orchestration.pool import WorkerPool
 from imgflow.orchestration.resources import CatalogResource, StoresResource, WorkersResource
 from imgflow.orchestration.worker import Task, WorkerConfig
 from imgflow.store.objects import Source
+from imgflow.store.outputs import OutputStore
 
 # Names the batch in the tags of a run that the sensor or `imgflow ingest` asked for. Such a run
 # trusts the listing that led to it; any other was started by a person and looks at the objects
@@ -146,6 +147,7 @@ def family_assets(
                     family,
                     catalog=rows,
                     source=stores.open_source(),
+                    open_outputs=stores.open_outputs,
                     worker=worker,
                     workers=workers.count,
                     force=config.force,
@@ -164,6 +166,7 @@ def process_partitions(
     *,
     catalog: PostgresCatalog,
     source: Source,
+    open_outputs: Callable[[], OutputStore],
     worker: WorkerConfig,
     workers: int,
     force: bool,
@@ -187,6 +190,7 @@ def process_partitions(
     plan = batch.plan(images, wanted, context.run.run_id)
     summary.unchanged = len(plan.unchanged)
     summary.rejected.update({image.key: image.reason or "" for image in plan.still_rejected})
+    summary.overtaken += [image.key for image in plan.deleted]
     report_images(context, list(unchanged_events(family, selected, plan.unchanged)))
     context.log.info(
         f"{len(keys)} {family.kind} images: {len(plan.tasks)} to process, "
@@ -205,10 +209,21 @@ def process_partitions(
         def run(tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
             """Run tasks, and return the keys of those whose upload is not the announced one."""
             outcomes = pool.outcomes(tasks, family.work, seconds)
-            return batch.run_tasks(images, outcomes, catalog, report, summary)
+            return batch.run_tasks(
+                images,
+                outcomes,
+                catalog,
+                open_outputs=open_outputs,
+                report=report,
+                summary=summary,
+            )
 
         if outdated := run(tasks, images):
             # Overwritten since it was listed: the newer upload is processed in this run too.
+            found = catalog.by_keys(outdated)
+            deleted = {key for key, image in found.items() if image.state == "deleted"}
+            summary.overtaken += sorted(deleted)
+            outdated = [key for key in outdated if key not in deleted]
             summary.troubled.update(look_again(outdated, source, catalog))
             found = catalog.by_keys([key for key in outdated if key not in summary.troubled])
             images = list(found.values())
@@ -240,6 +255,9 @@ def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
         stays so until it changes, and the sensor asks again for the others.
     """
     done = f"{summary.processed} processed, {summary.unchanged} unchanged"
+    if summary.overtaken:
+        shown = ", ".join(summary.overtaken[:LISTED_IN_FAILURE])
+        done += f", {len(summary.overtaken)} deleted or done by another run meanwhile ({shown})"
     if not summary.rejected and not summary.troubled:
         context.log.info(f"{done}.")
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta, timezone
+from itertools import chain
 
 import dagster as dg
 
@@ -82,8 +83,10 @@ def reconcile(
     found = replace(found, missing_outputs=missing, orphaned_outputs=orphans)
     if is_idle(instance):  # a run in progress adds rows, chunks and partitions in its own order
         found = _compare_partitions(found, families, catalog, instance)
-        for images in _rows(catalog, kind="depth"):
-            DepthArrays(catalog.engine).drop_superseded([image.id for image in images])
+        arrays = DepthArrays(catalog.engine)
+        deleted = _rows(catalog, kind="depth", state="deleted")  # their worker may have been killed
+        for images in chain(_rows(catalog, kind="depth"), deleted):
+            arrays.drop_superseded([image.id for image in images])
     return found
 
 

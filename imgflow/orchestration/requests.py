@@ -119,6 +119,7 @@ def _request_batches(
         blocked = catalog.untouchable(family.kind, active=active)
         added = new_keys(images, known)
         if added:
+            catalog.entering([images[partition].id for partition in added])
             # Before anyone else asks: a range depends on the order in which keys were added.
             instance.add_dynamic_partitions(name, added)
             requests.new_partitions[name] = added

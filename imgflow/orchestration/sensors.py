@@ -151,10 +151,11 @@ def arrivals_sensor(
         try:
             with opened(catalog, stores, on_delete) as (rows, source, follow):
                 seen = list_and_announce(source, rows, start, pages=pages, follow=follow)
-                requests = request_batches(families, rows, context.instance, batch_size=batch_size)
+                # First: the runs that are asked for below are not there yet to keep theirs.
                 remove_partitions(
                     families, rows, context.instance, erase_rows=on_delete == "delete"
                 )
+                requests = request_batches(families, rows, context.instance, batch_size=batch_size)
         except Trouble as trouble:
             # Not an empty bucket: nothing is concluded, and the next tick lists the same part
             # again.
