@@ -63,6 +63,7 @@ def delete_images(
     Raises:
         Trouble: a store or the database did not answer; calling again goes on where this stopped.
     """
+    images = list({image.id: image for image in images}.values())
     alive = [image for image in images if image.state != "deleted"]
     uploaded = [image for image in images if source is not None and image.gone_at is None]
     if dry_run:
