@@ -546,11 +546,12 @@ class PostgresCatalog:
     def is_due_soon(self, seconds: float) -> bool:
         """Whether an image waits that a run had in hand and left, and whose pause ends so soon.
 
+        Or has ended, maybe since the caller last asked for what waits.
         Images in trouble do not count: what keeps them may last.
         """
         query = sa.text(
             "SELECT EXISTS (SELECT FROM images WHERE source = :source AND state = 'pending' "
-            "AND reason_code IS DISTINCT FROM 'trouble' AND not_before > now() "
+            "AND reason_code IS DISTINCT FROM 'trouble' "
             "AND not_before <= now() + :seconds * interval '1 second')"
         ).bindparams(source=self.source, seconds=seconds)
         return bool(self._transaction(lambda connection: connection.execute(query).scalar()))
