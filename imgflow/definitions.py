@@ -112,7 +112,8 @@ def _queue_sensors(
     """The sensor of the queue, where there is one."""
     if not settings.sqs_queue_url:
         return []
-    return [notifications_sensor(families, jobs, batching=build_batching(settings))]
+    batching = build_batching(settings)
+    return [notifications_sensor(families, jobs, batching=batching, on_delete=settings.on_delete)]
 
 
 defs = build_definitions()

@@ -2,14 +2,16 @@
 
 The order makes it safe to stop anywhere: the uploaded object first, when it goes too, then the row,
 then the outputs. What a stop leaves behind are outputs that no row names, which the collector
-removes. Partitions go last, when no run covers them (see `orchestration.requests`).
+removes. What a run makes of an image that is deleted under its hands is removed by that run (see
+`orchestration.batch`). Partitions go last, when no run covers them (see `orchestration.requests`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
@@ -21,10 +23,18 @@ from imgflow.store.outputs import OutputStore
 # wrong prefix, than a deletion.
 MOST_AT_ONCE = 1_000
 
+# Rows that are locked while their outputs are removed, which takes milliseconds each.
+HELD_AT_ONCE = 50
+
+Outputs = Mapping[str, Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class Deleted:
-    """What was deleted, or would be: numbers of images, outputs and uploaded objects."""
+    """What was deleted, or would be: numbers of images, outputs and uploaded objects.
+
+    A depth image's array counts as an output.
+    """
 
     images: int
     outputs: int
@@ -45,7 +55,7 @@ def delete_images(
     Args:
         catalog: of the rows.
         outputs: where the pictures lie.
-        images: which; those that are deleted already make no difference.
+        images: which; of those that are deleted already, at most the uploaded object goes.
         source: deletes the uploaded objects too, when given.
         is_gone: the uploaded objects are gone already.
         dry_run: only say what would be deleted.
@@ -53,34 +63,66 @@ def delete_images(
     Raises:
         Trouble: a store or the database did not answer; calling again goes on where this stopped.
     """
+    images = list({image.id: image for image in images}.values())
     alive = [image for image in images if image.state != "deleted"]
-    names = [
-        record["name"]
-        for image in alive
-        for output, record in image.outputs.items()
-        if output != "resized"
-    ]
-    objects = len(alive) if source is not None else 0
-    if not dry_run and alive:
-        if source is not None:
-            for image in alive:
-                source.delete(image.key)
-        is_gone = is_gone or source is not None
-        names = catalog.tombstone([image.id for image in alive], is_gone=is_gone)
-        outputs.delete(names)
-    return Deleted(len(alive), len(names), objects)
+    uploaded = [image for image in images if source is not None and image.gone_at is None]
+    if dry_run:
+        return Deleted(len(alive), sum(len(image.outputs) for image in alive), len(uploaded))
+    if source is not None:
+        for image in uploaded:
+            source.delete(image.key)
+    touched = sorted({image.id for image in (*alive, *uploaded)})
+    if not touched:
+        return Deleted(0, 0, 0)
+    ended = catalog.tombstone(touched, is_gone=is_gone or source is not None)
+    remove_outputs(catalog, outputs, ended)
+    return Deleted(len(ended), sum(map(len, ended.values())), len(uploaded))
+
+
+def remove_outputs(
+    catalog: PostgresCatalog, outputs: OutputStore, made: Mapping[int, Outputs]
+) -> None:
+    """Remove what was made of images, as far as they are deleted.
+
+    An image that came back meanwhile may have outputs of the same names, so it is kept from that
+    until its outputs are gone.
+
+    Args:
+        catalog: of the rows.
+        outputs: where the pictures lie.
+        made: records of outputs, by id of image.
+    """
+    ids = sorted(made)
+    for start in range(0, len(ids), HELD_AT_ONCE):
+        with catalog.held_deleted(ids[start : start + HELD_AT_ONCE]) as deleted:
+            outputs.delete(
+                [
+                    record["name"]
+                    for image_id in sorted(deleted)
+                    for output, record in made[image_id].items()
+                    if output != "resized"  # lies in the database
+                ]
+            )
 
 
 def follow_deletions(
     catalog: PostgresCatalog,
     source: Source,
     open_outputs: Callable[[], OutputStore],
-    missing: Sequence[Image],
+    missing: Sequence[str],
     on_delete: OnDelete,
 ) -> str | None:
-    """Do what the setting says with images that a listing did not show.
+    """Do what the setting says with images whose object seems to be gone.
 
-    Each is looked at once more, since a bucket changes while it is listed.
+    Each is looked at once more, since a bucket changes while it is listed. Uploads that were never
+    read are taken back, whatever the setting.
+
+    Args:
+        catalog: of the rows.
+        source: where the objects were.
+        open_outputs: opens the store of the pictures, when it is needed.
+        missing: keys that a listing did not show, or whose removal an event told.
+        on_delete: the setting.
 
     Returns:
         A sentence when nothing was done because it looks like a mistake.
@@ -88,15 +130,17 @@ def follow_deletions(
     if not missing:
         return None
     with ThreadPoolExecutor(16) as threads:
-        found = list(threads.map(source.stat, [image.key for image in missing]))
-    gone = [image for image, upload in zip(missing, found, strict=True) if upload is None]
-    if on_delete == "keep":
-        catalog.mark_gone([image.id for image in gone])
-        return None
-    if len(gone) > MOST_AT_ONCE:
+        found = list(threads.map(source.stat, missing))
+    gone = [key for key, upload in zip(missing, found, strict=True) if upload is None]
+    if len(gone) > MOST_AT_ONCE and on_delete != "keep":
         return (
             f"{len(gone)} images are gone from {source.location.url} at once; that looks like a "
             "wrong or unmounted source, so none was deleted. `imgflow delete` does it on purpose."
         )
-    delete_images(catalog, open_outputs(), gone, is_gone=True)
+    catalog.forget_uploads(gone)
+    images = [image for image in catalog.by_keys(gone).values() if image.state != "deleted"]
+    if on_delete == "keep":
+        catalog.mark_gone([image.id for image in images if image.gone_at is None])
+    elif images:
+        delete_images(catalog, open_outputs(), images, is_gone=True)
     return None

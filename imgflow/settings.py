@@ -22,6 +22,7 @@ from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
 from imgflow.images.decoding import Limits
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.tokens import Tokens
 
 PREFIX = "IMGFLOW_"
 
@@ -58,6 +59,15 @@ class Settings(BaseSettings):
         Field(
             description="`postgresql://user:password@host:port/database` for the catalogue and "
             "Dagster's storage. Default: a PostgreSQL that imgflow starts in the home.",
+            repr=False,
+        ),
+    ] = ""
+    api_token: Annotated[
+        str,
+        Field(
+            description="Token that API calls need to change something (`Authorization: Bearer`); "
+            "several with commas, `TOKEN:read` or `TOKEN:write` for one scope only. "
+            "Default: a random one in the file `api-token` in the home.",
             repr=False,
         ),
     ] = ""
@@ -194,6 +204,13 @@ class Settings(BaseSettings):
         if url:
             _check_parts(url)
         return url
+
+    @field_validator("api_token")
+    @classmethod
+    def _tokens(cls, text: str) -> str:
+        if text:
+            Tokens.parse(text)
+        return text
 
     @field_validator("sqs_queue_url")
     @classmethod

@@ -28,6 +28,7 @@ from imgflow.samples import upload_samples
 from imgflow.settings import Settings
 from imgflow.status import read_status
 from imgflow.store.opening import StoreConfig, make_default_source
+from imgflow.tokens import FILE_NAME
 
 # Nothing here asks who is calling, so nothing listens beyond this machine.
 LOOPBACK = "127.0.0.1"
@@ -158,8 +159,17 @@ def _start(settings: Settings, services: list[Service], say: Say) -> None:
             _wait(services, service, lambda page=page: _answers(page))  # type: ignore[misc]
     say(f"Dagster   {pages['webserver']}")
     say(f"API       {pages['api']}/docs")
+    say(f"Token     {_place_of_token(settings)}, which API calls need to change something")
     say(f"Logs      {code_server.log.parent}")
     say("Ready. Ctrl-C stops everything.")
+
+
+def _place_of_token(settings: Settings) -> str:
+    """Where the API's token is to be found; its value is shown nowhere, since this may be logged.
+
+    The API has made the one in the home when it started.
+    """
+    return "IMGFLOW_API_TOKEN" if settings.api_token else str(settings.home / FILE_NAME)
 
 
 def _wait(services: list[Service], service: Service, is_ready: Callable[[], bool]) -> None:

@@ -202,6 +202,26 @@ def test_a_url_switches_to_any_other_postgresql(run: Run, source: Path, tcp_post
     assert "p%40ss" not in done.stderr
 
 
+def test_delete_says_what_goes_and_may_be_said_twice(run: Run, source: Path) -> None:
+    (source / "a.jpg").write_bytes(jpeg())
+    (source / "b.jpg").write_bytes(jpeg(seed=1))
+    (source / "hole.csv").write_bytes(depth_csv())
+    run("ingest")
+    keys = ("a.jpg", "a.jpg", "hole.csv", "--source")
+    for arguments, said in (
+        ((*keys, "--dry-run"), "2 images, 4 outputs and 2 uploads would be deleted."),
+        (("a.jpg",), "1 images, 2 outputs and 0 uploads deleted."),
+        (keys, "1 images, 2 outputs and 2 uploads deleted."),
+        (keys, "0 images, 0 outputs and 0 uploads deleted."),
+    ):
+        done = run("delete", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stderr
+    assert [file.name for file in source.iterdir()] == ["b.jpg"]
+    assert run("delete", "b.jpg", "none.jpg").returncode == 2
+    assert last_line(run("ingest", "--json"))["unchanged"] == 1, "nothing of it was deleted"
+
+
 def test_an_unknown_image_is_named(run: Run) -> None:
     done = run("show", "nothing.jpg")
     assert done.returncode == 2

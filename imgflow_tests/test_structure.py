@@ -22,14 +22,17 @@ ALLOWED = {
     "errors": set(),
     "images": {"errors"},
     "depth": {"errors"},
-    "settings": {"errors", "images", "depth"},
+    "tokens": {"errors"},
+    "settings": {"errors", "images", "depth", "tokens"},
     "store": {"errors"},
     "catalog": {"errors", "depth", "store", "settings"},
     "lifecycle": {"errors", "store", "catalog", "settings"},
     "orchestration": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle"),
     },
-    "api": {"errors", "images", "depth", "store", "catalog", "settings", "lifecycle"},
+    "api": {
+        *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "tokens"),
+    },
     "definitions": {"settings", "orchestration"},
 }
 

@@ -181,6 +181,19 @@ def test_it_prints_the_addresses_and_shows_progress(running: Running) -> None:
     assert running.api in running.output()
 
 
+def test_it_says_where_the_token_is_that_changes_need_and_shows_it_nowhere(
+    running: Running,
+) -> None:
+    file = running.home / "api-token"
+    assert f"Token     {file}" in running.output()
+    token = file.read_text().strip()
+    assert httpx.delete(f"{running.api}/images/999999").status_code == 401
+    headers = {"Authorization": f"Bearer {token}"}
+    assert httpx.delete(f"{running.api}/images/999999", headers=headers).status_code == 404
+    for log in (running.log, *(running.home / "logs").iterdir()):
+        assert token not in log.read_text(errors="replace")
+
+
 def test_an_upload_becomes_ready_by_itself(running: Running, tmp_path: Path) -> None:
     picture = tmp_path / "new one.jpg"
     picture.write_bytes(jpeg(200, 100))

@@ -34,6 +34,9 @@ Images that landed in the bucket: the table, the pictures made from them, and fr
 images.
 
 An image is named by its integer id or by `key:` and its URL-encoded object key (`/` as `%2F`).
+Reading is open to all who reach this address. What changes something needs a token
+(`IMGFLOW_API_TOKEN`): `Authorization: Bearer TOKEN`.
+
 Errors are problem details (RFC 9457) with a `code`; `GET /problems` lists them all. Every answer
 has the header `X-Request-ID`, which is taken from the request where it has a well-formed one.
 """

@@ -14,10 +14,11 @@ from imgflow.api.readiness import Probe
 from imgflow.catalog.connecting import database_url, make_engine
 from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.errors import Trouble
+from imgflow.errors import SettingsError, Trouble
 from imgflow.images.outputs import enabled_outputs
 from imgflow.settings import Settings
 from imgflow.store.opening import StoreConfig
+from imgflow.tokens import Tokens, own_token
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Connections:
         self._catalog = PostgresCatalog(self._engine, self._source_url)
         self.arrays = DepthArrays(self._engine)
         self.database_probe = Probe("database", self._check_database)
+        self.tokens = self._open_tokens()
         self.probes = (
             self.database_probe,
             Probe("source", self.source.check),
@@ -77,6 +79,14 @@ class Connections:
     def close(self) -> None:
         """Give the database's connections back."""
         self._engine.dispose()
+
+    def _open_tokens(self) -> Tokens:
+        """The tokens of the setting, or the one in the home."""
+        try:
+            return Tokens.parse(self._settings.api_token or own_token(self._settings.home))
+        except SettingsError as error:  # a home that is read-only, say
+            logger.warning("%s Until then nothing can be changed through the API.", error)
+            return Tokens(())
 
     @property
     def catalog(self) -> PostgresCatalog:

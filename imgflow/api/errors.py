@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from imgflow.api.problems import MEDIA_TYPE, PROBLEMS, TYPE_PREFIX, Refused
 from imgflow.catalog.depth_arrays import TooManyRows
@@ -35,6 +36,7 @@ EXCEPTIONS: Mapping[type[Exception], str] = {
 }
 """What an exception of the other packages is called here; a subclass comes before its base."""
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 UNDERSTOOD = 500  # below it the text of an exception is for the caller
 
@@ -77,6 +79,8 @@ def add_handlers(app: FastAPI) -> None:
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
         refused = refused_by(error)
+        if refused.code == "method_not_allowed":
+            refused.headers = {**refused.headers, "Allow": _methods(request)}
         if PROBLEMS[refused.code].status >= UNDERSTOOD:
             logger.warning("%s (request %s)", error, request.state.request_id)
         return answer(request, refused)
@@ -95,8 +99,17 @@ def _invalid(error: RequestValidationError) -> Refused:
 
 
 def _http(error: HTTPException) -> Refused:
-    headers = dict(error.headers or {})
-    if headers.get("Allow") == "GET":
-        headers["Allow"] = "GET, HEAD"  # registered apart, see `routing`
     code = HTTP_CODES.get(error.status_code, "bad_request")
-    return Refused(code, f"{PROBLEMS[code].title}; /docs shows all.", headers=headers)
+    return Refused(code, f"{PROBLEMS[code].title}; /docs shows all.", headers=error.headers)
+
+
+def _methods(request: Request) -> str:
+    """All methods that a path takes; the framework names those of its first route."""
+    return ", ".join(
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    )

@@ -1,4 +1,4 @@
-"""`/images` and `/images/{id}`: the table as JSON."""
+"""`/images` and `/images/{id}`: the table as JSON, and the end of an image."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from imgflow.api.connections import Connected
 from imgflow.api.cursors import cursor_after, read_cursor
 from imgflow.api.keys import ImageInPath, find_image
 from imgflow.api.problems import Refused
-from imgflow.api.representations import ImageItem, ImagePage, item_of
-from imgflow.api.routing import get
+from imgflow.api.representations import DeletedItem, ImageItem, ImagePage, item_of
+from imgflow.api.routing import delete, get
 from imgflow.catalog.rows import Kind, State
 from imgflow.images.opening import MEDIA_TYPES
+from imgflow.lifecycle import delete_images
 
 router = APIRouter(tags=["images"])
 
@@ -82,6 +83,36 @@ def list_images(
 def read_image(connections: Connected, image: ImageInPath) -> ImageItem:
     """One image."""
     return item_of(find_image(connections.catalog, image))
+
+
+@delete(
+    router,
+    "/images/{image}",
+    problems=("invalid_id", "invalid_parameter", "image_not_found"),
+)
+def delete_image(
+    *,
+    connections: Connected,
+    image: ImageInPath,
+    source: Annotated[bool, Query(description="Delete the uploaded object too.")] = False,
+    dry_run: Annotated[bool, Query(description="Only say what would be deleted.")] = False,
+) -> DeletedItem:
+    """Delete an image: its outputs, its row except for a tombstone, and soon its partition.
+
+    Doing it again is no error. Unless its uploaded object goes too, the image comes back only when
+    it is overwritten.
+    """
+    catalog = connections.catalog
+    done = delete_images(
+        catalog,
+        connections.outputs,
+        [find_image(catalog, image, also_deleted=True)],
+        source=connections.source if source else None,
+        dry_run=dry_run,
+    )
+    return DeletedItem(
+        images=done.images, outputs=done.outputs, objects=done.objects, dry_run=dry_run
+    )
 
 
 def _media_type(name: str) -> str:

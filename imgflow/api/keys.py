@@ -70,12 +70,13 @@ def key_path(scope: Scope) -> str | None:
     return f"{root}/{route}/{_KEY}{rest.replace('/', '%2F')}"
 
 
-def find_image(catalog: PostgresCatalog, named: str) -> Image:
+def find_image(catalog: PostgresCatalog, named: str, *, also_deleted: bool = False) -> Image:
     """Look the image of a path up.
 
     Args:
         catalog: to look in.
         named: the segment, a key still encoded.
+        also_deleted: find deleted ones too.
 
     Raises:
         Refused: there is none, it was deleted, or the segment is neither an id nor a key.
@@ -83,7 +84,7 @@ def find_image(catalog: PostgresCatalog, named: str) -> Image:
     image = _by_key(catalog, named) if named.startswith(_KEY) else _by_id(catalog, named)
     if image is None:
         raise Refused("image_not_found", f"No image is named {named[:200]!r}.")
-    if image.state == "deleted":
+    if image.state == "deleted" and not also_deleted:
         raise Refused("image_deleted", f"The image {image.id} was deleted.")
     return image
 

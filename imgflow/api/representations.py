@@ -68,6 +68,15 @@ class ImagePage(BaseModel):
     ]
 
 
+class DeletedItem(BaseModel):
+    """What a deletion did, or would do."""
+
+    images: Annotated[int, Field(description="1, or 0 when it was deleted before.")]
+    outputs: Annotated[int, Field(description="Pictures and arrays.")]
+    objects: Annotated[int, Field(description="Uploaded objects.")]
+    dry_run: Annotated[bool, Field(description="Nothing was changed.")]
+
+
 def item_of(image: Image) -> ImageItem:
     """Represent a row."""
     return ImageItem(

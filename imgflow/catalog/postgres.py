@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from imgflow.catalog import schema
-from imgflow.catalog.connecting import retried
+from imgflow.catalog.connecting import outages_in_words, retried
 from imgflow.catalog.holds import Holds
 from imgflow.catalog.rows import Announcement, Content, Count, Image, Kind, State, Verdict, kind_of
 from imgflow.catalog.tables import images
@@ -81,15 +82,18 @@ RECORD = sa.text(
     )
     WHERE i.id = v.id AND i.state <> 'deleted'
         AND (i.announced = v.identity OR i.processed IS DISTINCT FROM i.announced)
+    RETURNING i.id
     """
 )
 
 # The array that a row named until now goes with the change; one that another worker is about to
-# name stays.
+# name stays. No row is locked `FOR UPDATE` here or below: that waits for the worker that writes the
+# image's array, maybe for minutes, since chunks refer to their row.
 ARRAYS = sa.text(
     """
     SELECT id, outputs -> 'resized' ->> 'name' FROM images
-    WHERE id = ANY(:ids) AND outputs -> 'resized' IS NOT NULL ORDER BY id FOR UPDATE
+    WHERE id = ANY(:ids) AND outputs -> 'resized' IS NOT NULL ORDER BY id
+    FOR NO KEY UPDATE
     """
 )
 DROP_SUPERSEDED = sa.text(
@@ -143,12 +147,22 @@ VANISHED = sa.text(
 )
 TOMBSTONE = sa.text(
     """
-    WITH old AS (SELECT id, outputs FROM images WHERE id = ANY(:ids) ORDER BY id FOR UPDATE),
-    chunks AS (DELETE FROM depth_chunks WHERE image_id = ANY(:ids))
+    WITH old AS (
+        SELECT id, state, outputs FROM images WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
+    ), chunks AS (DELETE FROM depth_chunks WHERE image_id = ANY(:ids))
     UPDATE images AS i SET state = 'deleted', outputs = '{}', reason = NULL, reason_code = NULL,
         gone_at = CASE WHEN :is_gone THEN coalesce(i.gone_at, now()) ELSE i.gone_at END,
         batch = NULL, attempts = 0, not_before = NULL, unreported = false, updated_at = now()
-    FROM old WHERE i.id = old.id RETURNING old.outputs
+    FROM old WHERE i.id = old.id RETURNING i.id, old.state, old.outputs
+    """
+)
+HOLD_DELETED = sa.text(
+    """
+    WITH held AS (
+        SELECT id FROM images WHERE id = ANY(:ids) AND state = 'deleted'
+        ORDER BY id FOR NO KEY UPDATE
+    ), chunks AS (DELETE FROM depth_chunks USING held WHERE image_id = held.id)
+    SELECT id FROM held
     """
 )
 
@@ -208,10 +222,15 @@ class PostgresCatalog:
         changed = [_image(row) for row in pending if not row["is_new"]]
         return Announcement(new, changed, len(uploads) - len(pending))
 
-    def record(self, verdicts: Sequence[Verdict]) -> None:
-        """Write what became of a batch of uploads."""
+    def record(self, verdicts: Sequence[Verdict]) -> set[int]:
+        """Write what became of a batch of uploads.
+
+        Returns:
+            The ids of the rows that took their verdict. Images that were deleted meanwhile, or
+            whose newer upload has a verdict already, stay as they are.
+        """
         if not verdicts:
-            return
+            return set()
         uploads = [v.upload for v in verdicts]
         statement = RECORD.bindparams(
             sa.bindparam("ids", [v.image_id for v in verdicts], BIGINT),
@@ -235,13 +254,14 @@ class PostgresCatalog:
         )
         depth = [v.image_id for v in verdicts if kind_of(v.upload.key) == "depth"]
 
-        def work(connection: sa.Connection) -> None:
+        def work(connection: sa.Connection) -> set[int]:
             before = connection.execute(ARRAYS, {"ids": depth}).all() if depth else []
-            connection.execute(statement)
+            recorded = {row.id for row in connection.execute(statement)}
             for image_id, array in before:
                 connection.execute(DROP_SUPERSEDED, {"id": image_id, "array": array})
+            return recorded
 
-        self._transaction(work)
+        return self._transaction(work)
 
     def reported(self, image_ids: Sequence[int]) -> None:
         """Note that Dagster knows of these images what their rows say."""
@@ -345,24 +365,44 @@ class PostgresCatalog:
         )
         self._transaction(lambda connection: connection.execute(statement))
 
-    def tombstone(self, image_ids: Sequence[int], *, is_gone: bool) -> list[str]:
-        """Make images deleted ones, and return the names of the objects that their rows named.
+    def tombstone(
+        self, image_ids: Sequence[int], *, is_gone: bool
+    ) -> dict[int, Mapping[str, Mapping[str, Any]]]:
+        """Make images deleted ones.
 
         Args:
             image_ids: rows.
             is_gone: their uploaded objects are gone too, so that one which appears under the key is
                 a new upload. Else only an overwritten one is.
+
+        Returns:
+            The outputs that their rows named, by id, of those that were not deleted before. Arrays
+            are gone with this; the pictures are the caller's to remove.
         """
         statement = TOMBSTONE.bindparams(
             sa.bindparam("ids", list(image_ids), BIGINT), is_gone=is_gone
         )
         rows = self._transaction(lambda connection: connection.execute(statement).all())
-        return [
-            record["name"]
-            for row in rows
-            for output, record in row.outputs.items()
-            if output != "resized"  # lies in the database, and went with the row
-        ]
+        return {row.id: row.outputs for row in rows if row.state != "deleted"}
+
+    @contextmanager
+    def held_deleted(self, image_ids: Sequence[int]) -> Iterator[set[int]]:
+        """Keep deleted images from coming back while the block lasts, and yield their ids.
+
+        Arrays that a worker has written for them go. Whoever announces a new upload of one waits.
+        """
+        with outages_in_words(self.engine), self.engine.begin() as connection:
+            yield {row.id for row in connection.execute(HOLD_DELETED, {"ids": list(image_ids)})}
+
+    def entering(self, image_ids: Sequence[int]) -> None:
+        """Note that partitions are about to be added for these images.
+
+        Before they are: one that is deleted in between is then among those that leave.
+        """
+        statement = sa.text(
+            "UPDATE images SET in_partitions = true WHERE id = ANY(:ids) AND NOT in_partitions"
+        ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT))
+        self._transaction(lambda connection: connection.execute(statement))
 
     def leaving(self, kind: Kind, *, most: int) -> list[str]:
         """Keys of deleted images that still have a partition."""
@@ -555,12 +595,13 @@ class PostgresCatalog:
     def is_due_soon(self, seconds: float) -> bool:
         """Whether an image waits that a run had in hand and left, and whose pause ends so soon.
 
+        Or has ended, maybe since the caller last asked for what waits.
         Images in trouble do not count: what keeps them may last.
         """
         query = sa.text(
             "SELECT EXISTS (SELECT FROM images WHERE source = :source "
             "AND (state = 'pending' OR unreported) AND reason_code IS DISTINCT FROM 'trouble' "
-            "AND not_before > now() AND not_before <= now() + :seconds * interval '1 second')"
+            "AND not_before <= now() + :seconds * interval '1 second')"
         ).bindparams(source=self.source, seconds=seconds)
         return bool(self._transaction(lambda connection: connection.execute(query).scalar()))
 

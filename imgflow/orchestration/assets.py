@@ -133,6 +133,7 @@ def family_assets(
                     family,
                     catalog=rows,
                     source=stores.open_source(),
+                    open_outputs=stores.open_outputs,
                     worker=worker,
                     workers=workers.count,
                     force=config.force,

@@ -11,11 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image, Kind
+from imgflow.lifecycle import remove_outputs
 from imgflow.orchestration.counting import count_finished
 from imgflow.orchestration.worker import Outcome, Task
+from imgflow.store.outputs import OutputStore
 
 # A flush costs two round trips and a commit, so it waits for this many results or seconds.
 FLUSH_IMAGES = 200
@@ -47,6 +50,7 @@ class Plan:
     tasks: list[Task] = field(default_factory=list)
     unchanged: list[Image] = field(default_factory=list)
     still_rejected: list[Image] = field(default_factory=list)
+    deleted: list[Image] = field(default_factory=list)
 
 
 @dataclass
@@ -59,6 +63,8 @@ class Summary:
         unchanged: images on which nothing had to be done.
         rejected: key to reason.
         troubled: key to what outside kept it from being processed.
+        overtaken: images that were deleted before this run came to them, or while it had them in
+            hand, or that another run has processed since; nothing is said of them.
     """
 
     processed: int = 0
@@ -66,12 +72,16 @@ class Summary:
     unchanged: int = 0
     rejected: dict[str, str] = field(default_factory=dict)
     troubled: dict[str, str] = field(default_factory=dict)
+    overtaken: list[str] = field(default_factory=list)
 
 
 def plan(images: Iterable[Image], family: Family, run_id: str) -> Plan:
     """Decide for every image what this run does with it, by the catalogue alone."""
     result = Plan()
     for image in images:
+        if image.state == "deleted":
+            result.deleted.append(image)
+            continue
         is_processed = image.processed == image.announced
         if is_processed and image.state == "rejected" and not family.retry_rejected:
             result.still_rejected.append(image)
@@ -138,6 +148,8 @@ def run_tasks(
     images: Sequence[Image],
     outcomes: Iterator[tuple[Task, Outcome]],
     catalog: PostgresCatalog,
+    *,
+    open_outputs: Callable[[], OutputStore],
     report: Report,
     summary: Summary,
 ) -> list[str]:
@@ -147,6 +159,7 @@ def run_tasks(
         images: the rows as they were planned.
         outcomes: of the workers.
         catalog: to which verdicts go first.
+        open_outputs: opens the store of the pictures, when some were made for nothing.
         report: sends their events.
         summary: is added to.
 
@@ -158,36 +171,45 @@ def run_tasks(
     buffer: list[Finished] = []
     outdated: list[str] = []
     flushed = time.monotonic()
+    flush = partial(
+        _flush, catalog=catalog, open_outputs=open_outputs, report=report, summary=summary
+    )
     for task, outcome in outcomes:
         if outcome.is_outdated:
             outdated.append(task.upload.key)
             continue
         buffer.append(Finished(by_id[task.image_id], outcome))
         if len(buffer) >= FLUSH_IMAGES or time.monotonic() - flushed > FLUSH_SECONDS:
-            _flush(buffer, catalog, report, summary)
+            flush(buffer)
             buffer = []
             flushed = time.monotonic()
-    _flush(buffer, catalog, report, summary)
+    flush(buffer)
     return outdated
 
 
 def _flush(
     buffer: list[Finished],
+    *,
     catalog: PostgresCatalog,
+    open_outputs: Callable[[], OutputStore],
     report: Report,
     summary: Summary,
 ) -> None:
     verdicts = [done.outcome.verdict for done in buffer if done.outcome.verdict is not None]
-    catalog.record(verdicts)
+    recorded = catalog.record(verdicts)
     summary.bytes += sum(verdict.upload.size for verdict in verdicts)
     catalog.note_trouble(
         {done.image.id: done.outcome.trouble for done in buffer if done.outcome.trouble}
     )
     ready = []
+    for_nothing = {}
     for done in buffer:
         verdict = done.outcome.verdict
         if verdict is None:
             summary.troubled[done.image.key] = done.outcome.trouble or ""
+        elif done.image.id not in recorded:
+            summary.overtaken.append(done.image.key)
+            for_nothing[done.image.id] = verdict.outputs
         elif verdict.state == "rejected":
             summary.rejected[done.image.key] = verdict.reason or ""
         else:
@@ -195,4 +217,6 @@ def _flush(
     summary.processed += len(ready)
     if ready:
         report(ready)
-    count_finished(catalog, buffer)
+    count_finished(catalog, [done for done in buffer if done.image.id not in for_nothing])
+    if for_nothing:
+        remove_outputs(catalog, open_outputs(), for_nothing)

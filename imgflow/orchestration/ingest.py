@@ -109,7 +109,7 @@ def _count(catalog: PostgresCatalog, touched: set[int], report: IngestReport) ->
         elif image.state == "rejected":
             report.rejected += 1
             report.reasons[image.key] = image.reason or ""
-        else:
+        elif image.state == "pending":  # one that was deleted meanwhile is nobody's failure
             report.failed += 1
             report.reasons[image.key] = image.reason or "no run has processed it yet"
     report.unchanged = max(0, report.listed - len(touched))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta, timezone
+from itertools import chain
 from typing import Any
 
 import dagster as dg
@@ -114,8 +115,11 @@ def reconcile(
                     for family in families
                 ]
                 found = replace(found, sealed=sum(sealed))
-            for images in _rows(catalog, kind="depth"):
-                DepthArrays(catalog.engine).drop_superseded([image.id for image in images])
+            arrays = DepthArrays(catalog.engine)
+            # Also of deleted images, whose worker may have been killed.
+            deleted = _rows(catalog, kind="depth", state="deleted")
+            for images in chain(_rows(catalog, kind="depth"), deleted):
+                arrays.drop_superseded([image.id for image in images])
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
@@ -17,6 +17,7 @@ from imgflow.orchestration.partitions import object_key
 from imgflow.orchestration.pool import WorkerPool
 from imgflow.orchestration.worker import Task, WorkerConfig
 from imgflow.store.objects import Source
+from imgflow.store.outputs import OutputStore
 
 # Names the batch in the tags of a run that the sensor or `imgflow ingest` asked for. Such a run
 # trusts the listing that led to it; any other was started by a person and looks at the objects
@@ -37,6 +38,7 @@ def process_partitions(
     *,
     catalog: PostgresCatalog,
     source: Source,
+    open_outputs: Callable[[], OutputStore],
     worker: WorkerConfig,
     workers: int,
     force: bool,
@@ -62,6 +64,7 @@ def process_partitions(
     plan = batch.plan(images, wanted, run_id)
     summary.unchanged = len(plan.unchanged)
     summary.rejected.update({image.key: image.reason or "" for image in plan.still_rejected})
+    summary.overtaken += [image.key for image in plan.deleted]
     report_images(context, list(unchanged_events(family, selected, plan.unchanged)))
     if unreported := [image.id for image in plan.unchanged if image.unreported]:
         catalog.reported(unreported)
@@ -81,10 +84,21 @@ def process_partitions(
             def run(tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
                 """Run tasks, and return the keys of those whose upload is not the announced one."""
                 outcomes = pool.outcomes(tasks, family.work, seconds)
-                return batch.run_tasks(images, outcomes, catalog, report, summary)
+                return batch.run_tasks(
+                    images,
+                    outcomes,
+                    catalog,
+                    open_outputs=open_outputs,
+                    report=report,
+                    summary=summary,
+                )
 
             if outdated := run(tasks, images):
                 # Overwritten since it was listed: the newer upload is processed in this run too.
+                found = catalog.by_keys(outdated)
+                deleted = {key for key, image in found.items() if image.state == "deleted"}
+                summary.overtaken += sorted(deleted)
+                outdated = [key for key in outdated if key not in deleted]
                 summary.troubled.update(look_again(outdated, source, catalog))
                 found = catalog.by_keys([key for key in outdated if key not in summary.troubled])
                 images = list(found.values())
@@ -118,6 +132,9 @@ def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
         stays so until it changes, and the sensor asks again for the others.
     """
     done = f"{summary.processed} processed, {summary.unchanged} unchanged"
+    if summary.overtaken:
+        shown = ", ".join(summary.overtaken[:LISTED_IN_FAILURE])
+        done += f", {len(summary.overtaken)} deleted or done by another run meanwhile ({shown})"
     counts = {
         "processed": summary.processed,
         "unchanged": summary.unchanged,

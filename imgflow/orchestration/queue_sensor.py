@@ -9,7 +9,7 @@ listing of the sensor `arrivals` stays, and finds what no message told.
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +30,8 @@ from imgflow.orchestration.notifications import (
 from imgflow.orchestration.queue import Message, Queue
 from imgflow.orchestration.requests import Batching, request_batches, sensor_result
 from imgflow.orchestration.resources import CatalogResource, QueueResource, StoresResource
+from imgflow.orchestration.sensors import Follow, opened
+from imgflow.settings import OnDelete
 from imgflow.store.objects import Source, SourceObject
 from imgflow.store.opening import StoreConfig
 
@@ -45,16 +47,6 @@ MOST_TROUBLES = 16
 
 REASONS_SHOWN = 5
 
-OnRemoved = Callable[[Sequence[str]], None]
-"""Told the keys of objects that are gone, before their messages are deleted."""
-
-Removal = Callable[[PostgresCatalog, StoresResource], OnRemoved]
-
-
-def forgetting(catalog: PostgresCatalog, _stores: StoresResource) -> OnRemoved:
-    """Take back announcements of uploads that were deleted before they were read."""
-    return catalog.forget_uploads
-
 
 @dataclass
 class Taken:
@@ -64,6 +56,7 @@ class Taken:
         messages: received.
         pending: images that became pending by them.
         gone: keys without an object.
+        not_followed: why nothing was done about these, if nothing was.
         ignored: events that are none of the source's, by what they are.
         unreadable: messages of which something could not be read.
         troubled: keys that could not be looked at; their messages come again.
@@ -73,6 +66,7 @@ class Taken:
     messages: int = 0
     pending: int = 0
     gone: int = 0
+    not_followed: str | None = None
     ignored: Counter[str] = field(default_factory=Counter)
     unreadable: list[UnreadableMessage] = field(default_factory=list)
     troubled: dict[str, str] = field(default_factory=dict)
@@ -84,6 +78,8 @@ class Taken:
             f"Message {message.message_id} could not be read: {message.reason}."
             for message in self.unreadable
         ]
+        if self.not_followed:
+            said.append(self.not_followed)
         if self.troubled:
             reason = next(iter(self.troubled.values()))
             said.append(f"{len(self.troubled)} objects could not be looked at: {reason}")
@@ -117,9 +113,16 @@ def take_in(
     scope: Scope,
     source: Source,
     catalog: PostgresCatalog,
-    on_removed: OnRemoved,
+    follow: Follow,
 ) -> Taken:
     """Receive messages, commit what they lead to, and delete them.
+
+    Args:
+        queue: is received from.
+        scope: which objects concern the source.
+        source: is asked for the present objects.
+        catalog: is told about them.
+        follow: is told the keys of objects that are gone, before their messages are deleted.
 
     Raises:
         Trouble: the queue or the database does not answer; no message is lost.
@@ -137,7 +140,7 @@ def take_in(
     taken.pending = _announce(catalog, present)
     gone = [key for key, upload in found.items() if upload is None]
     if gone and _is_there(source, gone, taken):
-        on_removed(gone)
+        taken.not_followed = follow(gone)
         taken.gone = len(gone)
     UnreadableMessages(catalog.engine, catalog.source).keep(taken.unreadable)
     done = [m for m in messages if keys_of[m.id].isdisjoint(taken.troubled)]
@@ -188,8 +191,8 @@ def notifications_sensor(
     jobs: Sequence[Any],
     *,
     batching: Batching,
+    on_delete: OnDelete,
     interval_seconds: int = INTERVAL_SECONDS,
-    removal: Removal = forgetting,
 ) -> dg.SensorDefinition:
     """Make the sensor that asks for runs over what the queue's messages announce.
 
@@ -197,8 +200,8 @@ def notifications_sensor(
         families: whose images it looks for.
         jobs: the job of each family.
         batching: how much a run takes, and how many runs there are at a time.
+        on_delete: what a deleted upload does to its image.
         interval_seconds: between two ticks, at least.
-        removal: gives what is done with objects that are gone.
     """
 
     @dg.sensor(
@@ -221,10 +224,8 @@ def notifications_sensor(
                 f"({stores.source_name}) is a folder, of which no queue tells anything."
             )
         try:
-            with catalog.open(stores.source_name) as rows:
-                taken = take_in(
-                    queue.open(), scope, stores.open_source(), rows, removal(rows, stores)
-                )
+            with opened(catalog, stores, on_delete) as (rows, source, follow):
+                taken = take_in(queue.open(), scope, source, rows, follow)
                 for warning in taken.warnings():
                     context.log.warning(warning)
                 requests = request_batches(families, rows, context.instance, batching=batching)

@@ -96,6 +96,7 @@ class Requests:
         name = str(family.partitions.name)
         known = instance.get_dynamic_partitions(name)
         if added := new_keys(images, known):
+            catalog.entering([images[partition].id for partition in added])
             # Before anyone else asks: a range depends on the order in which keys were added.
             instance.add_dynamic_partitions(name, added)
             self.new_partitions[name] = added

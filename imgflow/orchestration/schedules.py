@@ -9,7 +9,7 @@ from imgflow.orchestration.families import Family
 from imgflow.orchestration.maintenance import as_metadata, backfill_stale, reconcile
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 from imgflow.orchestration.retention import clean_event_log
-from imgflow.orchestration.sensors import following
+from imgflow.orchestration.sensors import opened
 from imgflow.settings import OnDelete
 
 
@@ -44,15 +44,14 @@ def maintenance(
     def compare(
         context: dg.OpExecutionContext, catalog: CatalogResource, stores: StoresResource
     ) -> None:
-        source = stores.open_source()
-        with catalog.open(stores.source_name) as rows:
+        with opened(catalog, stores, on_delete) as (rows, source, follow):
             found = reconcile(
                 families,
                 rows,
                 context.instance,
                 source,
                 stores.open_outputs(),
-                follow=following(rows, source, stores.open_outputs, on_delete),
+                follow=follow,
                 seal_days=seal_days,
             )
         context.add_output_metadata(as_metadata(found.counts()))

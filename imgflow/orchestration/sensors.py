@@ -1,14 +1,14 @@
 """The sensor that sees uploads: input and output around decisions made elsewhere."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Image
 from imgflow.errors import Trouble
 from imgflow.lifecycle import follow_deletions
 from imgflow.orchestration.families import Family
@@ -26,7 +26,8 @@ from imgflow.store.outputs import OutputStore
 
 PAGE_OBJECTS = 1_000
 
-Follow = Callable[[Sequence[Image]], str | None]
+Follow = Callable[[Sequence[str]], str | None]
+"""Told the keys of objects that seem to be gone; returns a warning where it did nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ def list_and_announce(
         catalog: is told about new and changed uploads.
         start: where to begin.
         pages: how much to list.
-        follow: is told about images whose object a page should have shown and did not; returns a
-            warning where it did nothing.
+        follow: is told the keys of images whose object a page should have shown and did not.
     """
     resume_after = start.resume_after
     listed = 0
@@ -90,7 +90,7 @@ def list_and_announce(
         missing = catalog.vanished(
             resume_after, page.resume_after, [upload.key for upload in page.objects]
         )
-        if warning := follow(missing):
+        if warning := follow([image.key for image in missing]):
             warnings.append(warning)
         resume_after = page.resume_after
         if resume_after is None:
@@ -106,6 +106,16 @@ def following(
 ) -> Follow:
     """Do with images that are missing what the setting says."""
     return lambda missing: follow_deletions(catalog, source, open_outputs, missing, on_delete)
+
+
+@contextmanager
+def opened(
+    catalog: CatalogResource, stores: StoresResource, on_delete: OnDelete
+) -> Iterator[tuple[PostgresCatalog, Source, Follow]]:
+    """The catalogue, its source, and what deleted uploads do to their images."""
+    with catalog.open(stores.source_name) as rows:
+        source = stores.open_source()
+        yield rows, source, following(rows, source, stores.open_outputs, on_delete)
 
 
 def arrivals_sensor(
@@ -140,15 +150,13 @@ def arrivals_sensor(
     ) -> dg.SensorResult:
         start = Round.from_cursor(context.cursor)
         try:
-            with catalog.open(stores.source_name) as rows:
-                source = stores.open_source()
-                follow = following(rows, source, stores.open_outputs, on_delete)
+            with opened(catalog, stores, on_delete) as (rows, source, follow):
                 seen = list_and_announce(source, rows, start, pages=pages, follow=follow)
+                # First: the runs that are asked for below are not there yet to keep theirs.
+                remove_partitions(
+                    families, rows, context.instance, erase_rows=on_delete == "delete"
+                )
                 requests = request_batches(families, rows, context.instance, batching=batching)
-                if not requests.batches:
-                    remove_partitions(
-                        families, rows, context.instance, erase_rows=on_delete == "delete"
-                    )
         except Trouble as trouble:
             # Not an empty bucket: nothing is concluded, and the next tick lists the same part
             # again.

@@ -92,6 +92,9 @@ ELSEWHERE = {
     "output_lost",
     "output_not_made",
     "range_not_satisfiable",
+    "scope_missing",  # test_access, and the two of tokens
+    "token_missing",
+    "token_unknown",
     "too_many_rows",
     "unavailable",
     "unexpected",

@@ -249,6 +249,20 @@ class TestRecording:
         found = row(catalog, "a.jpg")
         assert (found.state, found.width, found.etag, found.reason) == ("ready", 2, "e2", None)
 
+    def test_a_pause_that_ends_soon_or_has_ended_is_waited_for(
+        self, catalog: PostgresCatalog
+    ) -> None:
+        (image,) = announced(catalog, "a.jpg")
+        assert not catalog.is_due_soon(60), "nobody has it in hand"
+        catalog.assign([image.id], "batch")
+        assert not catalog.is_due_soon(5)
+        assert catalog.is_due_soon(60)
+        with catalog.engine.begin() as connection:
+            connection.execute(sa.text("UPDATE images SET not_before = now()"))
+        assert catalog.is_due_soon(5)
+        catalog.note_trouble({image.id: "the store is away"})
+        assert not catalog.is_due_soon(60), "who knows for how long"
+
     def test_a_deleted_image_stays_deleted(self, catalog: PostgresCatalog) -> None:
         (image,) = announced(catalog, "a.jpg")
         delete(catalog, image.id)

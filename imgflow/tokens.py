@@ -1,0 +1,121 @@
+"""Tokens of the API: how `IMGFLOW_API_TOKEN` is read, what a token allows, and one of our own.
+
+No value of a token is kept in an object, so none can be shown by accident.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from imgflow.errors import SettingsError
+
+Scope = Literal["read", "write"]
+SCOPES: tuple[Scope, ...] = ("read", "write")
+
+FILE_NAME = "api-token"
+
+# What a header carries without quoting; `,` and `:` separate tokens and scopes in the setting.
+WELL_FORMED = re.compile(r"[!#-+\--9;-~]+")
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token, known by its digest.
+
+    Attributes:
+        digest: SHA-256; all have one length, so comparing tells nothing of the token's.
+        scopes: what it allows.
+    """
+
+    digest: bytes = field(repr=False)
+    scopes: frozenset[Scope]
+
+
+class Tokens:
+    """The tokens that the API takes."""
+
+    def __init__(self, tokens: Iterable[Token]) -> None:
+        """Take tokens; with none, nobody is let in."""
+        self._tokens = tuple(tokens)
+
+    @classmethod
+    def parse(cls, text: str) -> Tokens:
+        """Read `TOKEN` (all scopes) and `TOKEN:scope`, separated by commas.
+
+        Raises:
+            ValueError: says which one is wrong by its place, never by its value.
+        """
+        scopes_of: dict[bytes, frozenset[Scope]] = {}
+        for place, part in enumerate(text.split(","), 1):
+            value, colon, name = part.strip().partition(":")
+            scopes = [scope for scope in SCOPES if not colon or scope == name]
+            if not WELL_FORMED.fullmatch(value) or not scopes:
+                raise ValueError(
+                    f"number {place} is neither TOKEN nor TOKEN:read nor TOKEN:write; a token is "
+                    "made of visible ASCII without commas, colons and quotes"
+                )
+            digest = _digest(value)
+            scopes_of[digest] = scopes_of.get(digest, frozenset()) | frozenset(scopes)
+        return cls(Token(digest, scopes) for digest, scopes in scopes_of.items())
+
+    def scopes(self, given: str) -> frozenset[Scope] | None:
+        """What a token allows; None when it is unknown.
+
+        Takes the same time wherever and whether one matches.
+        """
+        digest = _digest(given)
+        found: frozenset[Scope] | None = None
+        for token in self._tokens:
+            if hmac.compare_digest(digest, token.digest):
+                found = token.scopes
+        return found
+
+
+def own_token(home: Path) -> str:
+    """The token in the home, which only its owner can read; made by the first who asks.
+
+    Raises:
+        SettingsError: it cannot be read or made.
+    """
+    file = home / FILE_NAME
+    try:
+        if not file.exists():
+            _make(file)
+        value = file.read_text(encoding="utf-8").strip()
+        Tokens.parse(value)
+    except (OSError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it holds no token"
+        raise SettingsError(
+            f"The API's token in {file} cannot be used ({what}). Delete the file, so that a new "
+            "one is made, or set IMGFLOW_API_TOKEN."
+        ) from None
+    return value
+
+
+def _make(file: Path) -> None:
+    """Write a random token, whole at once, since several processes may come to it together."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{FILE_NAME}-", dir=file.parent)  # mode 0600
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as opened:
+            opened.write(f"{secrets.token_urlsafe(32)}\n")
+        try:
+            os.link(draft, file)  # fails where another process was first
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()
+
+
+def _digest(value: str) -> bytes:
+    return hashlib.sha256(value.encode("utf-8", "surrogateescape")).digest()
