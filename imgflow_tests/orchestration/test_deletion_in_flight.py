@@ -18,7 +18,7 @@ from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.depth.ordering import ResizedChunk
 from imgflow.lifecycle import Deleted, delete_images, remove_outputs
-from imgflow.orchestration import assets
+from imgflow.orchestration import processing
 from imgflow.orchestration.pool import WorkerPool
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_lifecycle import chunks, state
@@ -35,7 +35,7 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     # The worker has written its outputs, and the row does not name them yet.
     "before its row is written": (PostgresCatalog, "record"),
     # The row names the outputs, and Dagster does not know of them yet.
-    "before its events are sent": (assets, "report_images"),
+    "before its events are sent": (processing, "report_images"),
 }
 
 
