@@ -8,12 +8,12 @@ removes. Partitions go last, when no run covers them (see `orchestration.request
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.settings import OnDelete
+from imgflow.store.looking import look_at
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
 
@@ -87,9 +87,9 @@ def follow_deletions(
     """
     if not missing:
         return None
-    with ThreadPoolExecutor(16) as threads:
-        found = list(threads.map(source.stat, [image.key for image in missing]))
-    gone = [image for image, upload in zip(missing, found, strict=True) if upload is None]
+    # Of those that cannot be asked for nothing is concluded.
+    found, _ = look_at(source, [image.key for image in missing])
+    gone = [image for image in missing if image.key in found and found[image.key] is None]
     if on_delete == "keep":
         catalog.mark_gone([image.id for image in gone])
         return None

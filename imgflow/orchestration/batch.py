@@ -84,6 +84,7 @@ def plan(images: Iterable[Image], family: Family, run_id: str) -> Plan:
                 wanted=stale,
                 enabled=family.enabled,
                 own=image.content,
+                is_known=is_processed,
             )
         )
     return result
@@ -175,9 +176,13 @@ def _flush(
 ) -> None:
     verdicts = [done.outcome.verdict for done in buffer if done.outcome.verdict is not None]
     catalog.record(verdicts)
-    catalog.note_trouble(
-        {done.image.id: done.outcome.trouble for done in buffer if done.outcome.trouble}
-    )
+    for code in {done.outcome.trouble_code for done in buffer if done.outcome.trouble}:
+        troubled = {
+            done.image.id: done.outcome.trouble
+            for done in buffer
+            if done.outcome.trouble and done.outcome.trouble_code == code
+        }
+        catalog.note_trouble(troubled, code=code)
     ready = []
     for done in buffer:
         verdict = done.outcome.verdict

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -51,15 +51,36 @@ class Round:
         return json.dumps({"resume_after": self.resume_after})
 
 
-@dataclass(frozen=True)
+@dataclass
 class Listed:
-    """What one tick saw: where the next begins, and the rows that became pending."""
+    """What a bounded part of a listing showed.
+
+    Attributes:
+        next: where the next part begins.
+        listed: objects that may be images.
+        ignored: entries that are none: folder markers, outputs, names that can be no key.
+        unfinished: files that somebody still writes; they are listed once they are whole.
+        new: ids of rows that became pending, seen for the first time.
+        changed: ids of rows that became pending, overwritten.
+        warnings: what was left out or not done, in words.
+    """
 
     next: Round
-    listed: int
-    new: list[int]
-    changed: list[int]
-    warnings: list[str]
+    listed: int = 0
+    ignored: int = 0
+    unfinished: int = 0
+    new: list[int] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """What was seen, in words."""
+        said = [f"{self.listed} objects listed"]
+        if self.ignored:
+            said.append(f"{self.ignored} that are no images (folder markers, outputs) ignored")
+        if self.unfinished:
+            said.append(f"{self.unfinished} still being written and left alone until whole")
+        return ", ".join(said)
 
 
 def list_and_announce(
@@ -75,26 +96,23 @@ def list_and_announce(
         follow: is told about images whose object a page should have shown and did not; returns a
             warning where it did nothing.
     """
-    resume_after = start.resume_after
-    listed = 0
-    new: list[int] = []
-    changed: list[int] = []
-    warnings: list[str] = []
+    seen = Listed(start)
     for _ in range(pages):
-        page = source.list_page(resume_after, PAGE_OBJECTS)
+        after = seen.next.resume_after
+        page = source.list_page(after, PAGE_OBJECTS)
         announcement = catalog.announce(page.objects)
-        listed += len(page.objects)
-        new += (image.id for image in announcement.new)
-        changed += (image.id for image in announcement.changed)
-        missing = catalog.vanished(
-            resume_after, page.resume_after, [upload.key for upload in page.objects]
-        )
-        if warning := follow(missing):
-            warnings.append(warning)
-        resume_after = page.resume_after
-        if resume_after is None:
+        there = [*(upload.key for upload in page.objects), *page.unfinished]
+        warning = follow(catalog.vanished(after, page.resume_after, there))
+        seen.next = Round(page.resume_after)
+        seen.listed += len(page.objects)
+        seen.ignored += page.ignored
+        seen.unfinished += len(page.unfinished)
+        seen.new += (image.id for image in announcement.new)
+        seen.changed += (image.id for image in announcement.changed)
+        seen.warnings += [*page.warnings, *([warning] if warning else [])]
+        if page.resume_after is None:
             break
-    return Listed(Round(resume_after), listed, new, changed, warnings)
+    return seen
 
 
 def following(
@@ -143,6 +161,8 @@ def arrivals_sensor(
                 source = stores.open_source()
                 follow = following(rows, source, stores.open_outputs, on_delete)
                 seen = list_and_announce(source, rows, start, pages=pages, follow=follow)
+                for warning in seen.warnings:
+                    context.log.warning(warning)
                 requests = request_batches(families, rows, context.instance, batch_size=batch_size)
                 remove_partitions(
                     families, rows, context.instance, erase_rows=on_delete == "delete"
@@ -157,5 +177,5 @@ def arrivals_sensor(
 
 
 def _result(seen: Listed, requests: Requests) -> dg.SensorResult:
-    said = [f"{seen.listed} objects listed, nothing new.", *seen.warnings]
+    said = [f"{seen.line()}; nothing new.", *seen.warnings]
     return sensor_result(requests, otherwise=" ".join(said), cursor=seen.next.cursor())

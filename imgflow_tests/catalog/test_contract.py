@@ -328,6 +328,17 @@ class TestWaiting:
         assert row(catalog, "a.jpg").reason is None
         assert row(catalog, "b.jpg").reason == "odd \ufffd text"
 
+    def test_reasons_are_counted_by_their_code(self, catalog: PostgresCatalog) -> None:
+        first, second, third, _ = announced(catalog, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+        assert catalog.reasons() == {}
+        catalog.record([verdict(first, "rejected")])
+        catalog.note_trouble({second.id: "refused"}, code="unreadable")
+        catalog.note_trouble({third.id: "away"})
+        code = row(catalog, "a.jpg").reason_code
+        assert catalog.reasons() == {code: 1, "trouble": 1, "unreadable": 1}
+        catalog.record([verdict(second), verdict(third)])
+        assert catalog.reasons() == {code: 1}
+
     def test_reopened_images_wait_at_once(self, catalog: PostgresCatalog) -> None:
         first, second = announced(catalog, "a.jpg", "b.jpg")
         catalog.record([verdict(first, "rejected")])

@@ -31,11 +31,12 @@ from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 from imgflow.orchestration.queue import Message, Queue
-from imgflow.orchestration.queue_sensor import THREADS, Removal, notifications_sensor
+from imgflow.orchestration.queue_sensor import Removal, notifications_sensor
 from imgflow.orchestration.requests import Requests, request_batches
 from imgflow.orchestration.resources import QueueResource
 from imgflow.settings import Settings
 from imgflow.status import read_status
+from imgflow.store.looking import THREADS
 from imgflow.store.objects import SourceObject
 from imgflow.store.s3 import S3Source
 from imgflow_tests.ceph import free_port
