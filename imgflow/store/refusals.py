@@ -41,8 +41,8 @@ def refused_object(location: Location, key: str, error: BaseException) -> Imgflo
     if code in FORBIDDEN or code.startswith("KMS."):
         return Unreadable(
             f"{key!r} may not be read: {location.url} refuses it to these credentials ({code}); "
-            "allow s3:GetObject on it, and kms:Decrypt where a key of KMS encrypts it. It is tried "
-            "again."
+            "allow s3:GetObject on it, kms:Decrypt where a key of KMS encrypts it, and "
+            "s3:ListBucket on the bucket. It is tried again."
         )
     return None
 
