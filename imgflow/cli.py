@@ -74,9 +74,9 @@ def ingest(as_json: AsJson = False) -> None:
         from imgflow.orchestration.ingest import ingest as run
         from imgflow.orchestration.instance import open_instance
         from imgflow.orchestration.sensors import following
-        from imgflow.store.opening import StoreConfig, make_default_source
+        from imgflow.store.opening import make_default_source
 
-        stores = StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
+        stores = _stores(settings)
         make_default_source(stores.locations()[0], settings.home)
         with open_instance(settings, catalog.engine.url.render_as_string(False)) as instance:
             source = stores.open_source()
@@ -119,6 +119,9 @@ def status(as_json: AsJson = False) -> None:
     answer.print(table)
     if found.backlog_seconds is not None:
         answer.print(f"The oldest pending image has waited {found.backlog_seconds:.0f} s.")
+    if found.reasons:
+        counted = ", ".join(f"{count} {code}" for code, count in found.reasons.items())
+        answer.print(f"Rejected or kept waiting: {counted}; `imgflow show KEY` says why.")
     if found.unreadable:
         answer.print(
             f"Messages of the queue that could not be read: {found.unreadable}; the newest: "
@@ -155,13 +158,10 @@ def upload(
 ) -> None:
     """Upload files and folders into the source; those that are there unchanged are skipped."""
     from imgflow.settings import load_settings
-    from imgflow.store.opening import StoreConfig
     from imgflow.store.uploading import upload_all
 
     settings = load_settings()
-    source = StoreConfig(
-        settings.source_url, settings.output_url, settings.s3_checksums
-    ).open_source()
+    source = _stores(settings).open_source()
     done = upload_all(source, paths, prefix=prefix, progress=_say)
     _say(f"{done.uploaded} uploaded, {done.skipped} unchanged, to {source.location.url}")
 
@@ -288,7 +288,9 @@ def _catalog() -> Iterator[tuple[Settings, PostgresCatalog]]:
 def _stores(settings: Settings) -> StoreConfig:
     from imgflow.store.opening import StoreConfig
 
-    return StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
+    return StoreConfig(
+        settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
+    )
 
 
 def _image(catalog: PostgresCatalog, key: str) -> Image:

@@ -35,6 +35,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             source_url=settings.source_url,
             output_url=settings.output_url,
             s3_checksums=settings.s3_checksums,
+            home=str(settings.home),
         ),
         "queue": QueueResource(url=settings.sqs_queue_url),
         "workers": WorkersResource(

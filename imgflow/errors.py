@@ -30,8 +30,30 @@ class Rejected(ImgflowError):
         return self.reason
 
 
+class Withheld(Rejected):
+    """The store keeps the bytes back until someone acts: they are archived, or encrypted.
+
+    Nothing is wrong with the image, so what was made of this upload before stays.
+    """
+
+
 class Trouble(ImgflowError):
-    """Something outside does not answer (object store, database); a later attempt may succeed."""
+    """Something outside does not answer (object store, database); a later attempt may succeed.
+
+    Attributes:
+        code: what an image that is kept waiting by it says as its `reason_code`.
+    """
+
+    code = "trouble"
+
+
+class Unreadable(Trouble):
+    """This object may not be read, while its store answers: a policy or file mode is to be mended.
+
+    Says nothing about other objects.
+    """
+
+    code = "unreadable"
 
 
 class SourceChanged(Trouble):

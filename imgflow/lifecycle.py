@@ -9,13 +9,13 @@ removes. What a run makes of an image that is deleted under its hands is removed
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.settings import OnDelete
+from imgflow.store.looking import look_at
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
 
@@ -129,9 +129,9 @@ def follow_deletions(
     """
     if not missing:
         return None
-    with ThreadPoolExecutor(16) as threads:
-        found = list(threads.map(source.stat, missing))
-    gone = [key for key, upload in zip(missing, found, strict=True) if upload is None]
+    # Of those that cannot be asked for nothing is concluded.
+    found, _ = look_at(source, missing)
+    gone = [key for key, upload in found.items() if upload is None]
     if len(gone) > MOST_AT_ONCE and on_delete != "keep":
         return (
             f"{len(gone)} images are gone from {source.location.url} at once; that looks like a "

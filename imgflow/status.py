@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -21,6 +21,7 @@ class Status:
     backlog_seconds: float | None
     unreadable: int = 0
     newest_unreadable: str | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
     def number(self, kind: str, state: str) -> int:
         """How many images of a kind are in a state."""
@@ -46,6 +47,7 @@ class Status:
             "depth": self._states("depth"),
             "backlog_seconds": self.backlog_seconds,
             "unreadable_messages": self.unreadable,
+            "reasons": dict(self.reasons),
         }
 
     def _states(self, kind: str) -> dict[str, int]:
@@ -66,6 +68,7 @@ def read_status(catalog: PostgresCatalog) -> Status:
         None if waited is None else round(waited, 1),
         unreadable.count(),
         newest[0].reason if newest else None,
+        catalog.reasons(),
     )
 
 
@@ -77,6 +80,7 @@ def describe(image: Image) -> Mapping[str, Any]:
         "kind": image.kind,
         "state": image.state,
         "reason": image.reason,
+        "reason_code": image.reason_code,
         "width": image.width,
         "height": image.height,
         "mode": image.mode,

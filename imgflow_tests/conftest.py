@@ -20,7 +20,29 @@ from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.instance import environment, open_instance
 from imgflow.settings import Settings, load_settings
+from imgflow.store import whole
 from imgflow_tests import ceph
+
+
+@pytest.fixture(scope="session")
+def has_leases(tmp_path_factory: pytest.TempPathFactory) -> bool:
+    """Whether the kernel tells here who is writing a file."""
+    file = tmp_path_factory.mktemp("lease") / "file"
+    file.touch()
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        return whole.Writers().is_written(descriptor, file.stat()) is False
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_quiet(has_leases: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only time tells that a file is whole, tests would wait for every file they make."""
+    if not has_leases:
+        if os.environ.get("CI"):
+            pytest.fail("CI must test on a local file system that has leases")
+        monkeypatch.setattr(whole, "QUIET_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")

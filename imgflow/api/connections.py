@@ -44,7 +44,9 @@ class Connections:
             SettingsError: the two locations are wrong.
         """
         self._settings = settings
-        self._stores = StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
+        self._stores = StoreConfig(
+            settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
+        )
         self._source_url = self._stores.locations()[0].url
         self._migration = threading.Lock()
         self._is_migrated = False

@@ -19,7 +19,7 @@ from imgflow.api.problems import MEDIA_TYPE, PROBLEMS, TYPE_PREFIX, Refused
 from imgflow.catalog.depth_arrays import TooManyRows
 from imgflow.depth.colormaps import UnknownColormap
 from imgflow.depth.frames import FrameTooTall
-from imgflow.errors import SourceChanged, Trouble
+from imgflow.errors import SourceChanged, Trouble, Withheld
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ EXCEPTIONS: Mapping[type[Exception], str] = {
     FrameTooTall: "frame_too_tall",
     TooManyRows: "too_many_rows",
     SourceChanged: "original_changed",
+    Withheld: "original_withheld",
     Trouble: "unavailable",
 }
 """What an exception of the other packages is called here; a subclass comes before its base."""

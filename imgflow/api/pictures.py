@@ -43,6 +43,7 @@ def _pictures(*media_types: str) -> dict[int | str, dict[str, Any]]:
         "image_not_found",
         "image_deleted",
         "original_changed",
+        "original_withheld",
         "original_deleted",
         "range_not_satisfiable",
     ),

@@ -44,6 +44,7 @@ PROBLEMS: Mapping[str, Meaning] = {
     "output_not_made": Meaning(404, "The image was processed before this output was enabled"),
     "output_lost": Meaning(404, "The output store does not have this output any more"),
     "original_changed": Meaning(409, "The uploaded object was overwritten since it was listed"),
+    "original_withheld": Meaning(409, "The source keeps the uploaded object back"),
     "original_deleted": Meaning(404, "The uploaded object is not in the source any more"),
     "range_not_satisfiable": Meaning(416, "The picture has no such bytes"),
     "bad_number": Meaning(422, "A bound or a range is not made of finite decimal numbers"),

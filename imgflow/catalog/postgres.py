@@ -20,6 +20,7 @@ from imgflow.catalog.connecting import outages_in_words, retried
 from imgflow.catalog.holds import Holds
 from imgflow.catalog.rows import Announcement, Content, Count, Image, Kind, State, Verdict, kind_of
 from imgflow.catalog.tables import images
+from imgflow.errors import Trouble
 from imgflow.store.objects import SourceObject, is_text
 
 Answer = TypeVar("Answer")
@@ -130,7 +131,7 @@ ASSIGN = sa.text(
 # The run has given the image up: it is in nobody's hands.
 NOTE_TROUBLE = sa.text(
     """
-    UPDATE images AS i SET reason = t.reason, reason_code = 'trouble', batch = NULL,
+    UPDATE images AS i SET reason = t.reason, reason_code = :code, batch = NULL,
         not_before = now() + least(power(2, least(attempts, 10)), 600) * interval '1 second'
     FROM unnest(:ids, :reasons) AS t(id, reason) WHERE i.id = t.id AND i.state = 'pending'
     """
@@ -271,13 +272,19 @@ class PostgresCatalog:
         ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT))
         self._transaction(lambda connection: connection.execute(statement))
 
-    def note_trouble(self, troubles: dict[int, str]) -> None:
-        """Keep what last kept pending images from being processed, for operators to see."""
+    def note_trouble(self, troubles: dict[int, str], *, code: str = Trouble.code) -> None:
+        """Keep what last kept pending images from being processed, for operators to see.
+
+        Args:
+            troubles: id to reason.
+            code: of `Trouble` or one of its kinds.
+        """
         if not troubles:
             return
         statement = NOTE_TROUBLE.bindparams(
             sa.bindparam("ids", list(troubles), BIGINT),
             sa.bindparam("reasons", [_text(reason) for reason in troubles.values()], TEXT),
+            code=code,
         )
         self._transaction(lambda connection: connection.execute(statement))
 
@@ -592,6 +599,18 @@ class PostgresCatalog:
         rows = self._transaction(lambda connection: connection.execute(query).all())
         return [Count(kind, state, count) for kind, state, count in rows]
 
+    def reasons(self) -> dict[str, int]:
+        """How many images are rejected or kept waiting, by the code of the reason."""
+        query = (
+            sa.select(images.c.reason_code, sa.func.count())
+            .where(images.c.source == self.source, images.c.state.in_(("pending", "rejected")))
+            .where(images.c.reason_code.is_not(None))
+            .group_by(images.c.reason_code)
+            .order_by(images.c.reason_code)
+        )
+        rows = self._transaction(lambda connection: connection.execute(query).all())
+        return {row[0]: row[1] for row in rows}
+
     def is_due_soon(self, seconds: float) -> bool:
         """Whether an image waits that a run had in hand and left, and whose pause ends so soon.
 
@@ -600,7 +619,8 @@ class PostgresCatalog:
         """
         query = sa.text(
             "SELECT EXISTS (SELECT FROM images WHERE source = :source "
-            "AND (state = 'pending' OR unreported) AND reason_code IS DISTINCT FROM 'trouble' "
+            "AND (state = 'pending' OR unreported) "
+            "AND coalesce(reason_code, '') NOT IN ('trouble', 'unreadable') "
             "AND not_before <= now() + :seconds * interval '1 second')"
         ).bindparams(source=self.source, seconds=seconds)
         return bool(self._transaction(lambda connection: connection.execute(query).scalar()))

@@ -60,8 +60,11 @@ class Image:
 
     @property
     def content(self) -> Content | None:
-        """What was last made of it; None for an image that is rejected or was never processed."""
-        if self.sha256 is None or self.state == "rejected":
+        """What was last made of it; None for an image of which nothing was.
+
+        A rejected image has some when its bytes were archived after it was processed.
+        """
+        if self.sha256 is None:
             return None
         return Content(
             key=self.key,

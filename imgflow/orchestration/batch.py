@@ -98,6 +98,7 @@ def plan(images: Iterable[Image], family: Family, run_id: str) -> Plan:
                 wanted=stale,
                 enabled=family.enabled,
                 own=image.content,
+                is_known=is_processed,
             )
         )
     return result
@@ -198,9 +199,13 @@ def _flush(
     verdicts = [done.outcome.verdict for done in buffer if done.outcome.verdict is not None]
     recorded = catalog.record(verdicts)
     summary.bytes += sum(verdict.upload.size for verdict in verdicts)
-    catalog.note_trouble(
-        {done.image.id: done.outcome.trouble for done in buffer if done.outcome.trouble}
-    )
+    for code in {done.outcome.trouble_code for done in buffer if done.outcome.trouble}:
+        troubled = {
+            done.image.id: done.outcome.trouble
+            for done in buffer
+            if done.outcome.trouble and done.outcome.trouble_code == code
+        }
+        catalog.note_trouble(troubled, code=code)
     ready = []
     for_nothing = {}
     for done in buffer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,9 +12,10 @@ import dagster as dg
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.requests import Batching, request_batches
-from imgflow.orchestration.sensors import Follow, Round, list_and_announce
+from imgflow.orchestration.sensors import Follow, Listed, Round, list_and_announce
 from imgflow.orchestration.unfinished import INGEST_TAG, unfinished_runs
 from imgflow.store.objects import Source
+from imgflow.store.whole import QUIET_SECONDS
 
 # Runs of the sensor may hold some of the images; this looks how far they are.
 POLL_SECONDS = 0.5
@@ -62,8 +64,17 @@ def ingest(
     """
     began = time.monotonic()
     report = IngestReport()
-    touched = _list_all(source, catalog, report, follow)
-    progress(f"{report.listed} objects listed, {len(touched)} of them new or changed.")
+    seen = _list_all(source, catalog, follow)
+    touched = {*seen.new, *seen.changed}
+    if seen.unfinished:
+        # Where only time tells that a file is whole, it takes so long.
+        time.sleep(QUIET_SECONDS)
+        seen = _list_all(source, catalog, follow)
+        touched.update(seen.new, seen.changed)
+    report.listed = seen.listed
+    progress(f"{seen.line()}; {len(touched)} of them new or changed.")
+    for warning in seen.warnings:
+        progress(warning)
     while True:
         # One at a time: its images count as in hand only while this process holds the batch.
         requests = request_batches(families, catalog, instance, batching=batching, most=1)
@@ -88,18 +99,9 @@ def ingest(
     return report
 
 
-def _list_all(
-    source: Source, catalog: PostgresCatalog, report: IngestReport, follow: Follow
-) -> set[int]:
-    """Announce every page, and return the ids of the rows that became pending."""
-    place, pending = Round(), set[int]()
-    while True:
-        seen = list_and_announce(source, catalog, place, pages=1, follow=follow)
-        report.listed += seen.listed
-        pending.update(seen.new, seen.changed)
-        place = seen.next
-        if place.resume_after is None:
-            return pending
+def _list_all(source: Source, catalog: PostgresCatalog, follow: Follow) -> Listed:
+    """Announce everything."""
+    return list_and_announce(source, catalog, Round(), pages=sys.maxsize, follow=follow)
 
 
 def _count(catalog: PostgresCatalog, touched: set[int], report: IngestReport) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 
@@ -16,6 +15,7 @@ from imgflow.orchestration.families import Family
 from imgflow.orchestration.partitions import object_key
 from imgflow.orchestration.pool import WorkerPool
 from imgflow.orchestration.worker import Task, WorkerConfig
+from imgflow.store.looking import look_at
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
 
@@ -110,13 +110,16 @@ def process_partitions(
 
 
 def look_again(keys: Sequence[str], source: Source, catalog: PostgresCatalog) -> dict[str, str]:
-    """Announce the present uploads of these keys, and return those without one, with the reason."""
-    with ThreadPoolExecutor(16) as threads:
-        found = dict(zip(keys, threads.map(source.stat, keys), strict=True))
+    """Announce the present uploads of these keys, and return the keys without one that is known.
+
+    Returns:
+        Key to reason: it has no object, or could not be asked for.
+    """
+    found, unknown = look_at(source, keys)
     catalog.announce([upload for upload in found.values() if upload is not None])
     gone = [key for key, upload in found.items() if upload is None]
     catalog.forget_uploads(gone)
-    return {
+    return unknown | {
         key: f"there is no object {key!r} in {source.location.url}; it was deleted, or its "
         "partition was added by hand"
         for key in gone

@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from imgflow.errors import SettingsError, Trouble
-from imgflow.store.s3 import first_line
+from imgflow.store.refusals import first_line
 
 # What SQS gives and takes in one request.
 REQUEST_MESSAGES = 10

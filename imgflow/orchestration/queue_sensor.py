@@ -6,11 +6,8 @@ that it led to is committed; whatever goes wrong before lets it come again, to n
 listing of the sensor `arrivals` stays, and finds what no message told.
 """
 
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,18 +29,17 @@ from imgflow.orchestration.requests import Batching, request_batches, sensor_res
 from imgflow.orchestration.resources import CatalogResource, QueueResource, StoresResource
 from imgflow.orchestration.sensors import Follow, opened
 from imgflow.settings import OnDelete
+from imgflow.store.looking import look_at
 from imgflow.store.objects import Source, SourceObject
 from imgflow.store.opening import StoreConfig
 
 # A request to an empty queue waits by itself, so ticks may follow each other closely.
 INTERVAL_SECONDS = 1
 
-THREADS = 16
 PAGE_KEYS = 1_000
 
 # A tick has a minute, and 500 heads take about a second; a store that is away would take them all.
 HEADS_SECONDS = 20.0
-MOST_TROUBLES = 16
 
 REASONS_SHOWN = 5
 
@@ -135,7 +131,9 @@ def take_in(
     if superseded := sum(map(len, records_of.values())) - len(newest):
         taken.ignored["superseded"] = superseded
     keys_of = {name: {scope.key(r) for r in records} for name, records in records_of.items()}
-    found, taken.troubled = look_at(source, sorted(map(scope.key, newest.values())))
+    found, taken.troubled = look_at(
+        source, sorted(map(scope.key, newest.values())), seconds=HEADS_SECONDS
+    )
     present = [upload for upload in found.values() if upload is not None]
     taken.pending = _announce(catalog, present)
     gone = [key for key, upload in found.items() if upload is None]
@@ -149,41 +147,6 @@ def take_in(
     except Trouble:
         taken.undeleted = len(done)
     return taken
-
-
-def look_at(
-    source: Source, keys: Iterable[str]
-) -> tuple[dict[str, SourceObject | None], dict[str, str]]:
-    """Ask for the present objects of keys.
-
-    Returns:
-        What each key has, and why for those that could not be asked for. After some trouble no
-        further ones are asked for, lest a store that is away hold up the tick.
-    """
-    until = time.monotonic() + HEADS_SECONDS
-    troubled: dict[str, str] = {}
-    lock = threading.Lock()
-
-    def look(key: str) -> SourceObject | None:
-        with lock:
-            is_over = len(troubled) >= MOST_TROUBLES or time.monotonic() > until
-            if is_over:
-                troubled[key] = next(iter(troubled.values()), "the tick had no time left for it")
-        if is_over:
-            return None
-        try:
-            return source.stat(key)
-        except Trouble as trouble:
-            with lock:
-                troubled[key] = str(trouble)
-            return None
-
-    keys = list(keys)
-    if not keys:
-        return {}, {}
-    with ThreadPoolExecutor(min(THREADS, len(keys))) as threads:
-        found = dict(zip(keys, threads.map(look, keys), strict=True))
-    return {key: upload for key, upload in found.items() if key not in troubled}, troubled
 
 
 def notifications_sensor(

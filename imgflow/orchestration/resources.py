@@ -56,11 +56,14 @@ class StoresResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yiel
     s3_checksums: Checksums = Field(
         default="when_supported", description="`when_required` where a server refuses CRC32"
     )
+    home: str = Field(
+        default="", description="folder that holds no images where the source contains it"
+    )
 
     @property
     def config(self) -> StoreConfig:
         """What workers need to open the stores."""
-        return StoreConfig(self.source_url, self.output_url, self.s3_checksums)
+        return StoreConfig(self.source_url, self.output_url, self.s3_checksums, self.home)
 
     @property
     def source_name(self) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -53,15 +53,36 @@ class Round:
         return json.dumps({"resume_after": self.resume_after})
 
 
-@dataclass(frozen=True)
+@dataclass
 class Listed:
-    """What one tick saw: where the next begins, and the rows that became pending."""
+    """What a bounded part of a listing showed.
+
+    Attributes:
+        next: where the next part begins.
+        listed: objects that may be images.
+        ignored: entries that are none: folder markers, outputs, names that can be no key.
+        unfinished: files that somebody still writes; they are listed once they are whole.
+        new: ids of rows that became pending, seen for the first time.
+        changed: ids of rows that became pending, overwritten.
+        warnings: what was left out or not done, in words.
+    """
 
     next: Round
-    listed: int
-    new: list[int]
-    changed: list[int]
-    warnings: list[str]
+    listed: int = 0
+    ignored: int = 0
+    unfinished: int = 0
+    new: list[int] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """What was seen, in words."""
+        said = [f"{self.listed} objects listed"]
+        if self.ignored:
+            said.append(f"{self.ignored} that are no images (folder markers, outputs) ignored")
+        if self.unfinished:
+            said.append(f"{self.unfinished} still being written and left alone until whole")
+        return ", ".join(said)
 
 
 def list_and_announce(
@@ -76,26 +97,24 @@ def list_and_announce(
         pages: how much to list.
         follow: is told the keys of images whose object a page should have shown and did not.
     """
-    resume_after = start.resume_after
-    listed = 0
-    new: list[int] = []
-    changed: list[int] = []
-    warnings: list[str] = []
+    seen = Listed(start)
     for _ in range(pages):
-        page = source.list_page(resume_after, PAGE_OBJECTS)
+        after = seen.next.resume_after
+        page = source.list_page(after, PAGE_OBJECTS)
         announcement = catalog.announce(page.objects)
-        listed += len(page.objects)
-        new += (image.id for image in announcement.new)
-        changed += (image.id for image in announcement.changed)
-        missing = catalog.vanished(
-            resume_after, page.resume_after, [upload.key for upload in page.objects]
-        )
-        if warning := follow([image.key for image in missing]):
-            warnings.append(warning)
-        resume_after = page.resume_after
-        if resume_after is None:
+        there = [*(upload.key for upload in page.objects), *page.unfinished]
+        missing = catalog.vanished(after, page.resume_after, there)
+        warning = follow([image.key for image in missing])
+        seen.next = Round(page.resume_after)
+        seen.listed += len(page.objects)
+        seen.ignored += page.ignored
+        seen.unfinished += len(page.unfinished)
+        seen.new += (image.id for image in announcement.new)
+        seen.changed += (image.id for image in announcement.changed)
+        seen.warnings += [*page.warnings, *([warning] if warning else [])]
+        if page.resume_after is None:
             break
-    return Listed(Round(resume_after), listed, new, changed, warnings)
+    return seen
 
 
 def following(
@@ -152,6 +171,8 @@ def arrivals_sensor(
         try:
             with opened(catalog, stores, on_delete) as (rows, source, follow):
                 seen = list_and_announce(source, rows, start, pages=pages, follow=follow)
+                for warning in seen.warnings:
+                    context.log.warning(warning)
                 # First: the runs that are asked for below are not there yet to keep theirs.
                 remove_partitions(
                     families, rows, context.instance, erase_rows=on_delete == "delete"
@@ -167,5 +188,5 @@ def arrivals_sensor(
 
 
 def _result(seen: Listed, requests: Requests) -> dg.SensorResult:
-    said = [f"{seen.listed} objects listed, nothing new.", *seen.warnings]
+    said = [f"{seen.line()}; nothing new.", *seen.warnings]
     return sensor_result(requests, otherwise=" ".join(said), cursor=seen.next.cursor())

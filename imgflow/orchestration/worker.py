@@ -12,14 +12,14 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import ceil
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from imgflow.catalog.rows import Content, Verdict, recipe_fingerprint
-from imgflow.errors import Rejected, SourceChanged, Trouble
+from imgflow.errors import Rejected, SourceChanged, Trouble, Withheld
 from imgflow.images.decoding import Limits
 from imgflow.images.process import PhotoFacts, process_photo
 from imgflow.images.recipe import PhotoRecipe
@@ -69,6 +69,7 @@ class Task:
         enabled: all outputs of its family, with the fingerprint of their recipe.
         own: what was last made of the image itself.
         twins: other contents of the same size in bytes; one of them may be the same.
+        is_known: this very upload was processed before, so that `own` is its content.
     """
 
     image_id: int
@@ -78,6 +79,7 @@ class Task:
     enabled: Mapping[str, str]
     own: Content | None = None
     twins: tuple[Content, ...] = ()
+    is_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Outcome:
     Attributes:
         verdict: to be written to the row; None when trouble outside kept it from being processed.
         trouble: in words, when there was some.
+        trouble_code: which kind of trouble.
         is_outdated: the upload is not the announced one any more.
         made: names of the outputs that were made anew.
         bytes_read: of the source object.
@@ -95,6 +98,7 @@ class Outcome:
 
     verdict: Verdict | None = None
     trouble: str | None = None
+    trouble_code: str = Trouble.code
     is_outdated: bool = False
     made: tuple[str, ...] = ()
     bytes_read: int = 0
@@ -310,10 +314,16 @@ def answered(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
     """Turn what went wrong with the image, or outside, into an outcome."""
     try:
         return work(task)
+    except Withheld as rejection:
+        return Outcome(withheld(task, rejection))
     except Rejected as rejection:
         return Outcome(rejected(task, rejection.code, rejection.reason))
     except Trouble as trouble:
-        return Outcome(trouble=str(trouble), is_outdated=isinstance(trouble, SourceChanged))
+        return Outcome(
+            trouble=str(trouble),
+            trouble_code=trouble.code,
+            is_outdated=isinstance(trouble, SourceChanged),
+        )
 
 
 def rejected(task: Task, code: str, reason: str) -> Verdict:
@@ -326,4 +336,20 @@ def rejected(task: Task, code: str, reason: str) -> Verdict:
         recipe=recipe_fingerprint({}),
         reason=reason,
         reason_code=code,
+    )
+
+
+def withheld(task: Task, rejection: Withheld) -> Verdict:
+    """The verdict on an upload whose bytes the store keeps back.
+
+    What was made of this very upload stays, for what was archived after it was processed.
+    """
+    verdict = rejected(task, rejection.code, rejection.reason)
+    if task.own is None or not task.is_known:
+        return verdict
+    return replace(
+        ready(task, task.own, task.own.outputs),
+        state="rejected",
+        reason=rejection.reason,
+        reason_code=rejection.code,
     )

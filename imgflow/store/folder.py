@@ -2,6 +2,8 @@
 
 Files are read through the operating system rather than through `obstore`: it cannot represent names
 with control characters, and one such name would stop its listing of all the others.
+
+A file that somebody still writes is neither listed nor read until it is whole (see `whole`).
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-from imgflow.errors import SourceChanged, Trouble
+from imgflow.errors import SourceChanged, Trouble, Unreadable
 from imgflow.store.location import Location
 from imgflow.store.objects import CHUNK_BYTES, MOST_KEY_BYTES, Page, SourceObject, is_text
+from imgflow.store.whole import Writers
 
 # Names of uploads that are not whole yet; the listing leaves them alone.
 UNFINISHED = ".imgflow-upload-"
@@ -26,6 +29,8 @@ UNFINISHED = ".imgflow-upload-"
 # A page that follows another within this time goes on where that one ended. Reading the folder
 # again for each page made a round over n files cost n² / 1,000.
 CONTINUE_SECONDS = 10.0
+
+CLOSED_SHOWN = 5
 
 
 class FolderSource:
@@ -43,34 +48,48 @@ class FolderSource:
         self._root = os.fsencode(location.folder) + b"/"
         self._exclude = tuple(prefix.encode() for prefix in exclude)
         self._begun: _Begun | None = None
+        self._writers = Writers()
+        # Folders that the listing of the present page may not read.
+        self._closed: list[str] = []
 
     def list_page(self, start_after: str | None, limit: int) -> Page:
         """List files in the order in which S3 lists keys; links to folders are not followed.
 
         Names that are no keys (not UTF-8, or longer than S3 allows) are ignored: they can neither
-        be a partition nor stand in the table, and must not stop the others.
+        be a partition nor stand in the table, and must not stop the others. Neither must folders
+        that may not be read, which are warned of.
         """
         self.check()
+        self._closed = []
         objects: list[SourceObject] = []
+        unfinished: list[str] = []
         ignored = 0
+        resume_after = None
         walk = self._walk_after(start_after)
         for name in walk:
             key = _as_key(name)
             if key is None or self._is_left_out(name):
                 ignored += 1
                 continue
-            found = self._stat(key, self._folder / key)
-            if found is None:
+            path = self._folder / key
+            status = self._status_listed(key, path)
+            if status is None:
                 continue  # deleted since the folder was read
-            objects.append(found)
+            whole = self._writers.settled(path, status)
+            if whole is None:
+                unfinished.append(key)
+                continue
+            objects.append(_describe(key, whole))
             if len(objects) == limit:
                 self._begun = walk
-                return Page(objects, key, ignored)
-        return Page(objects, None, ignored)
+                resume_after = key
+                break
+        return Page(objects, resume_after, ignored, unfinished, self._warnings())
 
     def stat(self, key: str) -> SourceObject | None:
         """Describe the file, or None when there is none."""
-        return self._stat(key, self._path(key))
+        status = self._status(key, self._path(key))
+        return status and _describe(key, status)
 
     def read(self, announced: SourceObject) -> bytes:
         """Read the whole file."""
@@ -171,21 +190,44 @@ class FolderSource:
                         names.append(name)
         except (FileNotFoundError, NotADirectoryError):
             return []  # deleted since its parent was read
+        except PermissionError:
+            self._closed.append(os.fsdecode(prefix))
+            return []
         except OSError as error:
             raise Trouble(
                 f"The folder {os.fsdecode(prefix)!r} in {self._folder} cannot be read "
-                f"({error.strerror}); make it readable for this user, or move it away."
+                f"({error.strerror}). It is tried again."
             ) from error
         names.sort(reverse=True)
         return names
 
-    def _stat(self, key: str, path: Path) -> SourceObject | None:
+    def _warnings(self) -> list[str]:
+        if not self._closed:
+            return []
+        names = list(dict.fromkeys(self._closed))
+        shown = ", ".join(map(repr, names[:CLOSED_SHOWN]))
+        more = f" and {len(names) - CLOSED_SHOWN} more" if len(names) > CLOSED_SHOWN else ""
+        return [
+            f"Of {self._folder} these folders may not be read and are left out: {shown}{more}. "
+            "Make them readable for this user, or move them away."
+        ]
+
+    def _status_listed(self, key: str, path: Path) -> os.stat_result | None:
+        """As `_status`, but a folder whose names may be read and nothing else is left out."""
+        try:
+            return self._status(key, path)
+        except Unreadable:
+            self._closed.append(f"{key.rpartition('/')[0]}/")
+            return None
+
+    def _status(self, key: str, path: Path) -> os.stat_result | None:
+        """What the operating system says of a regular file."""
         with self._errors("looked at", key):
             try:
                 status = path.stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
-        return _describe(key, status) if stat.S_ISREG(status.st_mode) else None
+        return status if stat.S_ISREG(status.st_mode) else None
 
     @contextmanager
     def _open(self, announced: SourceObject) -> Iterator[BinaryIO]:
@@ -197,7 +239,10 @@ class FolderSource:
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise SourceChanged(f"{key!r} was deleted since it was listed") from error
         try:
-            if _describe(key, os.fstat(descriptor)) != announced:
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode) and self._writers.is_written(descriptor, status):
+                raise Trouble(f"{key!r} is still being written; it is processed when it is whole.")
+            if _describe(key, status) != announced:
                 raise SourceChanged(f"{key!r} was overwritten since it was listed")
             with self._errors("read", key), os.fdopen(descriptor, "rb", closefd=False) as file:
                 yield file
@@ -208,6 +253,11 @@ class FolderSource:
     def _errors(self, verb: str, key: str) -> Iterator[None]:
         try:
             yield
+        except PermissionError as error:
+            raise Unreadable(
+                f"{key!r} could not be {verb} in {self._folder}: {error.strerror}; allow this user "
+                "to. It is tried again."
+            ) from error
         except OSError as error:
             raise Trouble(
                 f"{key!r} could not be {verb} in {self._folder}: {error.strerror or error}"

@@ -52,11 +52,16 @@ class Page:
         resume_after: key after which the next page begins; None when the listing is complete.
         ignored: how many entries are no images by their nature: folder markers, outputs, unfinished
             uploads.
+        unfinished: keys that are there and are not listed yet, since somebody still writes them;
+            never to be taken for gone.
+        warnings: what could not be listed and did not stop the others, in words.
     """
 
     objects: Sequence[SourceObject]
     resume_after: str | None
     ignored: int = 0
+    unfinished: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def is_text(key: str) -> bool:
@@ -69,7 +74,11 @@ def is_text(key: str) -> bool:
 
 
 class Source(Protocol):
-    """Where images land. Every method raises `Trouble` when the store does not answer."""
+    """Where images land.
+
+    Every method raises `Trouble` when the store does not answer, and those about one object
+    `Unreadable` when this one may not be read.
+    """
 
     location: Location
 
@@ -80,7 +89,12 @@ class Source(Protocol):
         """Describe one object, or None when there is none."""
 
     def read(self, announced: SourceObject) -> bytes:
-        """Read the whole object, or raise `SourceChanged` when it is not the announced one."""
+        """Read the whole object.
+
+        Raises:
+            SourceChanged: it is not the announced one.
+            Withheld: it is archived, or encrypted with a key that imgflow does not have.
+        """
 
     def stream(self, announced: SourceObject) -> Iterator[bytes]:
         """Read the object in pieces of about `CHUNK_BYTES`; raises as `read`, also midway."""

@@ -22,11 +22,20 @@ def make_default_source(source: Location, home: Path) -> None:
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """What it takes to open the stores, small enough to be sent to every worker process."""
+    """What it takes to open the stores, small enough to be sent to every worker process.
+
+    Attributes:
+        source_url: where images land.
+        output_url: where outputs go.
+        checksums: whether uploads carry CRC32.
+        home: folder of the embedded database and of Dagster's home, which are no images where a
+            source folder contains them; empty: none.
+    """
 
     source_url: str
     output_url: str
     checksums: Checksums = "when_supported"
+    home: str = ""
 
     def locations(self) -> tuple[Location, Location]:
         """Parse both URLs, and refuse a pair that would feed on itself.
@@ -53,13 +62,24 @@ class StoreConfig:
                 f"IMGFLOW_SOURCE_URL ({source.url}) lies where outputs are written: below "
                 f"IMGFLOW_OUTPUT_URL, in a folder named like an output. Choose another prefix."
             )
+        if source == self._home:
+            raise SettingsError(
+                f"IMGFLOW_SOURCE_URL ({source.url}) is IMGFLOW_HOME, where the database lies. "
+                "Choose a folder in it, or another home."
+            )
         return source, output
 
+    @property
+    def _home(self) -> Location | None:
+        if not self.home:
+            return None
+        return parse_location(Path(self.home).absolute().as_uri(), setting="IMGFLOW_HOME")
+
     def open_source(self) -> Source:
-        """Open the source; keys below the output location are never listed."""
+        """Open the source; keys below the output location and the home are never listed."""
         source, output = self.locations()
-        inside = output.below(source)
-        exclude = (inside,) if inside else ()
+        inside = [place.below(source) for place in (output, self._home) if place is not None]
+        exclude = tuple(prefix for prefix in inside if prefix)
         if source.scheme == "s3":
             return S3Source(source, exclude, checksums=self.checksums)
         return FolderSource(source, exclude)

@@ -14,14 +14,8 @@ from obstore.store import LocalStore, S3Store
 from imgflow.errors import Trouble
 from imgflow.store.location import Location
 from imgflow.store.naming import OUTPUT_FOLDERS
-from imgflow.store.s3 import (
-    Checksums,
-    error_code,
-    explain,
-    first_line,
-    obstore_bucket,
-    s3_client,
-)
+from imgflow.store.refusals import error_code, explain, first_line
+from imgflow.store.s3 import Checksums, obstore_bucket, s3_client
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from obstore.store import S3Store
 from imgflow.errors import SettingsError, SourceChanged, Trouble
 from imgflow.store.location import Location
 from imgflow.store.objects import CHUNK_BYTES, Page, SourceObject
+from imgflow.store.refusals import MISSING, error_code, explain, first_line, refused_object
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
@@ -40,7 +41,6 @@ Checksums = Literal["when_supported", "when_required"]
 
 # Keys that `obstore` lists, reads or writes under another name than they have, or not at all.
 INEXACT = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
-MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchVersion"}
 
 # What XML cannot hold, raw or as a reference.
 NOT_XML = re.compile(
@@ -192,7 +192,9 @@ class S3Source:
     def stat(self, key: str) -> SourceObject | None:
         """Ask for the object's head."""
         answer = self._ask(
-            "asked", lambda: self._client.head_object(**self._address(key)), missing=True
+            f"asked for {key!r}",
+            lambda: self._client.head_object(**self._address(key)),
+            about=key,
         )
         return answer and _describe(key, answer, answer["ContentLength"])
 
@@ -263,13 +265,16 @@ class S3Source:
     def _address(self, key: str) -> dict[str, str]:
         return {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
 
-    def _ask(self, verb: str, request: Callable[[], Answer], *, missing: bool = False) -> Answer:
+    def _ask(self, verb: str, request: Callable[[], Answer], *, about: str = "") -> Answer:
+        """Make a request; one about an object may answer None, and have it refused by itself."""
         try:
             return request()
         except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if missing and code in MISSING:
+            code = error_code(error)
+            if about and code in MISSING:
                 return None  # type: ignore[return-value]  # only where the caller asked for it
+            if about and (refusal := refused_object(self.location, about, error)):
+                raise refusal from error
             raise Trouble(explain(self.location, verb, code)) from error
         except (BotoCoreError, S3UploadFailedError) as error:
             # An upload in parts wraps what it was told.
@@ -295,7 +300,7 @@ class S3Source:
 
     @contextmanager
     def _bytes_errors(self, announced: SourceObject) -> Iterator[None]:
-        """Turn what either library says into `SourceChanged` or `Trouble`."""
+        """Turn what either library says into `SourceChanged`, `Withheld` or `Trouble`."""
         verb = f"asked for {announced.key!r}"
         try:
             yield
@@ -304,50 +309,13 @@ class S3Source:
             is_missing = code in MISSING or isinstance(error, (NotFoundError, FileNotFoundError))
             if is_missing and code != "NoSuchBucket":
                 raise SourceChanged(f"{announced.key!r} was deleted since it was listed") from error
+            if refusal := refused_object(self.location, announced.key, error):
+                raise refusal from error
             if code:
                 raise Trouble(explain(self.location, verb, code)) from error
             raise Trouble(self._no_answer(verb, error)) from error
         except (BotoCoreError, OSError) as error:
             raise Trouble(self._no_answer(verb, error)) from error
-
-
-def error_code(error: BaseException) -> str:
-    """The code that S3 gave an error, or an empty text when it was not S3 that answered."""
-    if isinstance(error, ClientError):
-        code: str = error.response["Error"]["Code"]
-        return code
-    text = str(error)
-    if "redirect without LOCATION" in text:
-        return "PermanentRedirect"
-    found = re.search(r"<Code>(\w+)</Code>", text)
-    return found.group(1) if found else ""
-
-
-def explain(location: Location, verb: str, code: str) -> str:
-    """Say in one sentence what a store refused, and the mend."""
-    mend = {
-        "NoSuchBucket": "create it, or correct the URL",
-        "404": "create it, or correct the URL",
-        "AccessDenied": "allow s3:ListBucket on it and s3:GetObject below it",
-        "403": "allow s3:ListBucket on it and s3:GetObject below it",
-        "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
-        "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
-        "ExpiredToken": "renew AWS_SESSION_TOKEN and its keys",
-        "InvalidToken": "renew AWS_SESSION_TOKEN and its keys",
-        "PermanentRedirect": "the bucket is in another region: set AWS_DEFAULT_REGION",
-        "AuthorizationHeaderMalformed": "the bucket is in another region: set AWS_DEFAULT_REGION",
-        "RequestTimeTooSkewed": "set this machine's clock",
-    }.get(code, "it is tried again")
-    return f"{location.url} could not be {verb}: {code}; {mend}."
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 300 characters, without what a server answered.
-
-    Answers may hold the request that was signed, and its signature.
-    """
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.partition("<?xml")[0].partition("<Error>")[0][:300].rstrip(" :")
 
 
 def _make_readable(response_dict: dict[str, Any], **_: Any) -> None:

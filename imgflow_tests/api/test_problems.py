@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -11,6 +11,9 @@ from fastapi.testclient import TestClient
 from imgflow.api import intervals
 from imgflow.api.app import create_app
 from imgflow.api.problems import PROBLEMS
+from imgflow.errors import Withheld
+from imgflow.store.folder import FolderSource
+from imgflow.store.objects import SourceObject
 from imgflow_tests.api.library import Library, encoded
 from imgflow_tests.pictures import depth_csv, jpeg
 
@@ -89,6 +92,7 @@ ELSEWHERE = {
     "not_ready",  # test_health
     "original_changed",
     "original_deleted",
+    "original_withheld",
     "output_lost",
     "output_not_made",
     "range_not_satisfiable",
@@ -172,6 +176,23 @@ def test_an_original_that_went_away_or_changed(own_library: Library) -> None:
         file.unlink()
         check(client.get(f"/images/{image.id}/original"), "original_deleted")
         assert client.head(f"/images/{image.id}/original").status_code == 404
+
+
+def test_an_original_that_was_archived(
+    own_library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What S3 answers then is in test_withheld."""
+
+    def archived(_source: FolderSource, _upload: SourceObject) -> Iterator[bytes]:
+        yield from ()
+        raise Withheld("archived", "it is archived (GLACIER) and cannot be read")
+
+    image = own_library.add("a.jpg", jpeg())
+    monkeypatch.setattr(FolderSource, "stream", archived)
+    with own_library.client() as client:
+        answer = client.get(f"/images/{image.id}/original")
+        check(answer, "original_withheld")
+        assert "GLACIER" in answer.json()["detail"]
 
 
 def test_an_output_that_the_store_lost(own_library: Library) -> None:

@@ -40,6 +40,29 @@ def test_outputs_and_originals_come_from_buckets(
         assert client.get(f"{url}/thumbnail").content == thumbnail.content
 
 
+def test_keys_that_differ_in_slashes_and_dots_are_served_apart(
+    make_library: Callable[..., Library], s3: Any, bucket: str
+) -> None:
+    library = make_library(source_url=f"s3://{bucket}/in", output_url=f"s3://{bucket}/out")
+    keys = ["a.jpg", "/a.jpg", "a.jpg/", "a//b.jpg", "a/b.jpg", "x/../a.jpg", "./a.jpg", "a\t.jpg"]
+    bodies = {key: jpeg(200, 100 + number) for number, key in enumerate(keys)}
+    for key, body in bodies.items():
+        s3.put_object(Bucket=bucket, Key=f"in/{key}", Body=body)
+    library.announce()
+    library.process()
+    with library.client() as client:
+        items = {key: client.get(f"/images/{encoded(key)}").json() for key in keys}
+        assert {key: (item["key"], item["height"]) for key, item in items.items()} == {
+            key: (key, 100 + number) for number, key in enumerate(keys)
+        }
+        for key in keys:
+            by_id = client.get(f"/images/{items[key]['id']}/original")
+            assert client.get(f"/images/{encoded(key)}/original").content == bodies[key]
+            assert by_id.content == bodies[key]
+        thumbnails = {client.get(f"/images/{encoded(key)}/thumbnail").content for key in keys}
+    assert len(thumbnails) == len(keys)
+
+
 def test_readiness_names_buckets_that_do_not_exist(
     make_library: Callable[..., Library], s3: Any, bucket: str
 ) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -341,6 +342,16 @@ class TestWaiting:
         catalog.note_trouble({first.id: "no", second.id: "odd \0 text"})
         assert row(catalog, "a.jpg").reason is None
         assert row(catalog, "b.jpg").reason == "odd \ufffd text"
+
+    def test_reasons_are_counted_by_their_code(self, catalog: PostgresCatalog) -> None:
+        first, second, third, _ = announced(catalog, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+        assert catalog.reasons() == {}
+        catalog.record([replace(verdict(first, "rejected"), reason_code="archived")])
+        catalog.note_trouble({second.id: "refused"}, code="unreadable")
+        catalog.note_trouble({third.id: "away"})
+        assert catalog.reasons() == {"archived": 1, "trouble": 1, "unreadable": 1}
+        catalog.record([verdict(second), verdict(third)])
+        assert catalog.reasons() == {"archived": 1}
 
     def test_reopened_images_wait_at_once(self, catalog: PostgresCatalog) -> None:
         first, second = announced(catalog, "a.jpg", "b.jpg")

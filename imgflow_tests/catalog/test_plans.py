@@ -107,6 +107,7 @@ def test_rows_by_id_and_key(filled: PostgresCatalog, plans: list[str]) -> None:
     assert filled.by_id(5) is not None
     assert len(filled.by_keys([f"photos/{number:06}.jpg" for number in range(1, 1_001)])) == 1_000
     assert filled.oldest_pending() is not None
+    assert filled.reasons() == {}
     assert len(filled.untouchable("photo", active=["batch"])) == 1_000
     assert len(filled.sealable("photo", most=10)) == 10
     assert not filled.has_requests()

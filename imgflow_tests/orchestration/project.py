@@ -35,7 +35,9 @@ class Project:
     instance: dg.DagsterInstance
 
     def __post_init__(self) -> None:
-        self.stores = StoreConfig(self.settings.source_url, self.settings.output_url)
+        self.stores = StoreConfig(
+            self.settings.source_url, self.settings.output_url, home=str(self.settings.home)
+        )
         source, _ = self.stores.locations()
         if source.scheme == "file":
             source.folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import dagster as dg
@@ -36,8 +37,20 @@ BUCKET_KEYS = [
     "a//b.jpg",
     "x/../y.jpg",
     "dot/./z.jpg",
-    "/lead.jpg",
-    "trail.jpg/",
+    "a.jpg",
+    "/a.jpg",
+    "//a.jpg",
+    "a.jpg/",
+    "a.jpg//",
+    "a.jpg/.",
+    "./a.jpg",
+    "../a.jpg",
+    "a.jpg/..",
+    ".",
+    "..",
+    "/",
+    "del\x7f.jpg",
+    "bell\x07.jpg",
     "tab\there.jpg",
     "new\nline.jpg",
     "y" * 1_000 + ".jpg",
@@ -73,10 +86,12 @@ def test_odd_keys_in_a_bucket_are_processed_and_keep_no_other_from_it(
     bucket: str, s3: Any, make_settings: Callable[..., Settings], instance: dg.DagsterInstance
 ) -> None:
     keys = [*ODD_KEYS, *BUCKET_KEYS]
-    for number, key in enumerate(keys):
-        s3.put_object(Bucket=bucket, Key=f"in/{key}", Body=jpeg(seed=number))
+    bodies = {key: jpeg(seed=number) for number, key in enumerate(keys)}
+    for key, body in bodies.items():
+        s3.put_object(Bucket=bucket, Key=f"in/{key}", Body=body)
     s3.put_object(Bucket=bucket, Key="in/hole.csv", Body=depth_csv())
-    s3.put_object(Bucket=bucket, Key="in/folder/", Body=b"")
+    for marker in ("in/folder/", "in/a.jpg/marker/", "in//marker/", "in/"):
+        s3.put_object(Bucket=bucket, Key=marker, Body=b"")
     s3.put_object(Bucket=bucket, Key="inside.jpg", Body=b"not below the prefix")
     project = Project(
         make_settings(source_url=f"s3://{bucket}/in", output_url=f"s3://{bucket}/in/out"), instance
@@ -85,8 +100,13 @@ def test_odd_keys_in_a_bucket_are_processed_and_keep_no_other_from_it(
     project.run_requests(project.tick())
 
     check(project, keys)
+    assert {key: image.sha256 for key, image in project.catalog.by_keys(keys).items()} == {
+        key: sha256(body).hexdigest() for key, body in bodies.items()
+    }
     assert project.catalog.by_keys(["hole.csv"])["hole.csv"].state == "ready"
-    assert project.tick().run_requests == []
+    quiet = project.tick()
+    assert quiet.run_requests == []
+    assert "that are no images (folder markers, outputs) ignored" in str(quiet.skip_reason)
     assert project.ingest().listed == len(keys) + 1
 
 

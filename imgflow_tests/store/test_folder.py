@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imgflow.errors import SourceChanged, Trouble
+from imgflow.errors import SettingsError, SourceChanged, Trouble, Unreadable
 from imgflow.store.folder import CONTINUE_SECONDS, UNFINISHED, FolderSource
 from imgflow.store.location import parse_location
 from imgflow.store.objects import Page, SourceObject
@@ -156,6 +156,21 @@ def test_outputs_inside_the_source_and_unfinished_uploads_are_not_listed(tmp_pat
     page = source.list_page(None, 10)
     assert [o.key for o in page.objects] == ["out.jpg", "outer.jpg", "z/out/a.jpg"]
     assert page.ignored == 2
+
+
+def test_a_source_that_contains_the_home_lists_nothing_of_it(tmp_path: Path) -> None:
+    home = tmp_path / ".imgflow"
+    for key in ("a.jpg", ".imgflow/postgres/PG_VERSION", ".imgflow/logs/up.log", ".imgflow.jpg"):
+        put(tmp_path, key)
+    put(home, "outputs/thumbnail/a.jpg/@1.jpg")
+    put(home, "source/own.jpg")
+    outputs = (home / "outputs").as_uri()
+    source = StoreConfig(tmp_path.as_uri(), outputs, home=str(home)).open_source()
+    assert [o.key for o in source.list_page(None, 10).objects] == [".imgflow.jpg", "a.jpg"]
+    own = StoreConfig((home / "source").as_uri(), outputs, home=str(home)).open_source()
+    assert [o.key for o in own.list_page(None, 10).objects] == ["own.jpg"]
+    with pytest.raises(SettingsError, match="is IMGFLOW_HOME, where the database lies"):
+        StoreConfig(home.as_uri(), outputs, home=str(home)).open_source()
 
 
 def test_names_that_can_be_no_key_do_not_stop_the_others(tmp_path: Path) -> None:
@@ -383,23 +398,29 @@ def open_folder() -> Iterator[Path]:
             path.chmod(0o700)
 
 
-def test_a_folder_that_may_not_be_read_is_trouble_and_not_an_empty_source(
-    open_folder: Path,
+def test_a_folder_that_may_not_be_read_is_said_and_does_not_stop_the_others(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("imgflow.store.whole.QUIET_SECONDS", 0)
     put(open_folder, "a.jpg")
     put(open_folder, "closed/b.jpg")
+    put(open_folder, "names only/c.jpg")
     put(open_folder, "z.jpg")
     (open_folder / "closed").chmod(0)
+    (open_folder / "names only").chmod(0o744)
     source = source_of(open_folder)
     with as_nobody():
-        assert [o.key for o in source.list_page(None, 1).objects] == ["a.jpg"]
-        for _ in range(2):
-            with pytest.raises(Trouble, match=r"'closed/'.*Permission denied.*make it readable"):
-                source.list_page("a.jpg", 10)
-        with pytest.raises(Trouble, match="Permission denied"):
-            source.stat("closed/b.jpg")
+        page = source.list_page(None, 10)
+        assert [o.key for o in page.objects] == ["a.jpg", "z.jpg"]
+        (warning,) = page.warnings
+        assert "'closed/', 'names only/'" in warning
+        assert "Make them readable" in warning
+        for key in ("closed/b.jpg", "names only/c.jpg"):  # so that it does not count as gone
+            with pytest.raises(Unreadable, match="Permission denied"):
+                source.stat(key)
         with pytest.raises(Trouble, match="Permission denied"):
             source_of(open_folder / "closed").check()
+    assert source.list_page(None, 10).warnings == []
 
 
 def test_a_file_that_may_not_be_read_or_written_is_trouble(open_folder: Path) -> None:
@@ -413,9 +434,8 @@ def test_a_file_that_may_not_be_read_or_written_is_trouble(open_folder: Path) ->
     announced = source.stat("d/a.jpg")
     assert announced is not None
     with as_nobody():
-        with pytest.raises(Trouble, match=r"could not be read.*Permission denied") as caught:
+        with pytest.raises(Unreadable, match=r"could not be read.*Permission denied"):
             source.read(announced)
-        assert not isinstance(caught.value, SourceChanged)
         with pytest.raises(Trouble, match=r"could not be written.*Permission denied"):
             source.upload("d/b.jpg", original)
         with pytest.raises(Trouble, match=r"could not be deleted.*Permission denied"):
