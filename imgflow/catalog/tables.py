@@ -65,6 +65,9 @@ sa.Index(
 sa.Index("images_state_id", images.c.source, images.c.state, images.c.id)
 sa.Index("images_sha256", images.c.sha256, postgresql_where=images.c.sha256.is_not(None))
 
+# For statements that are written out and call the table `i`.
+COLUMNS = ", ".join(f"i.{column.name}" for column in images.columns)
+
 depth_chunks = sa.Table(
     "depth_chunks",
     metadata,

@@ -1,7 +1,9 @@
 """The sensor that sees uploads: input and output around decisions made elsewhere."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,7 @@ from imgflow.orchestration.requests import (
 )
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 from imgflow.settings import OnDelete
-from imgflow.store.objects import Source
+from imgflow.store.objects import Page, Source
 from imgflow.store.outputs import OutputStore
 
 PAGE_OBJECTS = 1_000
@@ -80,21 +82,36 @@ def list_and_announce(
     new: list[int] = []
     changed: list[int] = []
     warnings: list[str] = []
-    for _ in range(pages):
-        page = source.list_page(resume_after, PAGE_OBJECTS)
-        announcement = catalog.announce(page.objects)
-        listed += len(page.objects)
-        new += (image.id for image in announcement.new)
-        changed += (image.id for image in announcement.changed)
-        missing = catalog.vanished(
-            resume_after, page.resume_after, [upload.key for upload in page.objects]
-        )
-        if warning := follow(missing):
-            warnings.append(warning)
-        resume_after = page.resume_after
-        if resume_after is None:
-            break
+    with closing(pages_ahead(source, resume_after, pages)) as listing:
+        for page in listing:
+            listed += len(page.objects)
+            if not catalog.knows(resume_after, page.resume_after, page.digest):
+                announcement = catalog.announce(page.objects)
+                new += (image.id for image in announcement.new)
+                changed += (image.id for image in announcement.changed)
+                missing = catalog.vanished(
+                    resume_after, page.resume_after, [upload.key for upload in page.objects]
+                )
+                if warning := follow(missing):
+                    warnings.append(warning)
+            resume_after = page.resume_after
     return Listed(Round(resume_after), listed, new, changed, warnings)
+
+
+def pages_ahead(source: Source, resume_after: str | None, most: int) -> Generator[Page, None, None]:
+    """List pages one after the other, the next one while the caller is busy with the last.
+
+    Two pages are in memory at a time, however large the source is.
+    """
+    with ThreadPoolExecutor(1, "listing") as threads:
+        page = source.list_page(resume_after, PAGE_OBJECTS)
+        for _ in range(most - 1):
+            if page.resume_after is None:
+                break
+            ahead = threads.submit(source.list_page, page.resume_after, PAGE_OBJECTS)
+            yield page
+            page = ahead.result()
+        yield page
 
 
 def following(

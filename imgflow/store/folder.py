@@ -10,18 +10,19 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, overload
 
 from imgflow.errors import SourceChanged, Trouble
 from imgflow.store.location import Location
-from imgflow.store.objects import CHUNK_BYTES, MOST_KEY_BYTES, Page, SourceObject, is_text
+from imgflow.store.objects import CHUNK_BYTES, MOST_KEY_BYTES, Digest, Page, SourceObject, is_text
 
 # Names of uploads that are not whole yet; the listing leaves them alone.
 UNFINISHED = ".imgflow-upload-"
+_UNFINISHED = UNFINISHED.encode()
 
 # A page that follows another within this time goes on where that one ended. Reading the folder
 # again for each page made a round over n files cost n² / 1,000.
@@ -51,26 +52,30 @@ class FolderSource:
         be a partition nor stand in the table, and must not stop the others.
         """
         self.check()
-        objects: list[SourceObject] = []
+        files: list[tuple[str, str, os.stat_result]] = []
         ignored = 0
         walk = self._walk_after(start_after)
-        for name in walk:
+        for name in walk.names:
             key = _as_key(name)
             if key is None or self._is_left_out(name):
                 ignored += 1
                 continue
-            found = self._stat(key, self._folder / key)
-            if found is None:
+            status = self._status(key, self._root + name)
+            if status is None:
                 continue  # deleted since the folder was read
-            objects.append(found)
-            if len(objects) == limit:
+            files.append((key, _etag(status), status))
+            if len(files) == limit:
+                walk.last = key
                 self._begun = walk
-                return Page(objects, key, ignored)
-        return Page(objects, None, ignored)
+                break
+        last = files[-1][0] if len(files) == limit else None
+        shown = (text for key, etag, _ in files for text in (key, etag))
+        return Page(_Files(files), Digest.of("etag", shown), last, ignored)
 
     def stat(self, key: str) -> SourceObject | None:
         """Describe the file, or None when there is none."""
-        return self._stat(key, self._path(key))
+        status = self._status(key, os.fsencode(self._path(key)))
+        return status and _describe(key, _etag(status), status)
 
     def read(self, announced: SourceObject) -> bytes:
         """Read the whole file."""
@@ -132,8 +137,9 @@ class FolderSource:
         return self._folder / key
 
     def _is_left_out(self, name: bytes) -> bool:
-        last = name.rpartition(b"/")[2]
-        return name.startswith(self._exclude) or last.startswith(UNFINISHED.encode())
+        if _UNFINISHED in name and name.rpartition(b"/")[2].startswith(_UNFINISHED):
+            return True
+        return name.startswith(self._exclude)
 
     def _walk_after(self, start_after: str | None) -> _Begun:
         begun, self._begun = self._begun, None
@@ -179,13 +185,15 @@ class FolderSource:
         names.sort(reverse=True)
         return names
 
-    def _stat(self, key: str, path: Path) -> SourceObject | None:
-        with self._errors("looked at", key):
-            try:
-                status = path.stat()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-        return _describe(key, status) if stat.S_ISREG(status.st_mode) else None
+    def _status(self, key: str, path: bytes) -> os.stat_result | None:
+        """What the system says of a file; None where there is none."""
+        try:
+            status = os.stat(path)  # noqa: PTH116 - making a `Path` takes longer than the call
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._trouble("looked at", key, error) from error
+        return status if stat.S_ISREG(status.st_mode) else None
 
     @contextmanager
     def _open(self, announced: SourceObject) -> Iterator[BinaryIO]:
@@ -197,7 +205,7 @@ class FolderSource:
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise SourceChanged(f"{key!r} was deleted since it was listed") from error
         try:
-            if _describe(key, os.fstat(descriptor)) != announced:
+            if _etag(os.fstat(descriptor)) != announced.etag:
                 raise SourceChanged(f"{key!r} was overwritten since it was listed")
             with self._errors("read", key), os.fdopen(descriptor, "rb", closefd=False) as file:
                 yield file
@@ -209,38 +217,51 @@ class FolderSource:
         try:
             yield
         except OSError as error:
-            raise Trouble(
-                f"{key!r} could not be {verb} in {self._folder}: {error.strerror or error}"
-            ) from error
+            raise self._trouble(verb, key, error) from error
+
+    def _trouble(self, verb: str, key: str, error: OSError) -> Trouble:
+        return Trouble(f"{key!r} could not be {verb} in {self._folder}: {error.strerror or error}")
 
 
 class _Begun:
     """A walk through the folder that a following page may go on with."""
 
     def __init__(self, names: Iterator[bytes]) -> None:
-        self._names = names
-        self._last = b""
+        self.names = names
+        self.last: str | None = None
         self._give_up = time.monotonic() + CONTINUE_SECONDS
 
     def goes_on_after(self, start_after: str | None) -> bool:
-        return (
-            start_after is not None
-            and start_after.encode() == self._last
-            and time.monotonic() < self._give_up
-        )
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        self._last = next(self._names)
-        return self._last
+        return start_after == self.last and time.monotonic() < self._give_up
 
 
-def _describe(key: str, status: os.stat_result) -> SourceObject:
+class _Files(Sequence[SourceObject]):
+    """What was found, described when somebody looks: a tick over known files needs the digest."""
+
+    def __init__(self, files: list[tuple[str, str, os.stat_result]]) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, index: int) -> SourceObject: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[SourceObject]: ...
+    def __getitem__(self, index: int | slice) -> SourceObject | list[SourceObject]:
+        if isinstance(index, slice):
+            return [_describe(*file) for file in self._files[index]]
+        return _describe(*self._files[index])
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+def _describe(key: str, etag: str, status: os.stat_result) -> SourceObject:
     return SourceObject(
         key=key,
-        etag=f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}",
+        etag=etag,
         version_id=None,
         size=status.st_size,
         last_modified=datetime.fromtimestamp(int(status.st_mtime), tz=timezone.utc),
@@ -248,7 +269,7 @@ def _describe(key: str, status: os.stat_result) -> SourceObject:
 
 
 def _compare(announced: SourceObject, file: BinaryIO) -> None:
-    if _describe(announced.key, os.fstat(file.fileno())) != announced:
+    if _etag(os.fstat(file.fileno())) != announced.etag:
         raise SourceChanged(f"{announced.key!r} was written to while it was read")
 
 
