@@ -23,6 +23,7 @@ from imgflow.store.objects import CHUNK_BYTES, MOST_KEY_BYTES, Digest, Page, Sou
 # Names of uploads that are not whole yet; the listing leaves them alone.
 UNFINISHED = ".imgflow-upload-"
 _UNFINISHED = UNFINISHED.encode()
+SLASH = ord("/")
 
 # A page that follows another within this time goes on where that one ended. Reading the folder
 # again for each page made a round over n files cost n² / 1,000.
@@ -52,30 +53,29 @@ class FolderSource:
         be a partition nor stand in the table, and must not stop the others.
         """
         self.check()
-        files: list[tuple[str, str, os.stat_result]] = []
+        files: list[str] = []
         ignored = 0
         walk = self._walk_after(start_after)
         for name in walk.names:
-            key = _as_key(name)
-            if key is None or self._is_left_out(name):
+            key = self._key(name)
+            if key is None:
                 ignored += 1
                 continue
             status = self._status(key, self._root + name)
             if status is None:
                 continue  # deleted since the folder was read
-            files.append((key, _etag(status), status))
+            files.append(f"{key}\0{_etag(status)}")
             if len(files) == limit:
                 walk.last = key
                 self._begun = walk
                 break
-        last = files[-1][0] if len(files) == limit else None
-        shown = (text for key, etag, _ in files for text in (key, etag))
-        return Page(_Files(files), Digest.of("etag", shown), last, ignored)
+        last = walk.last if len(files) == limit else None
+        return Page(_Files(files), Digest.of("etag", files), last, ignored)
 
     def stat(self, key: str) -> SourceObject | None:
         """Describe the file, or None when there is none."""
         status = self._status(key, os.fsencode(self._path(key)))
-        return status and _describe(key, _etag(status), status)
+        return status and _describe(key, _etag(status))
 
     def read(self, announced: SourceObject) -> bytes:
         """Read the whole file."""
@@ -136,10 +136,13 @@ class FolderSource:
             raise Trouble(f"{key!r} is not the name of a file below {self._folder}")
         return self._folder / key
 
-    def _is_left_out(self, name: bytes) -> bool:
+    def _key(self, name: bytes) -> str | None:
+        """The key of a file name, or None when it is never listed."""
+        if name.startswith(self._exclude):
+            return None
         if _UNFINISHED in name and name.rpartition(b"/")[2].startswith(_UNFINISHED):
-            return True
-        return name.startswith(self._exclude)
+            return None
+        return _as_key(name)
 
     def _walk_after(self, start_after: str | None) -> _Begun:
         begun, self._begun = self._begun, None
@@ -152,7 +155,7 @@ class FolderSource:
         waiting = self._entries(b"", start_after)
         while waiting:
             name = waiting.pop()
-            if name.endswith(b"/") and not self._is_pruned(name):
+            if name[-1] == SLASH and not self._is_pruned(name):
                 waiting += self._entries(name, start_after)
             else:
                 yield name
@@ -236,9 +239,12 @@ class _Begun:
 
 
 class _Files(Sequence[SourceObject]):
-    """What was found, described when somebody looks: a tick over known files needs the digest."""
+    """What a page found, described when somebody looks; a tick over known files does not.
 
-    def __init__(self, files: list[tuple[str, str, os.stat_result]]) -> None:
+    Keys and ETags, which hold size and time, with NUL between them: what the digest is made from.
+    """
+
+    def __init__(self, files: list[str]) -> None:
         self._files = files
 
     def __len__(self) -> int:
@@ -250,21 +256,23 @@ class _Files(Sequence[SourceObject]):
     def __getitem__(self, index: slice) -> list[SourceObject]: ...
     def __getitem__(self, index: int | slice) -> SourceObject | list[SourceObject]:
         if isinstance(index, slice):
-            return [_describe(*file) for file in self._files[index]]
-        return _describe(*self._files[index])
+            return [_describe(*file.split("\0")) for file in self._files[index]]
+        return _describe(*self._files[index].split("\0"))
 
 
 def _etag(status: os.stat_result) -> str:
     return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
-def _describe(key: str, etag: str, status: os.stat_result) -> SourceObject:
+def _describe(key: str, etag: str) -> SourceObject:
+    # A time before 1970 has a minus sign of its own.
+    nanoseconds, _, size = etag.partition("-")[2].rpartition("-")
     return SourceObject(
         key=key,
         etag=etag,
         version_id=None,
-        size=status.st_size,
-        last_modified=datetime.fromtimestamp(int(status.st_mtime), tz=timezone.utc),
+        size=int(size, 16),
+        last_modified=datetime.fromtimestamp(int(nanoseconds, 16) // 10**9, tz=timezone.utc),
     )
 
 
