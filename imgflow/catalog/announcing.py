@@ -1,7 +1,7 @@
 """What a listing tells the catalogue, one page at a time.
 
 Almost every page of almost every listing shows what is known already. So the first question is one
-statement that answers yes or no (`knows`); only a page with a difference is sent as a whole.
+statement that answers yes or no (`Comparing`); only a page with a difference is sent as a whole.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from imgflow.catalog.connecting import retried
 from imgflow.catalog.rows import Announcement, Image, image_of, kind_of
 from imgflow.catalog.tables import COLUMNS
 from imgflow.store.objects import Digest, SourceObject
@@ -80,19 +81,49 @@ TEXT, BIGINT = sa.ARRAY(sa.Text), sa.ARRAY(sa.BigInteger)
 TIME = sa.ARRAY(sa.DateTime(timezone=True))
 
 
-def knows(
-    engine: sa.Engine, source: str, after: str | None, until: str | None, digest: Digest
-) -> bool:
-    """Whether the rows of a range of keys say just what a page of that range shows."""
-    statement = KNOWS[digest.covers].bindparams(
-        sa.bindparam("until", until, sa.Text),
-        source=source,
-        after=after or "",
-        sha256=digest.sha256,
-    )
-    # One statement needs no BEGIN and COMMIT around it, each of which is a trip to the server.
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        return bool(connection.execute(statement).scalar())
+class Comparing:
+    """A connection kept for as long as a listing takes, on which pages are compared.
+
+    Its statements stand alone, without BEGIN and COMMIT: a page costs one trip to the server.
+    """
+
+    def __init__(self, engine: sa.Engine, source: str) -> None:
+        """Take an engine and the canonical URL of the source; nothing is asked yet."""
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._source = source
+        self._connection: sa.Connection | None = None
+
+    def knows(self, after: str | None, until: str | None, digest: Digest) -> bool:
+        """Whether a page of a listing shows just what is known, so that nothing is to be noted.
+
+        Args:
+            after: where the page began; None for the very beginning.
+            until: its last key; None when the listing ended with it.
+            digest: of what it shows.
+        """
+        statement = KNOWS[digest.covers].bindparams(
+            sa.bindparam("until", until, sa.Text),
+            source=self._source,
+            after=after or "",
+            sha256=digest.sha256,
+        )
+
+        def attempt() -> bool:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            try:
+                return bool(self._connection.execute(statement).scalar())
+            except BaseException:
+                self.close()  # the next attempt gets another one
+                raise
+
+        return retried(self._engine, attempt)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def announce(

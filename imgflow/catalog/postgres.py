@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from imgflow.catalog import announcing, schema
+from imgflow.catalog.announcing import Comparing
 from imgflow.catalog.connecting import outages_in_words, retried
 from imgflow.catalog.rows import (
     Announcement,
@@ -29,7 +30,7 @@ from imgflow.catalog.rows import (
     kind_of,
 )
 from imgflow.catalog.tables import COLUMNS, images
-from imgflow.store.objects import Digest, SourceObject, is_text
+from imgflow.store.objects import SourceObject, is_text
 
 Answer = TypeVar("Answer")
 
@@ -155,18 +156,11 @@ class PostgresCatalog:
         """
         return self._transaction(lambda on: announcing.announce(on, self.source, uploads))
 
-    def knows(self, after: str | None, until: str | None, digest: Digest) -> bool:
-        """Whether a page of a listing shows just what is known, so that nothing is to be noted.
-
-        Args:
-            after: where the page began; None for the very beginning.
-            until: its last key; None when the listing ended with it.
-            digest: of what it shows.
-        """
-        return retried(
-            self.engine,
-            lambda: announcing.knows(self.engine, self.source, after, until, digest),
-        )
+    @contextmanager
+    def comparing(self) -> Iterator[Comparing]:
+        """Compare pages of a listing with what is known, all on one connection."""
+        with closing(Comparing(self.engine, self.source)) as comparing:
+            yield comparing
 
     def record(self, verdicts: Sequence[Verdict]) -> None:
         """Write what became of a batch of uploads."""

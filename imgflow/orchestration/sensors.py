@@ -82,10 +82,11 @@ def list_and_announce(
     new: list[int] = []
     changed: list[int] = []
     warnings: list[str] = []
-    with closing(pages_ahead(source, resume_after, pages)) as listing:
+    ahead = pages_ahead(source, resume_after, pages)
+    with catalog.comparing() as known, closing(ahead) as listing:
         for page in listing:
             listed += len(page.objects)
-            if not catalog.knows(resume_after, page.resume_after, page.digest):
+            if not known.knows(resume_after, page.resume_after, page.digest):
                 announcement = catalog.announce(page.objects)
                 new += (image.id for image in announcement.new)
                 changed += (image.id for image in announcement.changed)

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from imgflow.catalog import connecting
+from imgflow.catalog.announcing import Comparing
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import Trouble
 from imgflow.orchestration import sensors
@@ -221,17 +223,38 @@ def test_a_page_is_listed_while_the_database_looks_at_the_one_before(
 ) -> None:
     put(folder, *names(12))
     happened: list[str] = []
-    knows = PostgresCatalog.knows
+    knows = Comparing.knows
 
-    def slow(self: PostgresCatalog, after: str | None, until: str | None, digest: Any) -> bool:
+    def slow(self: Comparing, after: str | None, until: str | None, digest: Any) -> bool:
         while len(happened) < (2 if after is None else 3):
             assert len(happened) >= 1
         return knows(self, after, until, digest)
 
-    monkeypatch.setattr(PostgresCatalog, "knows", slow)
+    monkeypatch.setattr(Comparing, "knows", slow)
     changing = Changing(source, lambda page: happened.append(page.objects[0].key))
     tick(changing, catalog)  # type: ignore[arg-type]
     assert happened == ["000.jpg", "005.jpg", "010.jpg"]
+
+
+def test_a_connection_that_breaks_between_two_pages_is_replaced(
+    folder: Path, source: FolderSource, catalog: PostgresCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder, *names(12))
+    tick(source, catalog)
+    monkeypatch.setattr(connecting, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+
+    def end(page: Page) -> None:
+        if page.objects[0].key != "000.jpg":
+            with catalog.engine.connect() as connection:
+                connection.execute(
+                    sa.text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    )
+                )
+
+    seen = tick(Changing(source, end), catalog)  # type: ignore[arg-type]
+    assert (seen.listed, seen.new, seen.changed) == (12, [], [])
 
 
 def test_nothing_is_listed_beyond_the_pages_of_a_tick(
