@@ -175,7 +175,9 @@ class FolderSource:
                         name += b"/"
                         is_wanted = name > start_after or start_after.startswith(name)
                     else:
-                        is_wanted = name > start_after and _is_file(entry)
+                        # A link to a file is one too, but asking costs a call to the system.
+                        is_file = entry.is_file(follow_symlinks=False) or _is_file(entry)
+                        is_wanted = name > start_after and is_file
                     if is_wanted:
                         names.append(name)
         except (FileNotFoundError, NotADirectoryError):
