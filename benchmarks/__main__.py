@@ -1,7 +1,14 @@
 """`make bench`: all benchmarks, one table."""
 
-from benchmarks import bookkeeping, depth_reading, throughput
+from benchmarks import bookkeeping, depth_reading, throughput, tick
 from benchmarks.table import show
 
 if __name__ == "__main__":
-    show([*throughput.measure(), *bookkeeping.measure(), *depth_reading.measure()])
+    show(
+        [
+            *throughput.measure(),
+            *bookkeeping.measure(),
+            *tick.measure(),
+            *depth_reading.measure(),
+        ]
+    )

@@ -9,58 +9,32 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from imgflow.catalog import schema
+from imgflow.catalog import announcing, schema
+from imgflow.catalog.announcing import Comparing
 from imgflow.catalog.connecting import outages_in_words, retried
 from imgflow.catalog.holds import Holds
-from imgflow.catalog.rows import Announcement, Content, Count, Image, Kind, State, Verdict, kind_of
-from imgflow.catalog.tables import images
+from imgflow.catalog.rows import (
+    Announcement,
+    Content,
+    Count,
+    Image,
+    Kind,
+    State,
+    Verdict,
+    image_of,
+    kind_of,
+)
+from imgflow.catalog.tables import COLUMNS, images
 from imgflow.errors import Trouble
 from imgflow.store.objects import SourceObject, is_text
 
 Answer = TypeVar("Answer")
-
-COLUMNS = ", ".join(f"i.{column.name}" for column in images.columns)
-
-# Known uploads are only read: an `ON CONFLICT` over all of them would lock, and so write, every
-# row. The order is the same in every process, so that two of them wait but never deadlock.
-ANNOUNCE = sa.text(
-    f"""
-    WITH page AS (
-        SELECT * FROM unnest(:keys, :kinds, :identities, :etags, :versions, :sizes, :modified)
-            AS page(key, kind, identity, etag, version_id, size, last_modified)
-    ), unknown AS (
-        SELECT page.*, i.state AS was
-        FROM page LEFT JOIN images AS i ON i.source = :source AND i.key = page.key
-        WHERE i.id IS NULL OR i.announced <> page.identity OR i.gone_at IS NOT NULL
-    ), written AS (
-        INSERT INTO images AS i (
-            source, key, kind, state, announced, announced_etag, announced_version_id,
-            announced_size, announced_last_modified, etag, version_id, size, last_modified
-        )
-        SELECT :source, key, kind, 'pending', identity, etag, version_id, size, last_modified,
-               etag, version_id, size, last_modified
-        FROM unknown ORDER BY key COLLATE "C"
-        ON CONFLICT (source, key) DO UPDATE SET
-            state = CASE WHEN i.announced = excluded.announced AND i.state <> 'deleted'
-                THEN i.state ELSE 'pending' END,
-            announced = excluded.announced, announced_etag = excluded.announced_etag,
-            announced_version_id = excluded.announced_version_id,
-            announced_size = excluded.announced_size,
-            announced_last_modified = excluded.announced_last_modified,
-            gone_at = NULL, batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
-        WHERE i.announced <> excluded.announced OR i.gone_at IS NOT NULL
-        RETURNING {COLUMNS}, (xmax = 0) AS inserted
-    )
-    SELECT {COLUMNS}, i.inserted OR unknown.was = 'deleted' AS is_new
-    FROM written AS i JOIN unknown ON unknown.key = i.key COLLATE "C" ORDER BY i.key
-    """  # noqa: S608 - column names of our own table
-)
 
 # A verdict on an upload that was overwritten in the meantime leaves the row pending; one that comes
 # after the verdict on the newer upload is dropped.
@@ -136,16 +110,6 @@ NOTE_TROUBLE = sa.text(
     FROM unnest(:ids, :reasons) AS t(id, reason) WHERE i.id = t.id AND i.state = 'pending'
     """
 )
-
-# Rows in the stretch of keys that a page covers, whose objects the page does not have.
-VANISHED = sa.text(
-    f"""
-    SELECT {COLUMNS} FROM images AS i
-    WHERE i.source = :source AND i.key > :after AND (:until IS NULL OR i.key <= :until)
-        AND i.state <> 'deleted' AND i.gone_at IS NULL AND i.key <> ALL(:keys)
-    ORDER BY i.key
-    """  # noqa: S608 - column names of our own table
-)
 TOMBSTONE = sa.text(
     """
     WITH old AS (
@@ -203,25 +167,13 @@ class PostgresCatalog:
 
         Known ones stay untouched. Of several with the same key the last one counts.
         """
-        if not uploads:
-            return Announcement([], [], 0)
-        uploads = list({upload.key: upload for upload in uploads}.values())
-        statement = ANNOUNCE.bindparams(
-            sa.bindparam("keys", [u.key for u in uploads], TEXT),
-            sa.bindparam("kinds", [kind_of(u.key) for u in uploads], TEXT),
-            sa.bindparam("identities", [u.identity for u in uploads], TEXT),
-            sa.bindparam("etags", [u.etag for u in uploads], TEXT),
-            sa.bindparam("versions", [u.version_id for u in uploads], TEXT),
-            sa.bindparam("sizes", [u.size for u in uploads], BIGINT),
-            sa.bindparam("modified", [u.last_modified for u in uploads], TIME),
-            source=self.source,
-        )
-        rows = self._transaction(lambda connection: connection.execute(statement).mappings().all())
-        # The others are back after their object was gone, as they were.
-        pending = [row for row in rows if row["state"] == "pending"]
-        new = [_image(row) for row in pending if row["is_new"]]
-        changed = [_image(row) for row in pending if not row["is_new"]]
-        return Announcement(new, changed, len(uploads) - len(pending))
+        return self._transaction(lambda on: announcing.announce(on, self.source, uploads))
+
+    @contextmanager
+    def comparing(self) -> Iterator[Comparing]:
+        """Compare pages of a listing with what is known, all on one connection."""
+        with closing(Comparing(self.engine, self.source)) as comparing:
+            yield comparing
 
     def record(self, verdicts: Sequence[Verdict]) -> set[int]:
         """Write what became of a batch of uploads.
@@ -357,13 +309,9 @@ class PostgresCatalog:
             until: its last key; None when the listing ended with it.
             keys: that it showed.
         """
-        statement = VANISHED.bindparams(
-            sa.bindparam("keys", list(keys), TEXT),
-            sa.bindparam("until", until, sa.Text),
-            source=self.source,
-            after=after or "",
+        return self._transaction(
+            lambda on: announcing.vanished(on, self.source, after, until, keys)
         )
-        return self._images(statement)
 
     def mark_gone(self, image_ids: Sequence[int]) -> None:
         """Note that the objects of these images are gone; the images stay as they are."""
@@ -642,7 +590,7 @@ class PostgresCatalog:
 
     def _images(self, statement: sa.Executable) -> list[Image]:
         rows = self._transaction(lambda connection: connection.execute(statement).mappings().all())
-        return [_image(row) for row in rows]
+        return [image_of(row) for row in rows]
 
     def _transaction(self, work: Callable[[sa.Connection], Answer]) -> Answer:
         def attempt() -> Answer:
@@ -679,7 +627,3 @@ def _storable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_storable(part) for part in value]
     return value
-
-
-def _image(row: Any) -> Image:
-    return Image(**{column.name: row[column.name] for column in images.columns})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
@@ -87,6 +87,14 @@ class Image:
             size=self.announced_size,
             last_modified=self.announced_last_modified,
         )
+
+
+FIELDS = tuple(column.name for column in fields(Image))
+
+
+def image_of(row: Any) -> Image:
+    """The image of a row that has all columns."""
+    return Image(**{name: row[name] for name in FIELDS})
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,9 @@ sa.Index(
 )
 sa.Index("images_sha256", images.c.sha256, postgresql_where=images.c.sha256.is_not(None))
 
+# For statements that are written out and call the table `i`.
+COLUMNS = ", ".join(f"i.{column.name}" for column in images.columns)
+
 run_holds = sa.Table(
     "run_holds",
     metadata,

@@ -1,8 +1,9 @@
 """The sensor that sees uploads: input and output around decisions made elsewhere."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from imgflow.orchestration.requests import (
 )
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 from imgflow.settings import OnDelete
-from imgflow.store.objects import Source
+from imgflow.store.objects import Page, Source
 from imgflow.store.outputs import OutputStore
 
 PAGE_OBJECTS = 1_000
@@ -98,23 +99,41 @@ def list_and_announce(
         follow: is told the keys of images whose object a page should have shown and did not.
     """
     seen = Listed(start)
-    for _ in range(pages):
-        after = seen.next.resume_after
-        page = source.list_page(after, PAGE_OBJECTS)
-        announcement = catalog.announce(page.objects)
-        there = [*(upload.key for upload in page.objects), *page.unfinished]
-        missing = catalog.vanished(after, page.resume_after, there)
-        warning = follow([image.key for image in missing])
-        seen.next = Round(page.resume_after)
-        seen.listed += len(page.objects)
-        seen.ignored += page.ignored
-        seen.unfinished += len(page.unfinished)
-        seen.new += (image.id for image in announcement.new)
-        seen.changed += (image.id for image in announcement.changed)
-        seen.warnings += [*page.warnings, *([warning] if warning else [])]
-        if page.resume_after is None:
-            break
+    ahead = pages_ahead(source, start.resume_after, pages)
+    with catalog.comparing() as known, closing(ahead) as listing:
+        for page in listing:
+            after = seen.next.resume_after
+            seen.next = Round(page.resume_after)
+            seen.listed += len(page.objects)
+            seen.ignored += page.ignored
+            seen.unfinished += len(page.unfinished)
+            seen.warnings += page.warnings
+            if known.knows(after, page.resume_after, page.digest):
+                continue
+            announcement = catalog.announce(page.objects)
+            seen.new += (image.id for image in announcement.new)
+            seen.changed += (image.id for image in announcement.changed)
+            there = [*(upload.key for upload in page.objects), *page.unfinished]
+            missing = catalog.vanished(after, page.resume_after, there)
+            if warning := follow([image.key for image in missing]):
+                seen.warnings.append(warning)
     return seen
+
+
+def pages_ahead(source: Source, resume_after: str | None, most: int) -> Generator[Page, None, None]:
+    """List pages one after the other, the next one while the caller is busy with the last.
+
+    Two pages are in memory at a time, however large the source is.
+    """
+    with ThreadPoolExecutor(1, "listing") as threads:
+        page = source.list_page(resume_after, PAGE_OBJECTS)
+        for _ in range(most - 1):
+            if page.resume_after is None:
+                break
+            ahead = threads.submit(source.list_page, page.resume_after, PAGE_OBJECTS)
+            yield page
+            page = ahead.result()
+        yield page
 
 
 def following(

@@ -12,19 +12,21 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, overload
 
 from imgflow.errors import SourceChanged, Trouble, Unreadable
 from imgflow.store.location import Location
-from imgflow.store.objects import CHUNK_BYTES, MOST_KEY_BYTES, Page, SourceObject, is_text
+from imgflow.store.objects import CHUNK_BYTES, MOST_KEY_BYTES, Digest, Page, SourceObject, is_text
 from imgflow.store.whole import Writers
 
 # Names of uploads that are not whole yet; the listing leaves them alone.
 UNFINISHED = ".imgflow-upload-"
+_UNFINISHED = UNFINISHED.encode()
+SLASH = ord("/")
 
 # A page that follows another within this time goes on where that one ended. Reading the folder
 # again for each page made a round over n files cost n² / 1,000.
@@ -61,17 +63,16 @@ class FolderSource:
         """
         self.check()
         self._closed = []
-        objects: list[SourceObject] = []
         unfinished: list[str] = []
+        files: list[str] = []
         ignored = 0
-        resume_after = None
         walk = self._walk_after(start_after)
-        for name in walk:
-            key = _as_key(name)
-            if key is None or self._is_left_out(name):
+        for name in walk.names:
+            key = self._key(name)
+            if key is None:
                 ignored += 1
                 continue
-            path = self._folder / key
+            path = self._root + name
             status = self._status_listed(key, path)
             if status is None:
                 continue  # deleted since the folder was read
@@ -79,17 +80,19 @@ class FolderSource:
             if whole is None:
                 unfinished.append(key)
                 continue
-            objects.append(_describe(key, whole))
-            if len(objects) == limit:
+            files.append(f"{key}\0{_etag(whole)}")
+            if len(files) == limit:
+                walk.last = key
                 self._begun = walk
-                resume_after = key
                 break
-        return Page(objects, resume_after, ignored, unfinished, self._warnings())
+        last = walk.last if len(files) == limit else None
+        digest = Digest.of("etag", files)
+        return Page(_Files(files), digest, last, ignored, unfinished, self._warnings())
 
     def stat(self, key: str) -> SourceObject | None:
         """Describe the file, or None when there is none."""
-        status = self._status(key, self._path(key))
-        return status and _describe(key, status)
+        status = self._status(key, os.fsencode(self._path(key)))
+        return status and _describe(key, _etag(status))
 
     def read(self, announced: SourceObject) -> bytes:
         """Read the whole file."""
@@ -150,9 +153,13 @@ class FolderSource:
             raise Trouble(f"{key!r} is not the name of a file below {self._folder}")
         return self._folder / key
 
-    def _is_left_out(self, name: bytes) -> bool:
-        last = name.rpartition(b"/")[2]
-        return name.startswith(self._exclude) or last.startswith(UNFINISHED.encode())
+    def _key(self, name: bytes) -> str | None:
+        """The key of a file name, or None when it is never listed."""
+        if name.startswith(self._exclude):
+            return None
+        if _UNFINISHED in name and name.rpartition(b"/")[2].startswith(_UNFINISHED):
+            return None
+        return _as_key(name)
 
     def _walk_after(self, start_after: str | None) -> _Begun:
         begun, self._begun = self._begun, None
@@ -165,7 +172,7 @@ class FolderSource:
         waiting = self._entries(b"", start_after)
         while waiting:
             name = waiting.pop()
-            if name.endswith(b"/") and not self._is_pruned(name):
+            if name[-1] == SLASH and not self._is_pruned(name):
                 waiting += self._entries(name, start_after)
             else:
                 yield name
@@ -185,7 +192,9 @@ class FolderSource:
                         name += b"/"
                         is_wanted = name > start_after or start_after.startswith(name)
                     else:
-                        is_wanted = name > start_after and _is_file(entry)
+                        # A link to a file is one too, but asking costs a call to the system.
+                        is_file = entry.is_file(follow_symlinks=False) or _is_file(entry)
+                        is_wanted = name > start_after and is_file
                     if is_wanted:
                         names.append(name)
         except (FileNotFoundError, NotADirectoryError):
@@ -212,7 +221,7 @@ class FolderSource:
             "Make them readable for this user, or move them away."
         ]
 
-    def _status_listed(self, key: str, path: Path) -> os.stat_result | None:
+    def _status_listed(self, key: str, path: bytes) -> os.stat_result | None:
         """As `_status`, but a folder whose names may be read and nothing else is left out."""
         try:
             return self._status(key, path)
@@ -220,13 +229,14 @@ class FolderSource:
             self._closed.append(f"{key.rpartition('/')[0]}/")
             return None
 
-    def _status(self, key: str, path: Path) -> os.stat_result | None:
-        """What the operating system says of a regular file."""
-        with self._errors("looked at", key):
-            try:
-                status = path.stat()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+    def _status(self, key: str, path: bytes) -> os.stat_result | None:
+        """What the system says of a file; None where there is none."""
+        try:
+            status = os.stat(path)  # noqa: PTH116 - making a `Path` takes longer than the call
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._trouble("looked at", key, error) from error
         return status if stat.S_ISREG(status.st_mode) else None
 
     @contextmanager
@@ -242,7 +252,7 @@ class FolderSource:
             status = os.fstat(descriptor)
             if stat.S_ISREG(status.st_mode) and self._writers.is_written(descriptor, status):
                 raise Trouble(f"{key!r} is still being written; it is processed when it is whole.")
-            if _describe(key, status) != announced:
+            if _etag(status) != announced.etag:
                 raise SourceChanged(f"{key!r} was overwritten since it was listed")
             with self._errors("read", key), os.fdopen(descriptor, "rb", closefd=False) as file:
                 yield file
@@ -253,52 +263,68 @@ class FolderSource:
     def _errors(self, verb: str, key: str) -> Iterator[None]:
         try:
             yield
-        except PermissionError as error:
-            raise Unreadable(
-                f"{key!r} could not be {verb} in {self._folder}: {error.strerror}; allow this user "
-                "to. It is tried again."
-            ) from error
         except OSError as error:
-            raise Trouble(
-                f"{key!r} could not be {verb} in {self._folder}: {error.strerror or error}"
-            ) from error
+            raise self._trouble(verb, key, error) from error
+
+    def _trouble(self, verb: str, key: str, error: OSError) -> Trouble:
+        said = f"{key!r} could not be {verb} in {self._folder}: {error.strerror or error}"
+        if isinstance(error, PermissionError):
+            return Unreadable(f"{said}; allow this user to. It is tried again.")
+        return Trouble(said)
 
 
 class _Begun:
     """A walk through the folder that a following page may go on with."""
 
     def __init__(self, names: Iterator[bytes]) -> None:
-        self._names = names
-        self._last = b""
+        self.names = names
+        self.last: str | None = None
         self._give_up = time.monotonic() + CONTINUE_SECONDS
 
     def goes_on_after(self, start_after: str | None) -> bool:
-        return (
-            start_after is not None
-            and start_after.encode() == self._last
-            and time.monotonic() < self._give_up
-        )
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        self._last = next(self._names)
-        return self._last
+        return start_after == self.last and time.monotonic() < self._give_up
 
 
-def _describe(key: str, status: os.stat_result) -> SourceObject:
+class _Files(Sequence[SourceObject]):
+    """What a page found, described when somebody looks; a tick over known files does not.
+
+    Keys and ETags, which hold size and time, with NUL between them: what the digest is made from.
+    """
+
+    def __init__(self, files: list[str]) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, index: int) -> SourceObject: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[SourceObject]: ...
+    def __getitem__(self, index: int | slice) -> SourceObject | list[SourceObject]:
+        if isinstance(index, slice):
+            return [_describe(*file.split("\0")) for file in self._files[index]]
+        return _describe(*self._files[index].split("\0"))
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+def _describe(key: str, etag: str) -> SourceObject:
+    # A time before 1970 has a minus sign of its own.
+    nanoseconds, _, size = etag.partition("-")[2].rpartition("-")
     return SourceObject(
         key=key,
-        etag=f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}",
+        etag=etag,
         version_id=None,
-        size=status.st_size,
-        last_modified=datetime.fromtimestamp(int(status.st_mtime), tz=timezone.utc),
+        size=int(size, 16),
+        last_modified=datetime.fromtimestamp(int(nanoseconds, 16) // 10**9, tz=timezone.utc),
     )
 
 
 def _compare(announced: SourceObject, file: BinaryIO) -> None:
-    if _describe(announced.key, os.fstat(file.fileno())) != announced:
+    if _etag(os.fstat(file.fileno())) != announced.etag:
         raise SourceChanged(f"{announced.key!r} was written to while it was read")
 
 

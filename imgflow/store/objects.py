@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from imgflow.store.location import Location
 
@@ -44,11 +45,31 @@ class SourceObject:
 
 
 @dataclass(frozen=True)
+class Digest:
+    """A whole page in a few bytes, from which a catalogue tells whether it knows all of it.
+
+    Attributes:
+        covers: what stands for the upload under a key: its identity, or its ETag alone where that
+            says as much.
+        sha256: in hex, of `key NUL upload NUL key NUL upload …`; no key holds the character NUL.
+    """
+
+    covers: Literal["identity", "etag"]
+    sha256: str
+
+    @classmethod
+    def of(cls, covers: Literal["identity", "etag"], shown: Iterable[str]) -> Digest:
+        """Digest keys and uploads, in turn."""
+        return cls(covers, hashlib.sha256("\0".join(shown).encode()).hexdigest())
+
+
+@dataclass(frozen=True)
 class Page:
     """A part of a listing.
 
     Attributes:
         objects: in ascending order of the UTF-8 bytes of their keys.
+        digest: of all of them.
         resume_after: key after which the next page begins; None when the listing is complete.
         ignored: how many entries are no images by their nature: folder markers, outputs, unfinished
             uploads.
@@ -58,6 +79,7 @@ class Page:
     """
 
     objects: Sequence[SourceObject]
+    digest: Digest
     resume_after: str | None
     ignored: int = 0
     unfinished: Sequence[str] = ()

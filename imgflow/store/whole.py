@@ -55,9 +55,9 @@ class Writers:
         self._clock = clock
         self._is_local: dict[int, bool] = {}
         # Of files from the future: what they looked like, and since when (monotonic).
-        self._first_seen: dict[Path, tuple[tuple[int, ...], float]] = {}
+        self._first_seen: dict[bytes | Path, tuple[tuple[int, ...], float]] = {}
 
-    def settled(self, path: Path, status: os.stat_result) -> os.stat_result | None:
+    def settled(self, path: bytes | Path, status: os.stat_result) -> os.stat_result | None:
         """Describe a regular file that is whole; None while it is being written.
 
         Args:
@@ -108,7 +108,7 @@ class Writers:
         times = [moment for moment in (status.st_mtime, status.st_ctime) if moment <= now]
         return now - max(times) if times else None
 
-    def _is_quiet(self, path: Path, status: os.stat_result) -> bool:
+    def _is_quiet(self, path: bytes | Path, status: os.stat_result) -> bool:
         age = self._age(status)
         if age is not None:
             return age >= QUIET_SECONDS

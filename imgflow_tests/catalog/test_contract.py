@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Count
-from imgflow.store.objects import SourceObject
+from imgflow.store.objects import Digest, SourceObject
 from imgflow_tests.catalog.uploads import WHEN, announced, row, upload, verdict
 
 SOURCE = "s3://bucket/in/"
@@ -173,6 +173,62 @@ def _versions(catalog: PostgresCatalog) -> dict[str, object]:
     with catalog.engine.connect() as connection:
         rows = connection.execute(sa.text("SELECT key, xmin::text, ctid::text FROM images")).all()
     return {key: version for key, *version in rows}
+
+
+class TestComparing:
+    """A page that shows just what is known is told from any other."""
+
+    KEYS = ("a", "a\x01b", "a\nb", "a b+c.jpg", "z/é.csv", "\uffff", "😀")
+
+    def digest(self, *uploads: SourceObject) -> Digest:
+        return Digest.of("identity", [t for u in uploads for t in (u.key, u.identity)])
+
+    def test_what_was_announced_is_known(self, catalog: PostgresCatalog) -> None:
+        uploads = [upload(key) for key in self.KEYS]
+        with catalog.comparing() as known:
+            assert known.knows(None, None, self.digest())
+            assert not known.knows(None, None, self.digest(*uploads))
+            catalog.announce(uploads)
+            assert known.knows(None, None, self.digest(*uploads))
+            assert known.knows("a", "z/é.csv", self.digest(*uploads[1:5]))
+            assert known.knows("😀", None, self.digest())
+
+    def test_anything_new_changed_missing_or_back_is_a_difference(
+        self, catalog: PostgresCatalog
+    ) -> None:
+        uploads = [upload("a"), upload("b"), upload("c")]
+        catalog.announce(uploads)
+        with catalog.comparing() as known:
+            a, b, c = uploads
+            for others in (
+                [a, b, c, upload("d")],
+                [a, upload("b", "e2"), c],
+                [a, upload("b", size=11), c],
+                [a, dataclasses.replace(b, last_modified=WHEN + timedelta(seconds=1)), c],
+                [a, dataclasses.replace(b, version_id="v1"), c],
+                [a, c],
+                [],
+            ):
+                assert not known.knows(None, None, self.digest(*others)), others
+            catalog.mark_gone([row(catalog, "b").id])
+            assert known.knows(None, None, self.digest(a, c)), "it is known to be gone"
+            assert not known.knows(None, None, self.digest(a, b, c)), "it is back"
+
+    def test_an_image_deleted_by_hand_is_known_while_its_object_is_there(
+        self, catalog: PostgresCatalog
+    ) -> None:
+        (image,) = announced(catalog, "a")
+        catalog.tombstone([image.id], is_gone=False)
+        with catalog.comparing() as known:
+            assert known.knows(None, None, self.digest(upload("a")))
+            assert not known.knows(None, None, self.digest(upload("a", "e2")))
+
+    def test_sources_in_one_database_are_apart(self, open_catalog: Open) -> None:
+        one, other = open_catalog(SOURCE), open_catalog("s3://other/")
+        one.migrate()
+        one.announce([upload("a")])
+        with other.comparing() as known:
+            assert known.knows(None, None, self.digest())
 
 
 class TestRecording:

@@ -12,6 +12,7 @@ from imgflow.catalog import depth_arrays, monitoring
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.store.objects import Digest
 from imgflow_tests.catalog.uploads import upload
 
 SOURCE = "file:///source/"
@@ -85,6 +86,21 @@ def test_announcing_a_page(filled: PostgresCatalog, plans: list[str]) -> None:
     uploads = [upload(f"photos/{number:06}.jpg") for number in range(50_001, 51_001)]
     assert filled.announce(uploads).unchanged == 1_000
     assert_indexed(plans)
+
+
+def test_comparing_a_page(filled: PostgresCatalog, plans: list[str]) -> None:
+    uploads = [upload(f"photos/{number:06}.jpg") for number in range(50_001, 51_001)]
+    shown = [text for found in uploads for text in (found.key, found.identity)]
+    by_etag = [text for found in uploads for text in (found.key, found.etag)]
+    after, until = "photos/050000.jpg", uploads[-1].key
+    with filled.comparing() as known:
+        assert known.knows(after, until, Digest.of("identity", shown))
+        assert known.knows(after, until, Digest.of("etag", by_etag))
+        assert not known.knows(after, until, Digest.of("identity", by_etag))
+        assert not known.knows(after, "photos/051001.jpg", Digest.of("identity", shown))
+        assert known.knows("photos/100000.jpg", None, Digest.of("identity", []))
+    assert_indexed(plans)
+    assert not [plan for plan in plans if "Sort" in plan], "the index has the order"
 
 
 def test_looking_for_waiting_images(filled: PostgresCatalog, plans: list[str]) -> None:
