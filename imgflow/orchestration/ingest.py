@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import dagster as dg
+import sqlalchemy as sa
+from dagster_postgres.utils import DagsterPostgresException
 
+from imgflow.catalog.connecting import outages_in_words
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.requests import INGEST_TAG, active_batches, request_batches
@@ -26,7 +30,11 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass
 class IngestReport:
-    """What `imgflow ingest` did, in numbers of images, from the listing to the last event."""
+    """What `imgflow ingest` did, in numbers of images, from the listing to the last event.
+
+    What the run of another command or of the sensor processed meanwhile is none of its work, and
+    counts as unchanged: the numbers of two commands at once add up.
+    """
 
     listed: int = 0
     processed: int = 0
@@ -62,29 +70,42 @@ def ingest(
     began = time.monotonic()
     report = IngestReport()
     touched = _list_all(source, catalog, report, follow)
+    runs: set[str] = set()
     progress(f"{report.listed} objects listed, {len(touched)} of them new or changed.")
-    while True:
-        requests = request_batches(families, catalog, instance, batch_size=batch_size)
-        for request in requests.batches:
-            progress(f"{len(request.image_ids)} {request.family.kind} images are processed …")
-            job = definitions.resolve_job_def(request.family.job)
-            with catalog.holding(request.batch):
-                job.execute_in_process(
-                    run_config=QUIET,
-                    instance=instance,
-                    tags={**request.tags, INGEST_TAG: "true"},
-                    raise_on_error=False,
-                )
-            touched.update(request.image_ids)
-        if not requests.batches:
-            if not active_batches(instance, catalog, families) and not catalog.is_due_soon(
-                SOON_SECONDS
-            ):
-                break
-            time.sleep(POLL_SECONDS)
-    _count(catalog, touched, report)
+    with _storage_outages_in_words(catalog.engine):
+        while True:
+            requests = request_batches(families, catalog, instance, batch_size=batch_size)
+            for request in requests.batches:
+                progress(f"{len(request.image_ids)} {request.family.kind} images are processed …")
+                job = definitions.resolve_job_def(request.family.job)
+                with catalog.holding(request.batch):
+                    done = job.execute_in_process(
+                        run_config=QUIET,
+                        instance=instance,
+                        tags={**request.tags, INGEST_TAG: "true"},
+                        raise_on_error=False,
+                    )
+                runs.add(done.run_id)
+                touched.update(request.image_ids)
+            if not requests.batches:
+                if not active_batches(instance, catalog, families) and not catalog.is_due_soon(
+                    SOON_SECONDS
+                ):
+                    break
+                time.sleep(POLL_SECONDS)
+    _count(catalog, touched, runs, report)
     report.seconds = round(time.monotonic() - began, 3)
     return report
+
+
+@contextmanager
+def _storage_outages_in_words(engine: sa.Engine) -> Iterator[None]:
+    """Turn outages of Dagster's storage, which lies in the same database, into `Trouble`."""
+    with outages_in_words(engine):
+        try:
+            yield
+        except DagsterPostgresException as error:  # its own retries are over
+            raise error.__cause__ or error from error
 
 
 def _list_all(
@@ -101,14 +122,17 @@ def _list_all(
             return pending
 
 
-def _count(catalog: PostgresCatalog, touched: set[int], report: IngestReport) -> None:
+def _count(
+    catalog: PostgresCatalog, touched: set[int], runs: set[str], report: IngestReport
+) -> None:
     for image in catalog.by_ids(sorted(touched)):
         if image.state == "ready":
-            report.processed += 1
+            report.processed += image.run_id in runs
         elif image.state == "rejected":
             report.rejected += 1
             report.reasons[image.key] = image.reason or ""
         else:
             report.failed += 1
             report.reasons[image.key] = image.reason or "no run has processed it yet"
-    report.unchanged = max(0, report.listed - len(touched))
+    dealt_with = report.processed + report.rejected + report.failed
+    report.unchanged = max(0, report.listed - dealt_with)
