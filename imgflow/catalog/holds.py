@@ -50,10 +50,14 @@ END = sa.text(
     """
 )
 # Right after a restart of the server the locks of living processes are not back yet.
+HAS_SETTLED = "pg_postmaster_start_time() < now() - :settle * interval '1 second'"
 OPEN = sa.text(
     "SELECT run_id, batch, began_at, ended_at FROM run_holds "
-    "WHERE source = :source AND ended_at IS NULL "
-    "AND pg_postmaster_start_time() < now() - :settle * interval '1 second' ORDER BY began_at"
+    f"WHERE source = :source AND ended_at IS NULL AND {HAS_SETTLED} ORDER BY began_at"
+)
+UNJUDGED = sa.text(
+    "SELECT EXISTS (SELECT FROM run_holds "
+    f"WHERE source = :source AND ended_at IS NULL AND NOT {HAS_SETTLED})"
 )
 OF_RUNS = sa.text(
     "SELECT run_id, batch, began_at, ended_at FROM run_holds WHERE run_id = ANY(:run_ids)"
@@ -196,6 +200,11 @@ class Holds:
         statement = OPEN.bindparams(source=self._source, settle=SETTLE_SECONDS)
         rows = self._transaction(lambda connection: connection.execute(statement).all())
         return [hold for row in rows if not self.is_held((hold := Hold(*row)).batch)]
+
+    def is_settling(self) -> bool:
+        """Whether it is too early after a restart of the server to tell which runs are abandoned."""
+        statement = UNJUDGED.bindparams(source=self._source, settle=SETTLE_SECONDS)
+        return bool(self._transaction(lambda connection: connection.execute(statement).scalar()))
 
     def take_up(self, run_ids: Sequence[str]) -> None:
         """Mark the ready images of abandoned runs as `unreported`, and forget the runs."""

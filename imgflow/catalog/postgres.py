@@ -368,6 +368,14 @@ class PostgresCatalog:
         rows = self._transaction(lambda connection: connection.execute(statement).all())
         return [row.key for row in rows]
 
+    def has_leaving(self) -> bool:
+        """Whether a deleted image still has a partition."""
+        query = sa.text(
+            "SELECT EXISTS (SELECT FROM images WHERE source = :source AND state = 'deleted' "
+            "AND in_partitions)"
+        ).bindparams(source=self.source)
+        return bool(self._transaction(lambda connection: connection.execute(query).scalar()))
+
     def left(self, keys: Sequence[str]) -> None:
         """Note that these deleted images have no partition any more."""
         statement = sa.text(

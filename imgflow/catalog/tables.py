@@ -79,6 +79,13 @@ sa.Index(
     images.c.id,
     postgresql_where=images.c.in_partitions,
 )
+sa.Index(
+    "images_leaving",
+    images.c.source,
+    images.c.kind,
+    images.c.id,
+    postgresql_where=sa.and_(images.c.state == "deleted", images.c.in_partitions),
+)
 sa.Index("images_state_id", images.c.source, images.c.state, images.c.id)
 sa.Index("images_counts", images.c.source, images.c.kind, images.c.state, images.c.reason_code)
 sa.Index(

@@ -100,6 +100,8 @@ def remove_partitions(
         instance: has the partitions.
         erase_rows: delete the tombstones of images without a partition, too.
     """
+    if not catalog.has_leaving() and not erase_rows:
+        return
     with catalog.holds.asking():  # else another sensor may just be asking for one that came back
         if not is_idle(unfinished_runs(instance, catalog, families), catalog):
             return

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import dagster as dg
+import sqlalchemy as sa
+from dagster_postgres.utils import DagsterPostgresException
 
+from imgflow.catalog.connecting import outages_in_words
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.requests import Batching, request_batches
@@ -29,7 +33,11 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass
 class IngestReport:
-    """What `imgflow ingest` did, in numbers of images, from the listing to the last event."""
+    """What `imgflow ingest` did, in numbers of images, from the listing to the last event.
+
+    What the run of another command or of the sensor processed meanwhile is none of its work, and
+    counts as unchanged: the numbers of two commands at once add up.
+    """
 
     listed: int = 0
     processed: int = 0
@@ -72,31 +80,45 @@ def ingest(
         seen = _list_all(source, catalog, follow)
         touched.update(seen.new, seen.changed)
     report.listed = seen.listed
+    runs: set[str] = set()
     progress(f"{seen.line()}; {len(touched)} of them new or changed.")
     for warning in seen.warnings:
         progress(warning)
-    while True:
-        # One at a time: its images count as in hand only while this process holds the batch.
-        requests = request_batches(families, catalog, instance, batching=batching, most=1)
-        for request in requests.batches:
-            progress(f"{len(request.image_ids)} {request.family.kind} images are processed …")
-            job = definitions.resolve_job_def(request.family.job)
-            with catalog.holds.holding(request.batch):
-                job.execute_in_process(
-                    run_config=QUIET,
-                    instance=instance,
-                    tags={**request.tags, INGEST_TAG: "true"},
-                    raise_on_error=False,
-                )
-            touched.update(request.image_ids)
-        if not requests.batches:
-            are_others_busy = any(run.batch for run in unfinished_runs(instance, catalog, families))
-            if not are_others_busy and not catalog.is_due_soon(SOON_SECONDS):
-                break
-            time.sleep(POLL_SECONDS)
-    _count(catalog, touched, report)
+    with _storage_outages_in_words(catalog.engine):
+        while True:
+            # One at a time: its images count as in hand only while this process holds the batch.
+            requests = request_batches(families, catalog, instance, batching=batching, most=1)
+            for request in requests.batches:
+                progress(f"{len(request.image_ids)} {request.family.kind} images are processed …")
+                job = definitions.resolve_job_def(request.family.job)
+                with catalog.holds.holding(request.batch):
+                    done = job.execute_in_process(
+                        run_config=QUIET,
+                        instance=instance,
+                        tags={**request.tags, INGEST_TAG: "true"},
+                        raise_on_error=False,
+                    )
+                runs.add(done.run_id)
+                touched.update(request.image_ids)
+            if not requests.batches:
+                others = unfinished_runs(instance, catalog, families)
+                is_busy = any(run.batch for run in others) or catalog.holds.is_settling()
+                if not is_busy and not catalog.is_due_soon(SOON_SECONDS):
+                    break
+                time.sleep(POLL_SECONDS)
+    _count(catalog, touched, runs, report)
     report.seconds = round(time.monotonic() - began, 3)
     return report
+
+
+@contextmanager
+def _storage_outages_in_words(engine: sa.Engine) -> Iterator[None]:
+    """Turn outages of Dagster's storage, which lies in the same database, into `Trouble`."""
+    with outages_in_words(engine):
+        try:
+            yield
+        except DagsterPostgresException as error:  # its own retries are over
+            raise error.__cause__ or error from error
 
 
 def _list_all(source: Source, catalog: PostgresCatalog, follow: Follow) -> Listed:
@@ -104,14 +126,17 @@ def _list_all(source: Source, catalog: PostgresCatalog, follow: Follow) -> Liste
     return list_and_announce(source, catalog, Round(), pages=sys.maxsize, follow=follow)
 
 
-def _count(catalog: PostgresCatalog, touched: set[int], report: IngestReport) -> None:
+def _count(
+    catalog: PostgresCatalog, touched: set[int], runs: set[str], report: IngestReport
+) -> None:
     for image in catalog.by_ids(sorted(touched)):
         if image.state == "ready":
-            report.processed += 1
+            report.processed += image.run_id in runs
         elif image.state == "rejected":
             report.rejected += 1
             report.reasons[image.key] = image.reason or ""
         elif image.state == "pending":  # one that was deleted meanwhile is nobody's failure
             report.failed += 1
             report.reasons[image.key] = image.reason or "no run has processed it yet"
-    report.unchanged = max(0, report.listed - len(touched))
+    dealt_with = report.processed + report.rejected + report.failed
+    report.unchanged = max(0, report.listed - dealt_with)

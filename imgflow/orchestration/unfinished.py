@@ -68,7 +68,10 @@ def unfinished_runs(
     for again.
     """
     abandoned = {hold.run_id for hold in catalog.holds.abandoned()}
-    unfinished = instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
+    unfinished: Sequence[dg.RunRecord] = ()
+    if instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), limit=1):
+        # Dagster looks up the columns of its table each time that records are asked for.
+        unfinished = instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
     holds = catalog.holds.of_runs([record.dagster_run.run_id for record in unfinished])
     alive = []
     for record in unfinished:

@@ -57,6 +57,13 @@ NOT_XML = re.compile(
 # With boto3's waits of up to 1, 2 and 4 s between them; what lasts longer is retried by the run.
 ATTEMPTS = 4
 
+# For one request with its whole body: the largest photograph at 2 MB/s.
+REQUEST_SECONDS = 120
+# A body that is streamed takes as long as the work on its pieces, for which its worker has a limit.
+STREAM_SECONDS = 24 * 3600
+# Either ends when nothing at all has come for so long.
+SILENT_SECONDS = 30
+
 # How long `obstore` keeps credentials. boto3 renews temporary ones ten minutes before they end.
 CREDENTIALS_KEPT = timedelta(minutes=5)
 
@@ -81,7 +88,7 @@ def s3_client(*, checksums: Checksums = "when_supported") -> Any:
         signature_version="s3v4",
         retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
         connect_timeout=3,
-        read_timeout=30,
+        read_timeout=SILENT_SECONDS,
         max_pool_connections=32,
         request_checksum_calculation=checksums,
         response_checksum_validation="when_required",
@@ -99,8 +106,16 @@ def s3_client(*, checksums: Checksums = "when_supported") -> Any:
         ) from error
 
 
-def obstore_bucket(client: Any, bucket: str, prefix: str) -> S3Store:
+def obstore_bucket(
+    client: Any, bucket: str, prefix: str, *, seconds: float | None = None
+) -> S3Store:
     """Make an `obstore` store with the endpoint, region and credentials of a boto3 client.
+
+    Args:
+        client: of boto3.
+        bucket: its name.
+        prefix: before all keys.
+        seconds: for one request, its body included; `REQUEST_SECONDS` when left out.
 
     Raises:
         Trouble: the client has no credentials.
@@ -110,6 +125,7 @@ def obstore_bucket(client: Any, bucket: str, prefix: str) -> S3Store:
     endpoint = urlsplit(client.meta.endpoint_url)
     # A certificate of Amazon's covers no bucket whose name has dots.
     has_own_host = bool(AMAZON.fullmatch(endpoint.netloc)) and "." not in bucket
+    longest = timedelta(seconds=seconds or REQUEST_SECONDS)
     url = endpoint._replace(netloc=f"{bucket}.{endpoint.netloc}") if has_own_host else endpoint
     return S3Store(
         bucket,
@@ -122,9 +138,11 @@ def obstore_bucket(client: Any, bucket: str, prefix: str) -> S3Store:
         client_options={
             "allow_http": endpoint.scheme == "http",
             "connect_timeout": timedelta(seconds=3),
-            "timeout": timedelta(seconds=60),
+            "read_timeout": timedelta(seconds=SILENT_SECONDS),
+            "timeout": longest,
         },
-        retry_config={"max_retries": ATTEMPTS, "retry_timeout": timedelta(seconds=60)},
+        # Also for how long a body that breaks off is gone on with, behind what has come already.
+        retry_config={"max_retries": ATTEMPTS, "retry_timeout": longest},
     )
 
 
@@ -168,6 +186,7 @@ class S3Source:
         self._client = client or s3_client(checksums=checksums)
         # Of the whole bucket: a prefix may be one that `obstore` cannot represent.
         self._store = obstore_bucket(self._client, location.bucket, "")
+        self._streams = obstore_bucket(self._client, location.bucket, "", seconds=STREAM_SECONDS)
         self._client.meta.events.register_first(
             "before-parse.s3.ListObjectsV2", _make_readable, unique_id="imgflow"
         )
@@ -244,7 +263,7 @@ class S3Source:
             _compare(announced, answer["ETag"])
             yield from answer["Body"].iter_chunks(CHUNK_BYTES)
             return
-        result = self._store.get(address["Key"])
+        result = self._streams.get(address["Key"])
         _compare(announced, result.meta["e_tag"] or "")
         for piece in result.stream(min_chunk_size=CHUNK_BYTES):
             yield bytes(piece)

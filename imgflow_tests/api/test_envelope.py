@@ -83,6 +83,7 @@ def test_the_routes_are_the_contract(document: dict[str, Any]) -> None:
     assert set(document["paths"]) == {
         "/health/",
         "/health/ready",
+        "/metrics",
         "/images",
         "/images/{image}",
         "/images/{image}/original",

@@ -116,8 +116,10 @@ def test_right_after_a_restart_of_the_server_nobody_is_judged(
     catalog: PostgresCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog.holds.begin("run", "batch", "photo", [])
+    assert not catalog.holds.is_settling()
     monkeypatch.setattr(holds_module, "SETTLE_SECONDS", 3_600)
     assert catalog.holds.abandoned() == []
+    assert catalog.holds.is_settling()
 
 
 @pytest.fixture
