@@ -202,7 +202,7 @@ class Holds:
         return [hold for row in rows if not self.is_held((hold := Hold(*row)).batch)]
 
     def is_settling(self) -> bool:
-        """Whether it is too early after a restart of the server to tell which runs are abandoned."""
+        """Whether the server restarted so lately that abandoned runs cannot be told yet."""
         statement = UNJUDGED.bindparams(source=self._source, settle=SETTLE_SECONDS)
         return bool(self._transaction(lambda connection: connection.execute(statement).scalar()))
 

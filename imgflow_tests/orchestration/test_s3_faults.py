@@ -15,7 +15,7 @@ from imgflow.settings import Settings
 from imgflow_tests.conftest import S3Server
 from imgflow_tests.orchestration.crash_points import half_visible
 from imgflow_tests.orchestration.project import Project
-from imgflow_tests.orchestration.test_trouble import due_again, failure_text
+from imgflow_tests.orchestration.test_trouble import failure_text
 from imgflow_tests.pictures import depth_csv, jpeg
 from imgflow_tests.s3_proxy import (
     BUSY,
@@ -104,7 +104,7 @@ def test_passing_trouble_is_ridden_out(
 ) -> None:
     proxy.programme = programme
     for _ in range(3):
-        due_again(uploads)
+        uploads.end_pauses()
         uploads.run_requests(uploads.tick())
         assert "rejected" not in states(uploads).values()
         if set(states(uploads).values()) == {"ready"}:
@@ -127,7 +127,7 @@ def test_a_body_cut_short_never_becomes_a_picture(
     assert_sources_are_whole(uploads)
 
     proxy.programme = healthy
-    due_again(uploads)
+    uploads.end_pauses()
     uploads.run_requests(uploads.tick())
     assert_all_is_ready(uploads)
 
@@ -145,7 +145,7 @@ def test_trouble_that_lasts_is_named_in_the_row_and_the_run(
         assert "SlowDown" in str(image.reason), image.reason
         assert uploads.source.location.bucket in str(image.reason)
     proxy.programme = healthy
-    due_again(uploads)
+    uploads.end_pauses()
     uploads.run_requests(uploads.tick())
     assert_all_is_ready(uploads)
 
@@ -173,13 +173,13 @@ def test_a_store_that_is_away_completely_costs_nothing_but_time(
     for image in uploads.catalog.page(limit=10):
         assert (image.state, image.gone_at) == ("pending", None)
         assert "AWS_ENDPOINT_URL" in str(image.reason), image.reason
-    due_again(uploads)
+    uploads.end_pauses()
     skipped = uploads.tick()
     assert proxy.endpoint in str(skipped.skip_reason)
     assert not skipped.run_requests
 
     proxy.programme = healthy
-    due_again(uploads)
+    uploads.end_pauses()
     uploads.run_requests(uploads.tick())
     assert_all_is_ready(uploads)
 
@@ -219,7 +219,7 @@ def test_an_object_overwritten_at_each_read_is_trouble_and_no_loop(
     assert states(uploads) == dict.fromkeys(KEYS, "ready") | {"a.jpg": "pending"}
 
     proxy.before = healthy
-    due_again(uploads)
+    uploads.end_pauses()
     uploads.run_requests(uploads.tick())
     assert_all_is_ready(uploads)
     assert materializations(uploads, "photo/source", "a.jpg") == 1

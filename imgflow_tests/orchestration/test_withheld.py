@@ -16,7 +16,7 @@ import pytest
 from imgflow.settings import Settings
 from imgflow.status import describe, read_status
 from imgflow_tests.orchestration.project import Project
-from imgflow_tests.orchestration.test_trouble import due_again, failure_text
+from imgflow_tests.orchestration.test_trouble import failure_text
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.store.test_s3_trouble import Stub, send, stub
 
@@ -169,7 +169,7 @@ def test_an_archived_object_is_read_once_and_again_only_when_someone_asks(
     bucket.refused = {"a.jpg": "archived"}
     project.run_requests(project.tick())
     for _ in range(3):
-        due_again(project)
+        project.end_pauses()
         assert project.tick().run_requests == []
     assert bucket.reads == ["a.jpg"]
 
@@ -247,7 +247,7 @@ def test_an_object_that_may_not_be_read_is_tried_again_until_the_policy_is_mende
     assert project.statuses("photo/thumbnail")["b.jpg"] == "green"
 
     bucket.refused = {}
-    due_again(project)
+    project.end_pauses()
     (run,) = project.run_requests(project.tick())
     assert run.success
     assert states(project)["a.jpg"] == ("ready", None)
