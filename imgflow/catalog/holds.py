@@ -50,14 +50,14 @@ END = sa.text(
     """
 )
 # Right after a restart of the server the locks of living processes are not back yet.
-HAS_SETTLED = "pg_postmaster_start_time() < now() - :settle * interval '1 second'"
 OPEN = sa.text(
     "SELECT run_id, batch, began_at, ended_at FROM run_holds "
-    f"WHERE source = :source AND ended_at IS NULL AND {HAS_SETTLED} ORDER BY began_at"
+    "WHERE source = :source AND ended_at IS NULL "
+    "AND pg_postmaster_start_time() < now() - :settle * interval '1 second' ORDER BY began_at"
 )
 UNJUDGED = sa.text(
-    "SELECT EXISTS (SELECT FROM run_holds "
-    f"WHERE source = :source AND ended_at IS NULL AND NOT {HAS_SETTLED})"
+    "SELECT EXISTS (SELECT FROM run_holds WHERE source = :source AND ended_at IS NULL "
+    "AND pg_postmaster_start_time() >= now() - :settle * interval '1 second')"
 )
 OF_RUNS = sa.text(
     "SELECT run_id, batch, began_at, ended_at FROM run_holds WHERE run_id = ANY(:run_ids)"
