@@ -20,8 +20,8 @@ from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 from imgflow.orchestration.queue import Message, Queue
-from imgflow.orchestration.queue_sensor import THREADS
 from imgflow.orchestration.requests import Batching, Requests, request_batches
+from imgflow.store.looking import THREADS
 from imgflow.store.objects import SourceObject
 from imgflow.store.s3 import S3Source
 from imgflow_tests.ceph import free_port
