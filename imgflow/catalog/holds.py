@@ -8,19 +8,17 @@ and the next run says again what became of them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from imgflow.catalog.connected import BIGINT, TEXT, Connected
 from imgflow.catalog.connecting import outages_in_words, retried
 from imgflow.catalog.rows import Kind
-
-Answer = TypeVar("Answer")
 
 # Runs that ended last and say how fast images are processed at present. Of short ones most is the
 # start of the workers.
@@ -113,21 +111,17 @@ class Pace:
         return (1 / self.images_per_second + size / self.bytes_per_second) / 2
 
 
-class Holds:
+class Holds(Connected):
     """The runs of one source."""
-
-    def __init__(self, engine: sa.Engine, source: str) -> None:
-        self._engine = engine
-        self._source = source
 
     @contextmanager
     def asking(self) -> Iterator[None]:
         """Let one caller at a time decide for which images runs are asked; others wait for it."""
-        connection = retried(self._engine, self._engine.connect)
+        connection = retried(self.engine, self.engine.connect)
         try:
-            with outages_in_words(self._engine):
+            with outages_in_words(self.engine):
                 connection.execute(sa.text("SET LOCAL lock_timeout = '30s'"))
-                connection.execute(ASKING, {"source": self._source})
+                connection.execute(ASKING, {"source": self.source})
             yield
         finally:
             connection.close()
@@ -138,8 +132,8 @@ class Holds:
 
         The database drops the lock when the process dies, however that happens.
         """
-        lock = _Lock(self._engine, batch)
-        retried(self._engine, lock.take)
+        lock = _Lock(self.engine, batch)
+        retried(self.engine, lock.take)
         is_over = threading.Event()
 
         def renew() -> None:
@@ -163,18 +157,18 @@ class Holds:
             # Released at the end of this transaction.
             return not connection.execute(TRY_LOCK, {"batch": batch}).scalar()
 
-        return self._transaction(work)
+        return self.transaction(work)
 
     def begin(self, run_id: str, batch: str, kind: Kind, image_ids: Sequence[int]) -> None:
         """Enter a run, which holds `batch`, before it changes or reports anything of its images."""
         statement = BEGIN.bindparams(
-            sa.bindparam("ids", list(image_ids), sa.ARRAY(sa.BigInteger)),
+            sa.bindparam("ids", list(image_ids), BIGINT),
             run_id=run_id,
-            source=self._source,
+            source=self.source,
             kind=kind,
             batch=batch,
         )
-        self._transaction(lambda connection: connection.execute(statement))
+        self.transaction(lambda connection: connection.execute(statement))
 
     def end(self, run_id: str, *, images: int, size: int) -> None:
         """Note that everything of a run is reported.
@@ -185,40 +179,40 @@ class Holds:
             size: of their uploads in bytes.
         """
         statement = END.bindparams(run_id=run_id, images=images, bytes=size)
-        self._transaction(lambda connection: connection.execute(statement))
+        self.transaction(lambda connection: connection.execute(statement))
 
     def of_runs(self, run_ids: Sequence[str]) -> dict[str, Hold]:
         """What is known of these runs, by id."""
         statement = OF_RUNS.bindparams(
-            sa.bindparam("run_ids", list(run_ids), sa.ARRAY(sa.Text)),
+            sa.bindparam("run_ids", list(run_ids), TEXT),
         )
-        rows = self._transaction(lambda connection: connection.execute(statement).all())
+        rows = self.transaction(lambda connection: connection.execute(statement).all())
         return {row.run_id: Hold(*row) for row in rows}
 
     def abandoned(self) -> list[Hold]:
         """Runs that have neither ended nor a living process."""
-        statement = OPEN.bindparams(source=self._source, settle=SETTLE_SECONDS)
-        rows = self._transaction(lambda connection: connection.execute(statement).all())
+        statement = OPEN.bindparams(source=self.source, settle=SETTLE_SECONDS)
+        rows = self.transaction(lambda connection: connection.execute(statement).all())
         return [hold for row in rows if not self.is_held((hold := Hold(*row)).batch)]
 
     def is_settling(self) -> bool:
         """Whether the server restarted so lately that abandoned runs cannot be told yet."""
-        statement = UNJUDGED.bindparams(source=self._source, settle=SETTLE_SECONDS)
-        return bool(self._transaction(lambda connection: connection.execute(statement).scalar()))
+        statement = UNJUDGED.bindparams(source=self.source, settle=SETTLE_SECONDS)
+        return bool(self.transaction(lambda connection: connection.execute(statement).scalar()))
 
     def take_up(self, run_ids: Sequence[str]) -> None:
         """Mark the ready images of abandoned runs as `unreported`, and forget the runs."""
         if not run_ids:
             return
         statement = TAKE_UP.bindparams(
-            sa.bindparam("run_ids", list(run_ids), sa.ARRAY(sa.Text)),
+            sa.bindparam("run_ids", list(run_ids), TEXT),
         )
-        self._transaction(lambda connection: connection.execute(statement))
+        self.transaction(lambda connection: connection.execute(statement))
 
     def pace(self, kind: Kind) -> Pace | None:
         """How fast images were processed in the runs that ended last; None before the first."""
-        statement = PACE.bindparams(source=self._source, kind=kind, most=PACE_RUNS)
-        row = self._transaction(lambda connection: connection.execute(statement).one())
+        statement = PACE.bindparams(source=self.source, kind=kind, most=PACE_RUNS)
+        row = self.transaction(lambda connection: connection.execute(statement).one())
         if not row.images or not row.bytes or not row.seconds:
             return None
         return Pace(float(row.images) / row.seconds, float(row.bytes) / row.seconds)
@@ -228,15 +222,8 @@ class Holds:
         statement = sa.text(
             "DELETE FROM run_holds WHERE source = :source "
             "AND ended_at < now() - :days * interval '1 day'"
-        ).bindparams(source=self._source, days=KEEP_DAYS)
-        self._transaction(lambda connection: connection.execute(statement))
-
-    def _transaction(self, work: Callable[[sa.Connection], Answer]) -> Answer:
-        def attempt() -> Answer:
-            with self._engine.begin() as connection:
-                return work(connection)
-
-        return retried(self._engine, attempt)
+        ).bindparams(source=self.source, days=KEEP_DAYS)
+        self.transaction(lambda connection: connection.execute(statement))
 
 
 class _Lock:

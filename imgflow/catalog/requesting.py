@@ -1,0 +1,152 @@
+"""What waits for a run, which run is asked for it, and what makes it wait again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from imgflow.catalog.connected import BIGINT, TEXT, Connected
+from imgflow.catalog.rows import Image, Kind
+from imgflow.catalog.tables import COLUMNS, images
+
+WAITING = sa.text(
+    f"""
+    SELECT {COLUMNS} FROM images AS i
+    WHERE i.source = :source AND (i.state = 'pending' OR i.unreported) AND i.kind = :kind
+        AND (i.batch IS NULL OR NOT i.batch = ANY(:active))
+        AND (i.not_before IS NULL OR i.not_before <= now())
+    ORDER BY i.id LIMIT :most
+    """  # noqa: S608 - column names of our own table
+)
+
+# Trouble outside is retried after 2, 4, 8 … seconds, at most after ten minutes. Ten are left to the
+# launch of the run: until Dagster knows it, only `not_before` says that the images were asked for.
+ASSIGN = sa.text(
+    """
+    UPDATE images SET batch = :batch, attempts = attempts + 1, in_partitions = true,
+        not_before = now() + interval '1 second'
+            * greatest(10, least(power(2, least(attempts + 1, 10)), 600))
+    WHERE id = ANY(:ids) AND (state = 'pending' OR unreported)
+        AND (batch IS NULL OR NOT batch = ANY(:active))
+        AND (not_before IS NULL OR not_before <= now())
+    RETURNING id
+    """
+)
+
+
+class Requesting(Connected):
+    """Images that are pending or unreported."""
+
+    def waiting(self, kind: Kind, *, active: Sequence[str], most: int) -> list[Image]:
+        """Images that are pending or unreported, in no active batch, and due; oldest first."""
+        statement = WAITING.bindparams(
+            sa.bindparam("active", list(active), TEXT), source=self.source, kind=kind, most=most
+        )
+        return self.images(statement)
+
+    def untouchable(self, kind: Kind, *, active: Sequence[str]) -> list[str]:
+        """Keys that no further run may cover: rejected images, and those in the hands of a run."""
+        statement = sa.text(
+            "SELECT key FROM images WHERE source = :source AND kind = :kind "
+            "AND (state = 'rejected' AND in_partitions OR (state = 'pending' OR unreported) AND "
+            "(batch = ANY(:active) OR batch IS NOT NULL AND not_before > now()))"
+        ).bindparams(sa.bindparam("active", list(active), TEXT), source=self.source, kind=kind)
+        rows = self.transaction(lambda connection: connection.execute(statement).all())
+        return [row.key for row in rows]
+
+    def assign(
+        self, image_ids: Sequence[int], batch: str, *, active: Sequence[str] = ()
+    ) -> list[int]:
+        """Note which batch is asked for these images, and when to ask again should it fail.
+
+        Returns:
+            The ids of those that were still waiting; the others are not the caller's.
+        """
+        statement = ASSIGN.bindparams(
+            sa.bindparam("ids", list(image_ids), BIGINT),
+            sa.bindparam("active", list(active), TEXT),
+            batch=batch,
+        )
+        rows = self.transaction(lambda connection: connection.execute(statement).all())
+        return [row.id for row in rows]
+
+    def has_requests(self) -> bool:
+        """Whether images were asked for so lately that Dagster may not know the run yet."""
+        query = sa.text(
+            "SELECT EXISTS (SELECT FROM images WHERE source = :source "
+            "AND (state = 'pending' OR unreported) AND batch IS NOT NULL AND not_before > now())"
+        ).bindparams(source=self.source)
+        return bool(self.transaction(lambda connection: connection.execute(query).scalar()))
+
+    def is_due_soon(self, seconds: float) -> bool:
+        """Whether an image waits that a run had in hand and left, and whose pause ends so soon.
+
+        Or has ended, maybe since the caller last asked for what waits.
+        Images in trouble do not count: what keeps them may last.
+        """
+        query = sa.text(
+            "SELECT EXISTS (SELECT FROM images WHERE source = :source "
+            "AND (state = 'pending' OR unreported) "
+            "AND coalesce(reason_code, '') NOT IN ('trouble', 'unreadable') "
+            "AND not_before <= now() + :seconds * interval '1 second')"
+        ).bindparams(source=self.source, seconds=seconds)
+        return bool(self.transaction(lambda connection: connection.execute(query).scalar()))
+
+    def reopen(self, image_ids: Sequence[int]) -> None:
+        """Make images pending again, since someone asked for it."""
+        statement = sa.text(
+            "UPDATE images SET state = 'pending', batch = NULL, attempts = 0, not_before = NULL, "
+            "updated_at = now() WHERE id = ANY(:ids) AND state <> 'deleted'"
+        ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT))
+        self.transaction(lambda connection: connection.execute(statement))
+
+    def reopen_stale(self, kind: Kind, fingerprints: Mapping[str, str]) -> int:
+        """Make images pending that lack an output, or have one made with another recipe.
+
+        Args:
+            kind: of images.
+            fingerprints: of the recipe of each output that is enabled.
+
+        Returns:
+            How many.
+        """
+        i = images
+        stale = sa.or_(
+            *(
+                i.c.outputs[name]["fingerprint"].astext.is_distinct_from(fingerprint)
+                for name, fingerprint in fingerprints.items()
+            )
+        )
+        statement = (
+            sa.update(i)
+            .where(i.c.source == self.source, i.c.kind == kind, i.c.state == "ready")
+            .where(i.c.gone_at.is_(None), stale)
+            .values(
+                state="pending", batch=None, attempts=0, not_before=None, updated_at=sa.func.now()
+            )
+        )
+        return self.transaction(lambda connection: connection.execute(statement).rowcount)
+
+    def reopen_without(self, image_id: int, names: Sequence[str]) -> None:
+        """Make an image pending again whose row names objects that are not there."""
+        statement = sa.text(
+            """
+            UPDATE images SET state = 'pending', batch = NULL, attempts = 0, not_before = NULL,
+                updated_at = now(), outputs = coalesce((
+                    SELECT jsonb_object_agg(name, record)
+                    FROM jsonb_each(outputs) AS o(name, record)
+                    WHERE NOT record ->> 'name' = ANY(:names)
+                ), '{}')
+            WHERE id = :id AND state = 'ready'
+            """
+        ).bindparams(sa.bindparam("names", list(names), TEXT), id=image_id)
+        self.transaction(lambda connection: connection.execute(statement))
+
+    def unreport(self, image_ids: Sequence[int]) -> None:
+        """Note that Dagster does not say of these ready images what their rows do."""
+        statement = sa.text(
+            "UPDATE images SET unreported = true, batch = NULL, not_before = NULL "
+            "WHERE id = ANY(:ids) AND state = 'ready'"
+        ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT))
+        self.transaction(lambda connection: connection.execute(statement))
