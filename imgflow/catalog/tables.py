@@ -83,7 +83,6 @@ sa.Index(
     "images_leaving",
     images.c.source,
     images.c.kind,
-    images.c.id,
     postgresql_where=sa.and_(images.c.state == "deleted", images.c.in_partitions),
 )
 sa.Index("images_state_id", images.c.source, images.c.state, images.c.id)

@@ -38,10 +38,4 @@ def upgrade() -> None:
             "WHERE state = 'pending' OR unreported"
         )
     )
-    op.execute(
-        text(
-            "CREATE INDEX images_leaving ON images (source, kind, id) "
-            "WHERE state = 'deleted' AND in_partitions"
-        )
-    )
     op.execute(text("CREATE INDEX images_hot ON images (source, kind, id) WHERE in_partitions"))
