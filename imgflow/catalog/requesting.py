@@ -80,16 +80,15 @@ class Requesting(Connected):
         return bool(self.transaction(lambda connection: connection.execute(query).scalar()))
 
     def is_due_soon(self, seconds: float) -> bool:
-        """Whether an image waits that a run had in hand and left, and whose pause ends so soon.
+        """Whether an image waits whose pause ends so soon, or has ended since the caller asked.
 
-        Or has ended, maybe since the caller last asked for what waits.
         Images in trouble do not count: what keeps them may last.
         """
         query = sa.text(
             "SELECT EXISTS (SELECT FROM images WHERE source = :source "
             "AND (state = 'pending' OR unreported) "
             "AND coalesce(reason_code, '') NOT IN ('trouble', 'unreadable') "
-            "AND not_before <= now() + :seconds * interval '1 second')"
+            "AND (not_before IS NULL OR not_before <= now() + :seconds * interval '1 second'))"
         ).bindparams(source=self.source, seconds=seconds)
         return bool(self.transaction(lambda connection: connection.execute(query).scalar()))
 
