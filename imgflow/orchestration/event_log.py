@@ -57,6 +57,7 @@ from dagster_postgres import PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 
 from imgflow.errors import SettingsError
+from imgflow.orchestration.event_rows import RowWriter
 
 __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
@@ -157,7 +158,8 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
                     (len(events),),
                 )
             ]
-            rows = [self._event_to_row(event) for event in events]
+            writer = RowWriter(self._event_to_row, self._event_insert_timestamp)
+            rows = [writer.row(event) for event in events]
             _copy(
                 connection,
                 SqlEventLogStorageTable.name,
