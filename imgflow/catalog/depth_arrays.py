@@ -41,6 +41,17 @@ READ = sa.text(
 )
 
 
+# One statement sees all chunks of an array or none.
+COPY_ARRAY = sa.text(
+    """
+    INSERT INTO depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max,
+        depths, pixels)
+    SELECT :to_id, :to, chunk, first_row, row_count, depth_min, depth_max, depths, pixels
+    FROM depth_chunks WHERE image_id = :id AND "array" = :array
+    """
+)
+
+
 class TooManyRows(ImgflowError):
     """An interval has more rows than the caller is ready to hold in memory."""
 
@@ -97,6 +108,31 @@ class DepthArrays:
                     cursor.copy_expert(COPY, block)
                     written += size
         return written
+
+    def copy(self, image_id: int, array: str, *, to_image: int, to_array: str) -> int:
+        """Give an image the array of another one.
+
+        Args:
+            image_id: whose array it is.
+            array: its fingerprint.
+            to_image: who gets one.
+            to_array: the new one's fingerprint.
+
+        Returns:
+            How many chunks; none when the array is not there any more.
+        """
+
+        def attempt() -> int:
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (to_image,))
+                connection.exec_driver_sql(
+                    'DELETE FROM depth_chunks WHERE image_id = %s AND "array" = %s',
+                    (to_image, to_array),
+                )
+                names = {"id": image_id, "array": array, "to_id": to_image, "to": to_array}
+                return connection.execute(COPY_ARRAY, names).rowcount
+
+        return retried(self._engine, attempt)
 
     def read(
         self,

@@ -67,6 +67,7 @@ class Image:
         if self.sha256 is None:
             return None
         return Content(
+            image_id=self.id,
             key=self.key,
             sha256=self.sha256,
             media_type=self.media_type,
@@ -102,10 +103,12 @@ class Content:
     """What an image's row says of its content: enough to say the same of the same bytes.
 
     Attributes:
+        image_id: the row.
         key: of the image.
         sha256: of the bytes that the outputs were made from.
     """
 
+    image_id: int
     key: str
     sha256: str
     media_type: str | None

@@ -106,8 +106,6 @@ def plan(images: Iterable[Image], family: Family, run_id: str) -> Plan:
 
 def with_twins(tasks: Sequence[Task], catalog: PostgresCatalog, kind: Kind) -> list[Task]:
     """Tell tasks of new uploads which known contents have the same size, and may be the same."""
-    if kind == "depth":  # arrays lie in the database, not in objects that can be copied
-        return list(tasks)
     known = catalog.same_size(kind, [task.upload.size for task in tasks])
     return [
         replace(

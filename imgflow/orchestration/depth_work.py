@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import PurePosixPath
 
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.depth_arrays import DepthArrays
@@ -23,6 +25,7 @@ from imgflow.orchestration.worker import (
     Task,
     Worker,
     cpu_limit,
+    known_content,
     ready,
     what_to_make,
 )
@@ -32,14 +35,20 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
     """Process one depth image; both outputs are made from one read."""
     watch = Stopwatch()
     image = DepthImage(worker, task)
-    if task.own is not None:
-        # It was processed before: a re-upload of the same bytes is told from its hash alone.
+    if task.own is not None or task.twins:
+        # Bytes that are known already are told from their hash alone.
         with watch.step("read"):
             sha256 = image.hash()
-        wanted, kept = what_to_make(task, sha256)
-        if not wanted:
+        wanted, made = what_to_make(task, sha256)
+        content = known_content(task, sha256)
+        if content is not None and content is not task.own:
+            with watch.step("copy"):
+                made = image.copies(content)
+            wanted -= made.keys()
+        if content is not None and not wanted:
             return Outcome(
-                ready(task, task.own, kept),
+                ready(task, content, made),
+                made=() if content is task.own else tuple(made),
                 bytes_read=task.upload.size,
                 milliseconds=watch.milliseconds,
             )
@@ -49,6 +58,7 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
         outputs = {"resized": resized, "preview": worker.write(task, "preview", sha256, preview)}
     facts = resized["facts"]
     content = Content(
+        image_id=task.image_id,
         key=task.upload.key,
         sha256=sha256,
         media_type="text/csv",
@@ -81,6 +91,25 @@ class DepthImage:
             pass
         return self._hash.hexdigest()
 
+    def copies(self, twin: Content) -> dict[str, OutputRecord]:
+        """Copy array and preview of an image with the same bytes; nothing unless both fit."""
+        task, outputs = self._task, twin.outputs
+        if {name: record["fingerprint"] for name, record in outputs.items()} != dict(task.enabled):
+            return {}
+        resized, preview = outputs["resized"], outputs["preview"]
+        array = self._array()
+        with self._arrays() as arrays:
+            if not arrays.copy(
+                twin.image_id, resized["name"], to_image=task.image_id, to_array=array
+            ):
+                return {}
+        path = self._worker.name(
+            task, "preview", twin.sha256, PurePosixPath(preview["name"]).suffix
+        )
+        if not self._worker.outputs.copy(preview["name"], path):
+            return {}
+        return {"resized": {**resized, "name": array}, "preview": {**preview, "name": path}}
+
     def process(self) -> tuple[OutputRecord, Encoded, str]:
         """Write its array and draw its preview.
 
@@ -90,19 +119,12 @@ class DepthImage:
         recipe = self._worker.config.depth_recipe
         resized = ResizedDepth(self._stream, self._task.upload.key, recipe)
         fingerprint = self._task.enabled["resized"]
-        # The content's hash is known after the last byte, the name is needed before: identity will
-        # do.
-        identity = f"{self._task.upload.identity}/{fingerprint}"
-        array = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        engine = make_engine(self._worker.config.database_url, pool_size=1, max_overflow=0)
-        try:
-            arrays = DepthArrays(engine)
+        array = self._array()
+        with self._arrays() as arrays:
             try:
                 size = arrays.store(self._task.image_id, array, self._previewed(resized))
             except OutOfOrder:
                 size = arrays.store(self._task.image_id, array, self._previewed(resized))
-        finally:
-            engine.dispose()
         facts = {**asdict(resized.facts), "value_range": resized.facts.value_range}
         preview: EncodedFrame = self._preview.render(recipe.colormap, resized.facts.value_range)
         sha256 = self._hash.hexdigest()
@@ -120,6 +142,23 @@ class DepthImage:
             preview.data, preview.media_type, ".jpg", preview.width, preview.height, "RGB"
         )
         return record, encoded, sha256
+
+    def _array(self) -> str:
+        """The name of its array.
+
+        The content's hash is known after the last byte, the name is needed before: identity will
+        do.
+        """
+        identity = f"{self._task.upload.identity}/{self._task.enabled['resized']}"
+        return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+    @contextmanager
+    def _arrays(self) -> Iterator[DepthArrays]:
+        engine = make_engine(self._worker.config.database_url, pool_size=1, max_overflow=0)
+        try:
+            yield DepthArrays(engine)
+        finally:
+            engine.dispose()
 
     def _stream(self) -> Iterator[bytes]:
         self._hash = hashlib.sha256()

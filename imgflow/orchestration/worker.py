@@ -152,7 +152,7 @@ class Worker:
             with watch.step("write"):
                 for name, encoded in done.outputs.items():
                     made[name] = self.write(task, name, sha256, encoded)
-            content = described(task.upload.key, sha256, done.facts)
+            content = described(task, sha256, done.facts)
         verdict = ready(task, content, {**kept, **made})
         return Outcome(
             verdict, made=tuple(made), bytes_read=len(body), milliseconds=watch.milliseconds
@@ -223,10 +223,11 @@ def what_to_make(task: Task, sha256: str) -> tuple[frozenset[str], dict[str, Out
     return frozenset(wanted), kept
 
 
-def described(key: str, sha256: str, facts: PhotoFacts) -> Content:
+def described(task: Task, sha256: str, facts: PhotoFacts) -> Content:
     """What a decoded photograph turned out to be."""
     return Content(
-        key=key,
+        image_id=task.image_id,
+        key=task.upload.key,
         sha256=sha256,
         media_type=facts.media_type,
         width=facts.width,

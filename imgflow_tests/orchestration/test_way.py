@@ -264,6 +264,27 @@ def test_the_same_bytes_under_another_key_cost_no_pixel_work(sixty: Project) -> 
         assert sixty.outputs.get(record["name"]) == sixty.outputs.get(first.outputs[name]["name"])
 
 
+def test_a_depth_image_under_another_key_is_copied_within_the_database(sixty: Project) -> None:
+    put(sixty, "again/copy.CSV", depth_csv(seed=2))
+    (run,) = sixty.run_requests(sixty.tick())
+    assert run.success
+    copy, first = (
+        sixty.catalog.by_keys([key])[key] for key in ("again/copy.CSV", "holes/hole-2.csv")
+    )
+    metadata = sixty.newest("depth/resized", "again/copy.CSV").metadata
+    assert "copy ms" in metadata
+    assert "process ms" not in metadata
+    assert (copy.sha256, copy.width, copy.facts) == (first.sha256, first.width, first.facts)
+    arrays = DepthArrays(sixty.catalog.engine)
+    copied, original = arrays.read(copy.id), arrays.read(first.id)
+    assert copied.array != original.array
+    assert (copied.depths == original.depths).all()
+    assert (copied.pixels == original.pixels).all()
+    preview = [image.outputs["preview"] for image in (copy, first)]
+    assert preview[0]["name"] != preview[1]["name"]
+    assert sixty.outputs.get(preview[0]["name"]) == sixty.outputs.get(preview[1]["name"])
+
+
 def test_an_upload_of_the_same_size_with_other_bytes_is_processed(project: Project) -> None:
     body = jpeg(seed=1)
     put(project, "a.jpg", body)
