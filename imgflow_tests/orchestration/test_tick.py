@@ -61,7 +61,8 @@ def tick(
     """A tick that marks what is gone, as the default setting does."""
 
     def follow(missing: Any) -> None:
-        catalog.mark_gone([image.id for image in missing if source.stat(image.key) is None])
+        gone = catalog.by_keys([key for key in missing if source.stat(key) is None])
+        catalog.mark_gone([image.id for image in gone.values()])
 
     return list_and_announce(source, catalog, start or Round(), pages=pages, follow=follow)
 
