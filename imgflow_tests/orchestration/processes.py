@@ -197,7 +197,7 @@ def gate(name: str) -> None:
 
 def _install() -> None:
     """Put the gates and the count of reads into this process and its workers."""
-    from imgflow.orchestration import assets, event_log, ingest, pool
+    from imgflow.orchestration import event_log, ingest, pool, processing
 
     pool.start_worker = start_watched_worker  # type: ignore[attr-defined]
 
@@ -217,14 +217,14 @@ def _install() -> None:
 
         ingest._list_all = listed
     if hold == "before events":
-        report = assets.report_images
+        report = processing.report_images
 
         def reporting(context: Any, events: Any) -> None:
             if events:
                 gate(hold)
             report(context, events)
 
-        assets.report_images = reporting  # type: ignore[attr-defined]
+        processing.report_images = reporting  # type: ignore[attr-defined]
     if hold in ("within planned events", "within events"):
         # Between the two COPY of one transaction.
         copy, step = event_log._copy, "PLANNED" if "planned" in hold else "MATERIALIZATION"

@@ -321,7 +321,7 @@ def _partition(key: str) -> str:
 def test_after_any_story_bucket_catalogue_outputs_and_dagster_agree(
     postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imgflow.orchestration.assets.WorkerPool", InlinePool)
+    monkeypatch.setattr("imgflow.orchestration.processing.WorkerPool", InlinePool)
     databases = Databases(postgres)
     attributes: dict[str, Any] = {
         "databases": databases,
