@@ -110,6 +110,7 @@ NOTE_TROUBLE = sa.text(
     FROM unnest(:ids, :reasons) AS t(id, reason) WHERE i.id = t.id AND i.state = 'pending'
     """
 )
+# The batch stays: a run that was asked for may not be launched yet, and needs the partition.
 TOMBSTONE = sa.text(
     """
     WITH old AS (
@@ -117,7 +118,7 @@ TOMBSTONE = sa.text(
     ), chunks AS (DELETE FROM depth_chunks WHERE image_id = ANY(:ids))
     UPDATE images AS i SET state = 'deleted', outputs = '{}', reason = NULL, reason_code = NULL,
         gone_at = CASE WHEN :is_gone THEN coalesce(i.gone_at, now()) ELSE i.gone_at END,
-        batch = NULL, attempts = 0, not_before = NULL, unreported = false, updated_at = now()
+        attempts = 0, unreported = false, updated_at = now()
     FROM old WHERE i.id = old.id RETURNING i.id, old.state, old.outputs
     """
 )
@@ -295,7 +296,8 @@ class PostgresCatalog:
                 announced_version_id = version_id,
                 announced_size = coalesce(size, announced_size),
                 announced_last_modified = coalesce(last_modified, announced_last_modified),
-                batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
+                batch = CASE WHEN outputs = '{}' THEN batch END, attempts = 0,
+                not_before = CASE WHEN outputs = '{}' THEN not_before END, updated_at = now()
             WHERE source = :source AND key = ANY(:keys) AND state = 'pending'
             """
         ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source)
@@ -422,9 +424,16 @@ class PostgresCatalog:
         self._transaction(lambda connection: connection.execute(statement))
 
     def erase_left(self) -> int:
-        """Delete the rows of deleted images that have no partition any more; return how many."""
+        """Delete the rows of deleted images that have no partition and no object any more.
+
+        Without its row an object that is still there would be taken for a new upload.
+
+        Returns:
+            How many.
+        """
         statement = sa.text(
-            "DELETE FROM images WHERE source = :source AND state = 'deleted' AND NOT in_partitions"
+            "DELETE FROM images WHERE source = :source AND state = 'deleted' AND NOT in_partitions "
+            "AND gone_at IS NOT NULL"
         ).bindparams(source=self.source)
         return self._transaction(lambda connection: connection.execute(statement).rowcount)
 
@@ -582,10 +591,16 @@ class PostgresCatalog:
         return bool(self._transaction(lambda connection: connection.execute(query).scalar()))
 
     def has_requests(self) -> bool:
-        """Whether images were asked for so lately that Dagster may not know the run yet."""
+        """Whether images were asked for so lately that Dagster may not know the run yet.
+
+        Also images that were deleted since: the run needs their partitions all the same, until it
+        has begun.
+        """
         query = sa.text(
-            "SELECT EXISTS (SELECT FROM images WHERE source = :source "
-            "AND (state = 'pending' OR unreported) AND batch IS NOT NULL AND not_before > now())"
+            "SELECT EXISTS (SELECT FROM images AS i WHERE source = :source "
+            "AND batch IS NOT NULL AND not_before > now() "
+            "AND (state = 'pending' OR unreported OR state = 'deleted' "
+            "AND NOT EXISTS (SELECT FROM run_holds AS h WHERE h.batch = i.batch)))"
         ).bindparams(source=self.source)
         return bool(self._transaction(lambda connection: connection.execute(query).scalar()))
 
