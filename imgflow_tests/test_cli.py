@@ -92,7 +92,8 @@ def test_ingest_works_headless_and_prints_one_json_object_last(run: Run, source:
     shown = last_line(run("show", "bad.png", "--json"))
     assert shown["state"] == "rejected"
     assert "text" in shown["reason"]
-    assert "thumbnail" in run("show", "3.jpg").stdout
+    assert {event["outcome"] for event in shown["history"]} == {"failed"}
+    assert "photo/thumbnail: made  run " in run("show", "3.jpg").stdout
 
     frame = source.parent / "frame.png"
     made = run(
