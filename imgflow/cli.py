@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -154,6 +155,31 @@ def show(
             answer.print(f"{part:>12}  {name}: {_short(value)}", markup=False)
     for event in events:
         answer.print(f"{'history':>12}  {event.line()}", markup=False)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check source, outputs, database, Dagster and settings, and say what to mend.
+
+    Exit code 1 when something must be mended.
+    """
+    from imgflow.doctor import Finding, all_checks, examine
+    from imgflow.doctor import as_json as findings_as_json
+    from imgflow.settings import load_settings
+
+    findings: list[Finding] = []
+    try:
+        found = chain(
+            [Finding("settings", "ok", "they can be read")], examine(all_checks(load_settings()))
+        )
+    except SettingsError as error:
+        found = chain([Finding("settings", "wrong", str(error))])
+    for finding in found:
+        findings.append(finding)
+        (people if as_json else answer).print(finding.line(), markup=False)
+    if as_json:
+        print(json.dumps(findings_as_json(findings)))
+    raise typer.Exit(1 if any(finding.state == "wrong" for finding in findings) else 0)
 
 
 @app.command()
