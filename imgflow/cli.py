@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -18,6 +19,7 @@ from imgflow.errors import ImgflowError, SettingsError, Trouble
 if TYPE_CHECKING:
     from imgflow.catalog.postgres import PostgresCatalog
     from imgflow.catalog.rows import Image
+    from imgflow.orchestration.history import Event
     from imgflow.settings import Settings
     from imgflow.store.opening import StoreConfig
 
@@ -135,13 +137,15 @@ def show(
     key: Annotated[str, typer.Argument(help="Object key below the source's prefix, or an id.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show one image: its row, outputs, and why it was rejected."""
-    with _catalog() as (_settings, catalog):
+    """Show one image: its row, outputs, history, and why it was rejected."""
+    with _catalog() as (settings, catalog):
         from imgflow.status import describe
 
-        found = describe(_image(catalog, key))
+        image = _image(catalog, key)
+        found = describe(image)
+        events = _history(settings, catalog, image)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps({**found, "history": [event.as_json() for event in events]}))
         return
     for name, value in found.items():
         if name not in ("outputs", "facts") and value is not None:
@@ -149,6 +153,33 @@ def show(
     for part in ("outputs", "facts"):
         for name, value in found[part].items():
             answer.print(f"{part:>12}  {name}: {_short(value)}", markup=False)
+    for event in events:
+        answer.print(f"{'history':>12}  {event.line()}", markup=False)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check source, outputs, database, Dagster and settings, and say what to mend.
+
+    Exit code 1 when something must be mended.
+    """
+    from imgflow.doctor import Finding, all_checks, examine
+    from imgflow.doctor import as_json as findings_as_json
+    from imgflow.settings import load_settings
+
+    findings: list[Finding] = []
+    try:
+        found = chain(
+            [Finding("settings", "ok", "they can be read")], examine(all_checks(load_settings()))
+        )
+    except SettingsError as error:
+        found = chain([Finding("settings", "wrong", str(error))])
+    for finding in found:
+        findings.append(finding)
+        (people if as_json else answer).print(finding.line(), markup=False)
+    if as_json:
+        print(json.dumps(findings_as_json(findings)))
+    raise typer.Exit(1 if any(finding.state == "wrong" for finding in findings) else 0)
 
 
 @app.command()
@@ -302,6 +333,19 @@ def _image(catalog: PostgresCatalog, key: str) -> Image:
             f"There is no image {key!r} in {catalog.source}; `imgflow status` counts them."
         )
     return image
+
+
+def _history(settings: Settings, catalog: PostgresCatalog, image: Image) -> list[Event]:
+    """What Dagster knows of an image; nothing before Dagster has a home or tables."""
+    from imgflow.definitions import build_families
+    from imgflow.orchestration.history import history
+    from imgflow.orchestration.instance import has_instance, open_instance
+
+    if not has_instance(settings, catalog.engine):
+        return []
+    (family,) = (family for family in build_families(settings) if family.kind == image.kind)
+    with open_instance(settings, catalog.engine.url.render_as_string(False)) as instance:
+        return history(instance, family, image)
 
 
 def _say(line: str) -> None:

@@ -138,9 +138,11 @@ def follow_deletions(
             "wrong or unmounted source, so none was deleted. `imgflow delete` does it on purpose."
         )
     catalog.forget_uploads(gone)
-    images = [image for image in catalog.by_keys(gone).values() if image.state != "deleted"]
-    if on_delete == "keep":
-        catalog.mark_gone([image.id for image in images if image.gone_at is None])
-    elif images:
+    rows = catalog.by_keys(gone).values()
+    images = [image for image in rows if image.state != "deleted"]
+    # Also of images that were deleted by hand, whose rows stood for objects that were still there.
+    noted = rows if on_delete == "keep" else [image for image in rows if image.state == "deleted"]
+    catalog.mark_gone([image.id for image in noted if image.gone_at is None])
+    if images and on_delete != "keep":
         delete_images(catalog, open_outputs(), images, is_gone=True)
     return None

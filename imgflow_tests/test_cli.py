@@ -92,7 +92,8 @@ def test_ingest_works_headless_and_prints_one_json_object_last(run: Run, source:
     shown = last_line(run("show", "bad.png", "--json"))
     assert shown["state"] == "rejected"
     assert "text" in shown["reason"]
-    assert "thumbnail" in run("show", "3.jpg").stdout
+    assert {event["outcome"] for event in shown["history"]} == {"failed"}
+    assert "photo/thumbnail: made  run " in run("show", "3.jpg").stdout
 
     frame = source.parent / "frame.png"
     made = run(
@@ -127,6 +128,25 @@ def test_ingest_from_a_bucket_into_a_bucket(
     assert s3.head_object(Bucket=bucket, Key=thumbnail)["ContentType"] == "image/jpeg"
     assert last_line(run("ingest", "--json", **urls))["unchanged"] == 1
     assert s3_server.secret_key not in done.stderr
+
+
+def test_doctor_says_what_to_mend_and_ends_with_1(run: Run, source: Path) -> None:
+    ports = {"IMGFLOW_DAGSTER_PORT": str(free_port()), "IMGFLOW_API_PORT": str(free_port())}
+    done = run("doctor", **ports)
+    assert done.returncode == 0, done.stdout
+    assert f"    ok  source: {source.as_uri()}/ can be listed" in done.stdout
+
+    done = run("doctor", "--json", **ports, IMGFLOW_SOURCE_URL="s3://a_b!")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    found = last_line(done)
+    assert found["ok"] is False
+    (wrong,) = (part for part in found["findings"] if part["part"] == "source")
+    assert (wrong["state"], "IMGFLOW_SOURCE_URL" in wrong["text"]) == ("wrong", True)
+
+    done = run("doctor", "--json", IMGFLOW_WORKERS="many")
+    assert done.returncode == 1
+    assert "IMGFLOW_WORKERS" in last_line(done)["findings"][0]["text"]
 
 
 def test_ingest_of_nothing_does_nothing(run: Run) -> None:

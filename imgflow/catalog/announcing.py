@@ -72,7 +72,7 @@ VANISHED = sa.text(
     f"""
     SELECT {COLUMNS} FROM images AS i
     WHERE i.source = :source AND i.key > :after AND (:until IS NULL OR i.key <= :until)
-        AND i.state <> 'deleted' AND i.gone_at IS NULL AND i.key <> ALL(:keys)
+        AND i.gone_at IS NULL AND i.key <> ALL(:keys)
     ORDER BY i.key
     """  # noqa: S608 - column names of our own table
 )

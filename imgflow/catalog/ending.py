@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from imgflow.catalog.connected import BIGINT, TEXT, Connected
 from imgflow.catalog.connecting import outages_in_words
 
+# The batch stays: a run that was asked for may not be launched yet, and needs the partition.
 TOMBSTONE = sa.text(
     """
     WITH old AS (
@@ -18,7 +19,7 @@ TOMBSTONE = sa.text(
     ), chunks AS (DELETE FROM depth_chunks WHERE image_id = ANY(:ids))
     UPDATE images AS i SET state = 'deleted', outputs = '{}', reason = NULL, reason_code = NULL,
         gone_at = CASE WHEN :is_gone THEN coalesce(i.gone_at, now()) ELSE i.gone_at END,
-        batch = NULL, attempts = 0, not_before = NULL, unreported = false, updated_at = now()
+        attempts = 0, unreported = false, updated_at = now()
     FROM old WHERE i.id = old.id RETURNING i.id, old.state, old.outputs
     """
 )
@@ -51,7 +52,8 @@ class Ending(Connected):
                 announced_version_id = version_id,
                 announced_size = coalesce(size, announced_size),
                 announced_last_modified = coalesce(last_modified, announced_last_modified),
-                batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
+                batch = CASE WHEN outputs = '{}' THEN batch END, attempts = 0,
+                not_before = CASE WHEN outputs = '{}' THEN not_before END, updated_at = now()
             WHERE source = :source AND key = ANY(:keys) AND state = 'pending'
             """
         ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source)
@@ -94,8 +96,15 @@ class Ending(Connected):
             yield {row.id for row in connection.execute(HOLD_DELETED, {"ids": list(image_ids)})}
 
     def erase_left(self) -> int:
-        """Delete the rows of deleted images that have no partition any more; return how many."""
+        """Delete the rows of deleted images that have no partition and no object any more.
+
+        Without its row an object that is still there would be taken for a new upload.
+
+        Returns:
+            How many.
+        """
         statement = sa.text(
-            "DELETE FROM images WHERE source = :source AND state = 'deleted' AND NOT in_partitions"
+            "DELETE FROM images WHERE source = :source AND state = 'deleted' AND NOT in_partitions "
+            "AND gone_at IS NOT NULL"
         ).bindparams(source=self.source)
         return self.transaction(lambda connection: connection.execute(statement).rowcount)

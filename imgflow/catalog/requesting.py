@@ -72,10 +72,16 @@ class Requesting(Connected):
         return [row.id for row in rows]
 
     def has_requests(self) -> bool:
-        """Whether images were asked for so lately that Dagster may not know the run yet."""
+        """Whether images were asked for so lately that Dagster may not know the run yet.
+
+        Also images that were deleted since: the run needs their partitions all the same, until it
+        has begun.
+        """
         query = sa.text(
-            "SELECT EXISTS (SELECT FROM images WHERE source = :source "
-            "AND (state = 'pending' OR unreported) AND batch IS NOT NULL AND not_before > now())"
+            "SELECT EXISTS (SELECT FROM images AS i WHERE source = :source "
+            "AND batch IS NOT NULL AND not_before > now() "
+            "AND (state = 'pending' OR unreported OR state = 'deleted' "
+            "AND NOT EXISTS (SELECT FROM run_holds AS h WHERE h.batch = i.batch)))"
         ).bindparams(source=self.source)
         return bool(self.transaction(lambda connection: connection.execute(query).scalar()))
 

@@ -30,15 +30,14 @@ def migrate(engine: sa.Engine) -> None:
     if url in _migrated:
         return
     config = _config()
-    scripts = ScriptDirectory.from_config(config)
-    known = {script.revision for script in scripts.walk_revisions()}
+    known = known_versions()
     found = current_version(engine)
     if found is not None and found not in known:
         raise SettingsError(
             f"The database belongs to a newer imgflow (schema {found}; this one knows up to "
-            f"{scripts.get_current_head()}). Install that, or set IMGFLOW_DATABASE_URL to another."
+            f"{known[0]}). Install that, or set IMGFLOW_DATABASE_URL to another."
         )
-    if found != scripts.get_current_head():
+    if found != known[0]:
         _upgrade(engine, config)
     _migrated.add(url)
 
@@ -55,6 +54,12 @@ def _upgrade(engine: sa.Engine, config: Config) -> None:
         finally:
             connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
             connection.commit()
+
+
+def known_versions() -> list[str]:
+    """The versions that this imgflow knows, the newest first."""
+    scripts = ScriptDirectory.from_config(_config())
+    return [script.revision for script in scripts.walk_revisions()]
 
 
 def current_version(engine: sa.Engine) -> str | None:

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -72,6 +73,7 @@ __all__ = [
     "event_log_transaction",
     "has_open_backfill",
     "input_pointer_pattern",
+    "planned_runs",
     "report_counts",
     "report_images",
 ]
@@ -341,7 +343,7 @@ def event_log_transaction(
     storage = instance.event_log_storage
     if not isinstance(storage, PostgresEventLogStorage):
         raise SettingsError(
-            f"The event log is kept by {type(storage).__name__}, and retention knows PostgreSQL "
+            f"The event log is kept by {type(storage).__name__}, and imgflow knows PostgreSQL "
             "only; name BulkPostgresEventLogStorage in dagster.yaml, or set "
             "IMGFLOW_KEEP_EVENTS_DAYS=0."
         )
@@ -352,3 +354,25 @@ def input_pointer_pattern(asset_key: dg.AssetKey) -> str:
     """A PostgreSQL pattern whose group is a stored materialisation's pointer to one input."""
     tag = json.dumps(f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{asset_key.to_user_string()}")
     return re.escape(f'{tag}: "') + r"(\d+)"
+
+
+def planned_runs(
+    instance: dg.DagsterInstance, asset_key: dg.AssetKey, partition: str, *, most: int
+) -> dict[str, datetime]:
+    """The newest runs that were to make an asset of a partition, and when they were made.
+
+    Raises:
+        SettingsError: the instance keeps its events elsewhere than in PostgreSQL.
+    """
+    events = SqlEventLogStorageTable.c
+    query = (
+        sa.select(events.run_id, events.timestamp)
+        .where(events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value)
+        .where(events.asset_key == asset_key.to_string(), events.partition == partition)
+        .order_by(events.id.desc())
+        .limit(most)
+    )
+    with event_log_transaction(instance) as connection:
+        rows = connection.execute(query).all()
+    # Dagster writes UTC without its name.
+    return {row.run_id: row.timestamp.replace(tzinfo=timezone.utc) for row in rows}

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import dagster as dg
+import sqlalchemy as sa
 import yaml
 
 from imgflow.settings import Settings
@@ -62,6 +63,12 @@ def environment(settings: Settings, database_url: str) -> dict[str, str]:
         # Dagster's gRPC library would else report forks of multiprocessing as errors.
         "GRPC_ENABLE_FORK_SUPPORT": "0",
     }
+
+
+def has_instance(settings: Settings, engine: sa.Engine) -> bool:
+    """Whether there is anything to open, which to open makes otherwise: a home, or tables."""
+    config = settings.home / "dagster" / "dagster.yaml"
+    return config.exists() or sa.inspect(engine).has_table("event_logs")
 
 
 def open_instance(settings: Settings, database_url: str) -> dg.DagsterInstance:

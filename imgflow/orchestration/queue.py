@@ -107,6 +107,10 @@ class SqsQueue:
             failed += len(answer.get("Failed", []))
         return failed
 
+    def check(self) -> None:
+        """Raise `Trouble` with the mend unless messages can be received; none is hidden by it."""
+        self._ask("receive_message", MaxNumberOfMessages=1, WaitTimeSeconds=0, VisibilityTimeout=0)
+
     def _request(self, wait_seconds: int) -> list[Message]:
         answer = self._ask(
             "receive_message",

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.rows import kind_of
 from imgflow.definitions import build_batching, build_definitions, build_families, build_resources
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -91,7 +92,7 @@ class Project:
         self, partitions: Sequence[str], *, assets: Sequence[str] = (), force: bool = False
     ) -> dg.ExecuteInProcessResult:
         """As an operator does in the UI: a run over a range of partitions that bears no batch."""
-        kind = "depth" if partitions[0].endswith(".csv") else "photo"
+        kind = kind_of(partitions[0])
         job = self.definitions.resolve_job_def(
             "process_depth_images" if kind == "depth" else "process_photos"
         )

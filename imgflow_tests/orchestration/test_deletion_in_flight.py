@@ -229,7 +229,7 @@ def test_what_a_killed_run_left_of_deleted_images_is_collected(
 def _nothing_is_left(project: Project) -> None:
     """The rows are tombstones, and nothing in the stores is named after the images."""
     for image in project.catalog.by_keys(DELETED).values():
-        assert (image.state, image.outputs, image.batch) == ("deleted", {}, None)
+        assert (image.state, image.outputs) == ("deleted", {})
     assert not [name for name in project.stored() if any(f"/{key}/" in name for key in DELETED)]
     with project.catalog.engine.connect() as connection:
         owners = connection.execute(

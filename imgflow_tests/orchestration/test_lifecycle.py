@@ -185,3 +185,35 @@ def test_a_changed_recipe_makes_exactly_the_affected_outputs_again(
     image = project.catalog.by_keys(["a.jpg"])["a.jpg"]
     assert image.outputs["thumbnail"]["width"] == 32
     assert project.catalog.reopen_stale("photo", names["photo"]) == 0
+
+
+def test_an_image_deleted_by_hand_stays_deleted_where_rows_of_deleted_uploads_go(
+    make_project: Callable[..., Project],
+) -> None:
+    project = make_project(on_delete="delete")
+    three(project)
+    delete_images(project.catalog, project.outputs, [project.catalog.by_keys(["a.jpg"])["a.jpg"]])
+    for _ in range(3):
+        assert project.tick().run_requests == []
+    assert state(project, "a.jpg") == "deleted"
+    remove(project, "a.jpg")
+    for _ in range(2):
+        project.tick()
+    assert state(project, "a.jpg") is None, "nothing is left to be told from a new upload"
+
+
+@pytest.mark.parametrize("policy", ["keep", "tombstone", "delete"])
+def test_a_partition_stays_until_the_run_that_was_asked_for_it_is_launched(
+    make_project: Callable[..., Project], policy: str
+) -> None:
+    project = make_project(on_delete=policy)
+    put(project, "a.jpg", jpeg())
+    asked = project.tick()
+    remove(project, "a.jpg")
+    assert project.tick().run_requests == []  # of the other sensor, before Dagster has launched it
+    assert project.instance.get_dynamic_partitions("photos") == ["a.jpg"]
+    (run,) = project.run_requests(asked)
+    assert run.success
+    project.end_pauses()
+    project.tick()
+    assert project.instance.get_dynamic_partitions("photos") == []

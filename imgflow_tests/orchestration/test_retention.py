@@ -11,8 +11,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from imgflow.orchestration import assets as assets_module
-from imgflow.orchestration import superseded
+from imgflow.orchestration import processing, superseded
 from imgflow.orchestration.retention import Freed, clean_event_log
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
 from imgflow_tests.orchestration.test_way import put
@@ -272,7 +271,7 @@ def test_a_run_that_is_going_on_keeps_its_events_and_ends_well(
     eventful: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[list[Any], list[Any]]] = []
-    report = assets_module.report_images
+    report = processing.report_images
 
     def clean_in_between(context: dg.AssetExecutionContext, images: Any) -> None:
         def own() -> list[Any]:
@@ -283,7 +282,7 @@ def test_a_run_that_is_going_on_keeps_its_events_and_ends_well(
         seen.append((rows, own()))
         report(context, images)
 
-    monkeypatch.setattr(assets_module, "report_images", clean_in_between)
+    monkeypatch.setattr(processing, "report_images", clean_in_between)
     put(eventful, "new.jpg", jpeg(seed=77))
     put(eventful, "newer.jpg", b"bad")
     (run,) = eventful.run_requests(eventful.tick())

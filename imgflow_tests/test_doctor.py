@@ -1,0 +1,223 @@
+"""`imgflow doctor`: each part that is wrong is named with its mend, and hides no other."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import yaml
+
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.doctor import (
+    Finding,
+    all_checks,
+    as_json,
+    check_home,
+    examine,
+    local_checks,
+    ok,
+)
+from imgflow.settings import Settings
+from imgflow_tests.ceph import free_port
+from imgflow_tests.pictures import jpeg
+
+
+def findings(settings: Settings) -> dict[str, Finding]:
+    return {finding.part: finding for finding in examine(all_checks(settings))}
+
+
+def wrong(found: dict[str, Finding]) -> dict[str, str]:
+    return {part: finding.text for part, finding in found.items() if finding.state == "wrong"}
+
+
+@pytest.fixture
+def ports() -> dict[str, int]:
+    return {"dagster_port": free_port(), "api_port": free_port()}
+
+
+@pytest.mark.usefixtures("instance")
+def test_a_sound_project_has_nothing_to_mend_and_keeps_no_probe(
+    make_settings: Callable[..., Settings],
+    ports: dict[str, int],
+    home: Path,
+) -> None:
+    settings = make_settings(**ports)
+    for name in ("source", "outputs"):
+        (home / name).mkdir()
+    (home / "source" / "a.jpg").write_bytes(jpeg())
+    PostgresCatalog(_engine(settings), "file:///").migrate()
+
+    found = findings(settings)
+
+    assert wrong(found) == {}
+    assert "listed and read" in found["source"].text
+    assert "written, read and deleted" in found["outputs"].text
+    assert "up to date" in found["schema"].text
+    assert "bulk event log" in found["dagster.yaml"].text
+    assert "up to date" in found["dagster"].text
+    assert found["daemon"].state == "notice"
+    assert not [path for path in (home / "outputs").rglob("*") if path.is_file()]
+
+
+def _engine(settings: Settings) -> Any:
+    from imgflow.catalog.connecting import make_engine
+
+    return make_engine(settings.database_url)
+
+
+def test_before_the_first_start_nothing_is_wrong_and_nothing_is_made(
+    make_settings: Callable[..., Settings], ports: dict[str, int], home: Path
+) -> None:
+    settings = make_settings(**ports, database_url="")
+    assert wrong(findings(settings)) == {}
+    assert not home.exists()
+
+
+def test_everything_that_is_wrong_is_named_at_once(
+    make_settings: Callable[..., Settings], home: Path, tmp_path: Path
+) -> None:
+    (home / "dagster").mkdir(parents=True)
+    (home / "dagster" / "dagster.yaml").write_text(yaml.safe_dump({"telemetry": {}}))
+    away, file = tmp_path / "unmounted", tmp_path / "file"
+    file.write_text("no folder")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        found = wrong(
+            findings(
+                make_settings(
+                    source_url=away.as_uri(),
+                    output_url=(file / "outputs").as_uri(),
+                    database_url=f"postgresql://nobody@127.0.0.1:{free_port()}/none",
+                    dagster_port=port,
+                    api_port=free_port(),
+                    sqs_queue_url=f"http://127.0.0.1:{free_port()}/1/queue",
+                )
+            )
+        )
+    assert set(found) >= {
+        "source",
+        "outputs",
+        "database",
+        "dagster.yaml",
+        f"port {port}",
+        "queue",
+    }
+    assert str(away) in found["source"]
+    assert "IMGFLOW_OUTPUT_URL" in found["outputs"]
+    assert "IMGFLOW_DAGSTER_PORT" in found[f"port {port}"]
+    assert "BulkPostgresEventLogStorage" in found["dagster.yaml"]
+    assert "IMGFLOW_SQS_QUEUE_URL" in found["queue"]
+
+
+@pytest.mark.usefixtures("instance")
+def test_run_monitoring_that_is_off_is_named(
+    make_settings: Callable[..., Settings],
+    home: Path,
+    ports: dict[str, int],
+) -> None:
+    file = home / "dagster" / "dagster.yaml"
+    config = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({**config, "run_monitoring": {"enabled": False}}))
+    found = wrong(findings(make_settings(**ports)))
+    assert set(found) == {"dagster.yaml"}
+    assert "run_monitoring" in found["dagster.yaml"]
+
+
+def test_a_schema_of_a_newer_imgflow_is_told_from_an_older_one(
+    make_settings: Callable[..., Settings], ports: dict[str, int], database_url: str
+) -> None:
+    settings = make_settings(**ports)
+    PostgresCatalog(_engine(settings), "file:///").migrate()
+
+    def at(version: str) -> Finding:
+        with psycopg2.connect(database_url) as connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE imgflow_schema_version SET version_num = %s", (version,))
+        connection.close()
+        return findings(settings)["schema"]
+
+    older, newer = at("0002"), at("9999")
+    assert (older.state, newer.state) == ("ok", "wrong")
+    assert "0002" in older.text
+    assert "newer imgflow" in newer.text
+
+
+def test_a_bucket_that_does_not_exist_is_named(
+    make_settings: Callable[..., Settings], s3: Any, ports: dict[str, int], bucket: str
+) -> None:
+    settings = make_settings(
+        **ports, source_url="s3://no-such-bucket-here", output_url=f"s3://{bucket}/out"
+    )
+    found = {finding.part: finding for finding in examine(local_checks(settings))}
+    assert "s3://no-such-bucket-here" in found["source"].text
+    assert found["source"].state == "wrong"
+    assert found["outputs"].state == "ok"
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket), "the probe is gone"
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_wrong_secret_is_named_by_its_variable(
+    make_settings: Callable[..., Settings],
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    settings = make_settings(source_url=f"s3://{bucket}/in", output_url=f"s3://{bucket}/out")
+    found = {finding.part: finding for finding in examine(local_checks(settings))}
+    assert "AWS_SECRET_ACCESS_KEY" in found["source"].text
+    assert found["outputs"].state == "wrong"
+
+
+def test_outputs_inside_the_source_are_said_to_be_left_out(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    settings = make_settings(source_url=folder.as_uri(), output_url=(folder / "made").as_uri())
+    found = {finding.part: finding for finding in examine(local_checks(settings))}
+    assert "listing leaves them out" in found["outputs"].text
+    same = make_settings(source_url=folder.as_uri(), output_url=folder.as_uri())
+    found = {finding.part: finding for finding in examine(local_checks(same))}
+    assert "are the same" in found["outputs"].text
+
+
+def test_a_part_that_hangs_or_breaks_hides_no_other() -> None:
+    release = threading.Event()
+
+    def hang() -> list[Finding]:
+        release.wait(30)
+        return []
+
+    def breaks() -> list[Finding]:
+        raise ZeroDivisionError("a defect")
+
+    checks = {"hangs": hang, "breaks": breaks, "well": lambda: [ok("well", "it is")]}
+    found = list(examine(checks, seconds=0.2))
+    release.set()
+    assert [(finding.part, finding.state) for finding in found] == [
+        ("hangs", "wrong"),
+        ("breaks", "wrong"),
+        ("well", "ok"),
+    ]
+    assert "0.2 seconds" in found[0].text
+    assert as_json(found)["ok"] is False
+    assert as_json(found[2:]) == {
+        "ok": True,
+        "findings": [{"part": "well", "state": "ok", "text": "it is"}],
+    }
+
+
+def test_a_home_without_room_or_that_is_a_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    (found,) = check_home(file)
+    assert (found.state, "IMGFLOW_HOME" in found.text) == ("wrong", True)
+    monkeypatch.setattr("imgflow.doctor.LEAST_FREE_BYTES", 10**18)
+    (found,) = check_home(tmp_path)
+    assert (found.state, "make room" in found.text) == ("wrong", True)
