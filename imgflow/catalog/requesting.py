@@ -94,7 +94,8 @@ class Requesting(Connected):
             "SELECT EXISTS (SELECT FROM images WHERE source = :source "
             "AND (state = 'pending' OR unreported) "
             "AND coalesce(reason_code, '') NOT IN ('trouble', 'unreadable') "
-            "AND (unreported AND not_before IS NULL OR not_before <= now() + :seconds * interval '1 second'))"
+            "AND (unreported AND not_before IS NULL "
+            "OR not_before <= now() + :seconds * interval '1 second'))"
         ).bindparams(source=self.source, seconds=seconds)
         return bool(self.transaction(lambda connection: connection.execute(query).scalar()))
 
