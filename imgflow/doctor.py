@@ -13,6 +13,7 @@ import resource
 import shutil
 import socket
 import threading
+import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -85,12 +86,13 @@ def examine(checks: Mapping[str, Check], *, seconds: float = PART_SECONDS) -> It
 
     Args:
         checks: by the part that they look at.
-        seconds: after which a part counts as silent.
+        seconds: after which every part that has not answered counts as silent.
     """
+    until = time.monotonic() + seconds
     running = {part: _start(part, check) for part, check in checks.items()}
     for part, future in running.items():
         try:
-            yield from future.result(seconds)
+            yield from future.result(max(0.0, until - time.monotonic()))
         except NotInTime:
             yield wrong(part, f"it did not answer within {seconds:g} seconds; see whether it hangs")
         except ImgflowError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,9 @@ HEARTBEAT_SECONDS = 120.0
 # Runs start within seconds; a queue of them waits longer, but not without any that goes on.
 START_SECONDS = 600.0
 
+# Several checks at once may be the first to need the embedded server.
+_starting = threading.Lock()
+
 Line = tuple[str, Literal["ok", "notice", "wrong"], str]
 """Part, state and text of a finding."""
 
@@ -41,12 +45,17 @@ def has_database(settings: Settings) -> bool:
     return bool(settings.database_url) or (settings.home / "postgres").is_dir()
 
 
+def _url(settings: Settings) -> str:
+    with _starting:
+        return database_url(settings)
+
+
 def check_database(settings: Settings) -> Iterator[Line]:
     """Version, schema and clock of the database."""
     if not has_database(settings):
         yield "database", "ok", "the embedded PostgreSQL is made at the first start"
         return
-    engine = make_engine(database_url(settings))
+    engine = make_engine(_url(settings))
     try:
         with outages_in_words(engine), engine.connect() as connection:
             version = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
@@ -139,7 +148,7 @@ def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:
     if not has_database(settings):
         yield "dagster", "ok", "its storage is made at the first start"
         return
-    url = database_url(settings)
+    url = _url(settings)
     engine = make_engine(url)
     try:
         with outages_in_words(engine):

@@ -539,7 +539,7 @@ def test_after_any_story_bucket_catalogue_outputs_and_dagster_agree(
         run_state_machine_as_test(
             machine,
             settings=hypothesis_settings(
-                max_examples=25,
+                max_examples=20,
                 stateful_step_count=20,
                 derandomize="IMGFLOW_TEST_SEED" not in os.environ,
                 # A story takes seconds; what fails is told in full rather than shortened.
