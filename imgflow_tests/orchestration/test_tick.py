@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,9 @@ def tick(
 ) -> Listed:
     """A tick that marks what is gone, as the default setting does."""
 
-    def follow(missing: Any) -> None:
-        catalog.mark_gone([image.id for image in missing if source.stat(image.key) is None])
+    def follow(missing: Sequence[str]) -> None:
+        gone = [key for key in missing if source.stat(key) is None]
+        catalog.mark_gone([image.id for image in catalog.by_keys(gone).values()])
 
     return list_and_announce(source, catalog, start or Round(), pages=pages, follow=follow)
 
