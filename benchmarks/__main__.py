@@ -1,6 +1,6 @@
 """`make bench`: all benchmarks, one table."""
 
-from benchmarks import bookkeeping, depth_reading, throughput, tick
+from benchmarks import bookkeeping, depth_reading, scale, throughput, tick
 from benchmarks.table import show
 
 if __name__ == "__main__":
@@ -9,6 +9,7 @@ if __name__ == "__main__":
             *throughput.measure(),
             *bookkeeping.measure(),
             *tick.measure(),
+            *scale.measure(),
             *depth_reading.measure(),
         ]
     )

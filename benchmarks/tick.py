@@ -85,8 +85,11 @@ def main() -> None:
     from imgflow.orchestration.instance import open_instance
     from imgflow.orchestration.sensors import Round, list_and_announce
     from imgflow.settings import load_settings
+    from imgflow.store import whole
     from imgflow.store.opening import StoreConfig
 
+    # The files were made just now, and are to count as the old ones that most known files are.
+    whole.RECENT_SECONDS = 0.0
     what, objects, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     settings = load_settings()
     url = database_url(settings)

@@ -49,8 +49,10 @@ class Requesting(Connected):
         """Keys that no further run may cover: rejected images, and those in the hands of a run."""
         statement = sa.text(
             "SELECT key FROM images WHERE source = :source AND kind = :kind "
-            "AND (state = 'rejected' AND in_partitions OR (state = 'pending' OR unreported) AND "
-            "(batch = ANY(:active) OR batch IS NOT NULL AND not_before > now()))"
+            "AND state = 'rejected' AND in_partitions "
+            "UNION ALL SELECT key FROM images WHERE source = :source AND kind = :kind "
+            "AND (state = 'pending' OR unreported) "
+            "AND (batch = ANY(:active) OR batch IS NOT NULL AND not_before > now())"
         ).bindparams(sa.bindparam("active", list(active), TEXT), source=self.source, kind=kind)
         rows = self.transaction(lambda connection: connection.execute(statement).all())
         return [row.key for row in rows]

@@ -80,6 +80,21 @@ sa.Index(
     postgresql_where=images.c.in_partitions,
 )
 sa.Index(
+    "images_hot_since",
+    images.c.source,
+    images.c.kind,
+    images.c.updated_at,
+    images.c.id,
+    postgresql_where=images.c.in_partitions,
+)
+sa.Index(
+    "images_hot_rejected",
+    images.c.source,
+    images.c.kind,
+    images.c.key,
+    postgresql_where=sa.and_(images.c.state == "rejected", images.c.in_partitions),
+)
+sa.Index(
     "images_leaving",
     images.c.source,
     images.c.kind,

@@ -57,7 +57,8 @@ def plan_ranges(
         Ranges that cover every wanted key once, in order.
     """
     order = [*known, *new_keys(wanted, known)]
-    position = {key: index for index, key in enumerate(order)}
+    relevant = {*wanted, *blocked}  # few of maybe 100,000
+    position = {key: index for index, key in enumerate(order) if key in relevant}
     barriers = sorted(position[key] for key in set(blocked) - set(wanted) if key in position)
     places = sorted(position[key] for key in set(wanted))
     groups: list[list[int]] = []
@@ -88,6 +89,6 @@ def plan_ranges(
     ]
 
 
-def new_keys(wanted: Collection[str], known: Sequence[str]) -> list[str]:
+def new_keys(wanted: Collection[str], known: Collection[str]) -> list[str]:
     """The wanted keys that the set does not have, in the order in which they are added to it."""
     return sorted(set(wanted).difference(known))

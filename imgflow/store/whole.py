@@ -57,6 +57,10 @@ class Writers:
         # Of files from the future: what they looked like, and since when (monotonic).
         self._first_seen: dict[bytes | Path, tuple[tuple[int, ...], float]] = {}
 
+    def recently(self) -> int:
+        """Since when files count as recently changed, in nanoseconds of their times."""
+        return int((self._clock() - RECENT_SECONDS) * 1e9)
+
     def settled(self, path: bytes | Path, status: os.stat_result) -> os.stat_result | None:
         """Describe a regular file that is whole; None while it is being written.
 
@@ -67,8 +71,7 @@ class Writers:
         Returns:
             Its status, taken again where it was recently changed.
         """
-        # Nearly all files end here, so nothing is computed that need not be.
-        if max(status.st_mtime, status.st_ctime) < self._clock() - RECENT_SECONDS:
+        if max(status.st_mtime_ns, status.st_ctime_ns) <= self.recently():
             return status
         try:
             # Without waiting: a file server may hold the file for a client of its own.

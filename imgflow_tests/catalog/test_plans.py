@@ -125,9 +125,17 @@ def test_rows_by_id_and_key(filled: PostgresCatalog, plans: list[str]) -> None:
     assert filled.oldest_pending() is not None
     assert filled.reasons() == {}
     assert len(filled.untouchable("photo", active=["batch"])) == 1_000
-    assert len(filled.sealable("photo", most=10)) == 10
     assert not filled.has_requests()
+    assert filled.same_size("photo", [1, 2, 3]) == {}
     assert_indexed(plans)
+
+
+def test_the_images_that_changed_longest_ago_are_not_sorted_for(
+    filled: PostgresCatalog, plans: list[str]
+) -> None:
+    assert len(filled.sealable("photo", most=10)) == 10
+    assert_indexed(plans)
+    assert not [plan for plan in plans if "Sort" in plan], "the index has the order"
 
 
 def test_a_frame(filled: PostgresCatalog, plans: list[str]) -> None:

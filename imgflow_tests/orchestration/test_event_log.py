@@ -14,6 +14,8 @@ from imgflow.orchestration.event_log import (
     BulkPostgresEventLogStorage,
     ImageEvent,
     SqlEventLogStorageTable,
+    count_partitions,
+    delete_partitions,
     event_log_transaction,
     input_pointer_pattern,
     report_images,
@@ -129,6 +131,20 @@ def test_tags_are_indexed_as_dagster_indexes_them(instance: dg.DagsterInstance) 
         count = connection.execute(sa.text("SELECT count(*) FROM asset_event_tags")).scalar()
     assert keys == ["dagster/data_version"]
     assert count == 2 * (len(KEYS) - len(FAILING))
+
+
+def test_partitions_are_read_in_the_order_in_which_they_were_added(
+    instance: dg.DagsterInstance,
+) -> None:
+    assert instance.get_dynamic_partitions("odd") == []
+    odd = ["b", "a", "NULL", "", '"', "\\", "{x,y}", "é, ü", "line\nbreak", "%s :name"]
+    for key in odd:
+        instance.add_dynamic_partitions("odd", [key])
+    assert instance.get_dynamic_partitions("odd") == odd
+    assert count_partitions(instance, "odd") == len(odd)
+    delete_partitions(instance, "odd", odd[:3])
+    assert instance.get_dynamic_partitions("odd") == odd[3:]
+    assert count_partitions(instance, "odd") == len(odd) - 3
 
 
 def test_a_batch_is_a_few_statements_whatever_its_size(instance: dg.DagsterInstance) -> None:

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from imgflow.catalog.holds import Pace
+from imgflow.orchestration.event_log import BulkPostgresEventLogStorage
 from imgflow.orchestration.requests import Batching, BatchRequest, request_batches
 from imgflow_tests.catalog.uploads import upload
 from imgflow_tests.orchestration.project import Project
@@ -85,3 +86,29 @@ def test_who_executes_in_its_own_process_asks_for_one_run_at_a_time(project: Pro
     found = requests(project, Batching(images=2), most=1)
     assert [len(request.image_ids) for request in found] == [2]
     assert len(requests(project, Batching(images=2))) == 1, "the others wait for anyone"
+
+
+def test_new_uploads_are_asked_for_without_reading_the_partitions_there_are(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced(project, 10, 10)
+    (first,) = requests(project, Batching())
+    reads: list[str] = []
+    read = BulkPostgresEventLogStorage.get_dynamic_partitions
+
+    def counted(storage: BulkPostgresEventLogStorage, name: str) -> Sequence[str]:
+        reads.append(name)
+        return read(storage, name)
+
+    monkeypatch.setattr(BulkPostgresEventLogStorage, "get_dynamic_partitions", counted)
+    project.catalog.announce([upload("x.jpg"), upload("y.jpg")])
+    (second,) = requests(project, Batching())
+    assert (second.range.start, second.range.end) == ("x.jpg", "y.jpg")
+    assert reads == []
+
+    project.catalog.announce([upload(first.range.end, size=11), upload("z.jpg")])
+    found = requests(project, Batching(runs=9))
+    assert reads == ["photos"], "where an overwritten one stands is known only from the others"
+    assert [request.range.wanted for request in found] == [(first.range.end,), ("z.jpg",)], (
+        "those between them are in the hands of a run"
+    )
