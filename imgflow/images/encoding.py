@@ -69,13 +69,11 @@ def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes)
     """Write a picture as a file without any metadata but its credit.
 
     Args:
-        image: JPEG: L, RGB or YCbCr. PNG: L, LA, RGB, RGBA or I;16. WebP: L, LA, RGB or RGBA.
+        image: JPEG: L or RGB. PNG: L, LA, RGB, RGBA or I;16. WebP: L, LA, RGB or RGBA.
         format_name: `JPEG`, `PNG` or `WEBP`.
         quality: For JPEG and WebP, 1 to 100.
         credit: An EXIF block, or `b""`.
     """
-    if format_name != "JPEG" and image.mode == "YCbCr":
-        image = image.convert("RGB")
     options: dict[str, Any] = {"exif": credit} if credit else {}
     if format_name == "PNG":
         options["compress_level"] = _PNG_COMPRESSION
@@ -84,12 +82,14 @@ def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes)
     else:
         options["quality"] = quality
     # Pillow's encoders fall back on what the decoder left here: comments, profiles, transparency.
-    image.info = {}
+    info, image.info = image.info, {}
     file = io.BytesIO()
-    image.save(file, format_name, **options)
+    try:
+        image.save(file, format_name, **options)
+    finally:
+        image.info = info  # other outputs may use the same picture
     media_type, extension = _MEDIA_TYPES[format_name]
-    mode = "RGB" if image.mode == "YCbCr" else image.mode
-    return Encoded(file.getvalue(), media_type, extension, *image.size, mode)
+    return Encoded(file.getvalue(), media_type, extension, *image.size, image.mode)
 
 
 def for_jpeg(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

@@ -19,7 +19,7 @@ from imgflow.images.photo import Photo
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.images.watermark import watermarked
 
-_LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"})
+_LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000", "HEIF"})
 
 
 @dataclass(frozen=True)

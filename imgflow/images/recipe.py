@@ -22,8 +22,8 @@ class PhotoRecipe:
     Attributes:
         thumbnail_size: Box in pixels (width, height) that thumbnails fit.
         thumbnail_format: `auto` is JPEG for opaque pictures and PNG for those with alpha.
-        grayscale_format: `auto` is JPEG for opaque 8-bit pictures from JPEG, MPO, WebP, AVIF and
-            JPEG 2000, and PNG for all else. `jpeg` costs alpha and 16 bits.
+        grayscale_format: `auto` is JPEG for opaque 8-bit pictures from JPEG, MPO, WebP, AVIF, HEIC
+            and JPEG 2000, and PNG for all else. `jpeg` costs alpha and 16 bits.
         jpeg_quality: 1 to 100, of JPEG and WebP outputs.
         background: Red, green and blue, 0 to 255, under transparent pictures where the output has
             no alpha.

@@ -9,7 +9,7 @@ class Kind(NamedTuple):
     """What a file's first bytes say it is.
 
     Attributes:
-        name: Pillow's format name where it has one (`JPEG`, ...), else a common one (`HEIC`).
+        name: Pillow's format name where it has one (`JPEG`, ...), else a common one (`JPEG XL`).
         is_picture: false for documents, text, archives and whatever else is not a raster picture.
     """
 
@@ -76,18 +76,19 @@ _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
 _BRANDS = {
     b"avif": "AVIF",
     b"avis": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-    b"hevc": "HEIC",
-    b"hevx": "HEIC",
-    b"heim": "HEIC",
-    b"heis": "HEIC",
+    b"heic": "HEIF",
+    b"heix": "HEIF",
+    b"hevc": "HEIF",
+    b"hevx": "HEIF",
+    b"heim": "HEIF",
+    b"heis": "HEIF",
     b"crx ": "Canon raw (CR3)",
 }
 _CONTAINER_BRANDS = (b"mif1", b"msf1", b"mif2", b"miaf")
 _FORMAT_NAMES = {
     "JPEG2000": "JPEG 2000",
     "WEBP": "WebP",
+    "HEIF": "HEIC",
     "MPO": "multi-picture JPEG (MPO)",
 }
 _PICTURE_PATTERNS = (
@@ -202,5 +203,6 @@ _END_CHECKS: dict[str, Callable[[bytes], bool]] = {
     "WEBP": lambda data: int.from_bytes(data[4:8], "little") + 8 > len(data),
     "BMP": _bmp_is_cut,
     "AVIF": _boxes_are_cut,
+    "HEIF": _boxes_are_cut,
     "JPEG2000": _boxes_are_cut,
 }

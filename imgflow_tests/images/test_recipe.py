@@ -28,7 +28,7 @@ TOUCHED = {
     "watermark_text": {"proof"},
     "proof_size": {"proof"},
 }
-KNOWN = {"grayscale": "589be19519886a3c", "thumbnail": "977664838876a2cf"}
+KNOWN = {"grayscale": "328d263bbc69193c", "thumbnail": "ad1e3ca81a687b13"}
 
 
 def test_every_setting_of_the_recipe_is_covered_here():
