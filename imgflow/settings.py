@@ -14,13 +14,14 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
 from imgflow.images.decoding import Limits
+from imgflow.images.opening import MEDIA_TYPES
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.tokens import Tokens
 
@@ -170,6 +171,31 @@ class Settings(BaseSettings):
     max_pixels: Annotated[
         PositiveInt, Field(description="A photograph of more pixels is rejected undecoded.")
     ] = 100_000_000
+    max_side: Annotated[
+        int,
+        Field(ge=1, description="A photograph with a longer side, in pixels, is rejected."),
+    ] = 65_500
+    max_frames: Annotated[
+        int,
+        Field(ge=1, description="A photograph of more frames or pages is rejected."),
+    ] = 10_000
+    formats: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="Formats that are decoded, with commas; others are rejected by name. "
+            f"Known: {', '.join(MEDIA_TYPES)}."
+        ),
+    ] = tuple(MEDIA_TYPES)
+    worker_memory: Annotated[
+        int,
+        Field(
+            ge=64,
+            le=1_048_576,
+            description="MiB that a worker may take for one photograph (on Linux); one that needs "
+            "more is rejected.",
+        ),
+    ] = 3_072
     decode_seconds: Annotated[
         float,
         Field(
@@ -212,6 +238,16 @@ class Settings(BaseSettings):
             Tokens.parse(text)
         return text
 
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _formats(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(name.strip().upper() for name in value.split(",") if name.strip())
+        unknown = [name for name in value if name not in MEDIA_TYPES]
+        if unknown or not value:
+            raise ValueError(f"{', '.join(unknown) or 'none'}: known are {', '.join(MEDIA_TYPES)}")
+        return value
+
     @field_validator("sqs_queue_url")
     @classmethod
     def _queue_url(cls, url: str) -> str:
@@ -250,7 +286,14 @@ class Settings(BaseSettings):
     @property
     def photo_limits(self) -> Limits:
         """What a photograph may cost before it is rejected."""
-        return Limits(max_bytes=self.max_bytes, max_pixels=self.max_pixels)
+        return Limits(
+            max_bytes=self.max_bytes,
+            max_pixels=self.max_pixels,
+            max_side=self.max_side,
+            max_frames=self.max_frames,
+            formats=self.formats,
+            max_memory=self.worker_memory * 2**20,
+        )
 
     @property
     def depth_recipe(self) -> DepthRecipe:

@@ -1,5 +1,6 @@
 """From the bytes of an upload to an opened photograph within limits, or to the reason why not."""
 
+import math
 from dataclasses import dataclass, replace
 
 from PIL import Image
@@ -7,17 +8,20 @@ from PIL import Image
 from imgflow.errors import Rejected, SettingsError
 from imgflow.images import exif
 from imgflow.images.colour import jpeg2000_profile
-from imgflow.images.failures import pillow_errors, too_many_pixels
+from imgflow.images.failures import pillow_errors, too_large, too_many_pixels
 from imgflow.images.frames import count_frames
 from imgflow.images.modes import raw_mode
-from imgflow.images.opening import MEDIA_TYPES, can_decode, open_as, pillow_session
+from imgflow.images.opening import MEDIA_TYPES, load_decoder, open_as, pillow_session
 from imgflow.images.photo import Header, Photo, PhotoFacts
 from imgflow.images.sniffing import public_name, sniff
 
-__all__ = ["DECODING_VERSION", "Limits", "Photo", "PhotoFacts", "open_photo"]
+__all__ = ["DECODING_VERSION", "Limits", "Photo", "PhotoFacts", "open_photo", "prepare_decoder"]
 
 DECODING_VERSION = 2
 """Part of every output's fingerprint; bumped by hand when decoded pixels change."""
+
+_BLIND_DECODERS = {"WEBP": 16, "JPEG2000": 20, "AVIF": 10, "HEIF": 8}
+"""Bytes a pixel that decoders take which call a picture damaged when memory runs out."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Limits:
             9 for most others, 12 for 32-bit TIFF, 16 for WebP and 20 for JPEG 2000.
         max_side: Longest side in pixels; 65,500 is the most that a JPEG output can have.
         max_frames: Frames or pages in the file.
+        max_memory: Bytes that decoding may take. Whoever calls holds the process to it; here only
+            pictures are refused whose decoder does not tell a lack of memory from damage.
         formats: Names of `opening.MEDIA_TYPES` that are tried. Others are rejected by name.
     """
 
@@ -39,13 +45,17 @@ class Limits:
     max_side: int = 65_500
     max_frames: int = 10_000
     formats: tuple[str, ...] = tuple(MEDIA_TYPES)
+    max_memory: int = 3 * 2**30
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.formats if name not in MEDIA_TYPES]
         if unknown or not self.formats:
             known = ", ".join(MEDIA_TYPES)
             raise SettingsError(f"Image formats {unknown} cannot be enabled; known are {known}.")
-        if min(self.max_bytes, self.max_pixels, self.max_side, self.max_frames) < 1:
+        if (
+            min(self.max_bytes, self.max_pixels, self.max_side, self.max_frames, self.max_memory)
+            < 1
+        ):
             raise SettingsError("Limits of images must be at least 1.")
 
 
@@ -77,16 +87,32 @@ def open_photo(data: bytes, limits: Limits) -> Photo:
         )
     if kind.name not in limits.formats:
         raise _not_enabled(kind.name, limits)
-    if not can_decode(kind.name):
+    if not load_decoder(kind.name):
         raise _not_installed(kind.name)
 
-    with pillow_session(limits.max_pixels) as caught:
-        with pillow_errors(kind.name, data, caught):
-            image = open_as(data, kind.name)
+    # The WebP decoder allocates when a file is opened, so Pillow's check is the one before that.
+    # It refuses at twice what it is told.
+    is_blind = kind.name in _BLIND_DECODERS
+    affordable = limits.max_memory // _BLIND_DECODERS[kind.name] // 2 if is_blind else math.inf
+    with pillow_session(int(min(limits.max_pixels, affordable))) as caught:
+        try:
+            with pillow_errors(kind.name, data, caught):
+                image = open_as(data, kind.name)
+        except Rejected as rejection:
+            if rejection.code == "too_many_pixels" and affordable < limits.max_pixels:
+                raise too_large(kind.name) from rejection
+            raise
         header = _read_header(image, data, limits)
     hints = (" ".join(str(warning.message).split()) for warning in caught)
     notes = tuple(dict.fromkeys((*header.notes, *hints)))
     return Photo(data, image, replace(header, notes=notes))
+
+
+def prepare_decoder(data: bytes, limits: Limits) -> None:
+    """Load what `open_photo` needs for these bytes, so that it does not count as their cost."""
+    kind = sniff(data)
+    if kind.name in limits.formats:
+        load_decoder(kind.name)
 
 
 def _not_enabled(name: str, limits: Limits) -> Rejected:
@@ -101,7 +127,7 @@ def _not_installed(name: str) -> Rejected:
     public = public_name(name)
     return Rejected(
         "unsupported_format",
-        f"The file is of the format {public}, whose decoder is not installed here: "
+        f"The file is of the format {public}, whose decoder cannot be loaded here: "
         f"pip install 'imgflow[{public.lower()}]'.",
     )
 
@@ -120,6 +146,8 @@ def _read_header(image: Image.Image, data: bytes, limits: Limits) -> Header:
             f"The picture is {width:,} x {height:,} pixels, "
             f"and sides of at most {limits.max_side:,} pixels are accepted.",
         )
+    if width * height * _BLIND_DECODERS.get(name, 0) > limits.max_memory:
+        raise too_large(name)
     frames = count_frames(image, data, limits.max_frames)
     if frames > limits.max_frames:
         raise Rejected(

@@ -1,7 +1,6 @@
 """The one place that calls `Image.open`: enabled decoders, our pixel limit, no leaking warnings."""
 
 import importlib
-import importlib.util
 import io
 import threading
 import warnings
@@ -69,20 +68,23 @@ def pillow_session(max_pixels: int) -> Iterator[list[warnings.WarningMessage]]:
             Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS = before
 
 
-def can_decode(format_name: str) -> bool:
-    """Whether the decoder of a format in `MEDIA_TYPES` is installed; nothing is imported."""
-    module = OPTIONAL_DECODERS.get(format_name)
-    return module is None or importlib.util.find_spec(module) is not None
+def load_decoder(format_name: str) -> bool:
+    """Import the decoder of an optional format at its first picture: most workers never need it.
 
-
-def _register(format_name: str) -> None:
-    """Import the decoder of an optional format at its first picture: most workers never need it."""
+    Returns:
+        Whether pictures of this format in `MEDIA_TYPES` can be decoded here.
+    """
     if format_name not in OPTIONAL_DECODERS or format_name in Image.OPEN:
-        return
-    heif = importlib.import_module(OPTIONAL_DECODERS[format_name])
+        return True
+    try:
+        heif = importlib.import_module(OPTIONAL_DECODERS[format_name])
+        heif.libheif_version()  # it keeps an error of its library for the first use
+    except ImportError:
+        return False
     heif.options.DECODE_THREADS = 1  # every core has a worker already
     heif.options.THUMBNAILS = heif.options.DEPTH_IMAGES = heif.options.AUX_IMAGES = False
     heif.register_heif_opener()
+    return True
 
 
 def open_as(data: bytes, format_name: str) -> Image.Image:
@@ -90,10 +92,9 @@ def open_as(data: bytes, format_name: str) -> Image.Image:
 
     Args:
         data: The whole file.
-        format_name: In `MEDIA_TYPES`; no other decoder sees the file.
+        format_name: One for which `load_decoder` said yes; no other decoder sees the file.
 
     Raises:
         Exception: Whatever Pillow raises, see `failures.PILLOW_ERRORS`.
     """
-    _register(format_name)
     return Image.open(io.BytesIO(data), formats=(format_name,))

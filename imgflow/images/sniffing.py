@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 
@@ -91,6 +92,16 @@ _FORMAT_NAMES = {
     "HEIF": "HEIC",
     "MPO": "multi-picture JPEG (MPO)",
 }
+_SUFFIXES = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".jp2", ".j2k", ".jpf", ".jpx"), "JPEG2000"),
+    **dict.fromkeys((".heic", ".heif"), "HEIF"),
+    **dict.fromkeys((".png", ".apng"), "PNG"),
+    **dict.fromkeys((".bmp", ".dib"), "BMP"),
+    **{".gif": "GIF", ".webp": "WEBP", ".avif": "AVIF", ".jxl": "JPEG XL"},
+}
+_SAME_SUFFIX = {"MPO": "JPEG"}
 _PICTURE_PATTERNS = (
     # Two letters are too few: many texts start with them.
     (re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), "BMP"),
@@ -165,6 +176,20 @@ def _sniff_text(head: bytes) -> str:
     if "<svg" in start:
         return "an SVG drawing"
     return next(name for markup, name in _MARKUP if start.startswith(markup))
+
+
+def suffix_mismatch(file_name: str, format_name: str) -> str | None:
+    """Say that a name promises another picture format than the content is; None when it does not.
+
+    Args:
+        file_name: As uploaded; other suffixes than those of pictures promise nothing.
+        format_name: Pillow's, by content.
+    """
+    suffix = PurePosixPath(file_name).suffix.lower()
+    promised = _SUFFIXES.get(suffix)
+    if promised is None or promised == _SAME_SUFFIX.get(format_name, format_name):
+        return None
+    return f"named {suffix}, but is {public_name(format_name)}"
 
 
 def is_cut_short(kind: str, data: bytes) -> bool:

@@ -10,7 +10,6 @@ import dagster as dg
 from pydantic import Field
 
 from imgflow.depth.recipe import DepthRecipe
-from imgflow.images.decoding import Limits
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration.counting import count_run
 from imgflow.orchestration.families import METADATA_VERSION, Family
@@ -122,7 +121,7 @@ def family_assets(
                 database_url=catalog.url(),
                 source=stores.source_name,
                 photo_recipe=photo_recipe,
-                photo_limits=Limits(max_bytes=workers.max_bytes, max_pixels=workers.max_pixels),
+                photo_limits=workers.photo_limits,
                 depth_recipe=depth_recipe,
                 decode_seconds=workers.decode_seconds,
                 depth_seconds=workers.depth_seconds,

@@ -22,10 +22,10 @@ from imgflow.orchestration.worker import (
     Stopwatch,
     Task,
     Worker,
-    cpu_limit,
     ready,
     what_to_make,
 )
+from imgflow.orchestration.worker_limits import cpu_limit
 
 
 def process_depth(worker: Worker, task: Task) -> Outcome:

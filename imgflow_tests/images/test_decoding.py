@@ -16,6 +16,7 @@ from imgflow.images.decoding import Limits, open_photo
 from imgflow.images.opening import MEDIA_TYPES, OPTIONAL_DECODERS
 from imgflow.images.process import process_photo
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.sniffing import suffix_mismatch
 from imgflow_tests.images.pictures import LIMITS, corners, encoded, process, scene
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "HEIF")
@@ -112,6 +113,7 @@ def test_other_picture_formats_are_rejected_by_name(data, name):
 )
 def test_a_heic_is_rejected_with_the_mend_where_its_decoder_is_not_installed(data, monkeypatch):
     monkeypatch.setitem(OPTIONAL_DECODERS, "HEIF", "pillow_heif_that_is_not_there")
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     rejected = rejection(data)
     assert rejected.code == "unsupported_format"
     assert "HEIC" in rejected.reason
@@ -301,6 +303,7 @@ import io, sys
 from PIL import Image
 from imgflow.images.process import process_photo
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.sniffing import suffix_mismatch
 from imgflow.images.decoding import Limits
 from imgflow.errors import Rejected
 assert "numpy" not in sys.modules
@@ -326,3 +329,21 @@ def test_the_settings_of_pillow_are_left_as_they_were():
     process(encoded(corners(), "PNG"))
     rejection(b"\x89PNG rubbish")
     assert before == (Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("name", "format_name", "note"),
+    [
+        ("a/b.PNG", "JPEG", "named .png, but is JPEG"),
+        ("b.jpeg", "WEBP", "named .jpeg, but is WebP"),
+        ("b.jpg", "HEIF", "named .jpg, but is HEIC"),
+        ("b.heif", "HEIF", None),
+        ("b.jpg", "MPO", None),
+        ("b.TIFF", "TIFF", None),
+        ("b", "JPEG", None),
+        ("b.upload", "JPEG", None),
+        (".png", "JPEG", None),
+    ],
+)
+def test_a_name_that_promises_another_format_is_told(name, format_name, note):
+    assert suffix_mismatch(name, format_name) == note
