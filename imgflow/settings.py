@@ -153,6 +153,13 @@ class Settings(BaseSettings):
         str,
         Field(max_length=200, description="Text on proofs; empty: no proofs are made."),
     ] = ""
+    output_parameters: Annotated[
+        dict[str, dict[str, bool | int | float | str]],
+        Field(
+            description="Parameters of outputs that other packages add, as JSON: "
+            '`{"blur": {"radius": 4}}`.'
+        ),
+    ] = {}
     depth_width: Annotated[
         PositiveInt, Field(le=65_500, description="Width of a resized depth image in pixels.")
     ] = 150
@@ -281,6 +288,11 @@ class Settings(BaseSettings):
         return PhotoRecipe(
             thumbnail_size=(self.thumbnail_size, self.thumbnail_size),
             watermark_text=self.watermark_text or None,
+            parameters=tuple(
+                (output, name, value)
+                for output, values in sorted(self.output_parameters.items())
+                for name, value in sorted(values.items())
+            ),
         )
 
     @property

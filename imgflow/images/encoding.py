@@ -4,7 +4,8 @@
 """
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -32,6 +33,7 @@ class Encoded:
         width: In pixels.
         height: In pixels.
         mode: Pillow's mode of the picture in the file: L, LA, I;16, RGB or RGBA.
+        metadata: Stands in the row and in the asset's metadata, such as a score.
     """
 
     data: bytes
@@ -40,6 +42,7 @@ class Encoded:
     width: int
     height: int
     mode: str
+    metadata: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
 def has_alpha(image: Image.Image) -> bool:

@@ -64,12 +64,13 @@ class Photo:
     Attributes:
         header: What the file says about itself.
         credit: EXIF block with artist and copyright only, or `b""`.
+        data: The file as it was uploaded.
     """
 
     def __init__(self, data: bytes, image: Image.Image, header: Header) -> None:
         self.header = header
         self.credit = header.credit
-        self._data = data
+        self.data = data
         self._image = image
         self._notes = list(header.notes)
         self._full: Image.Image | None = None
@@ -168,7 +169,7 @@ class Photo:
     def _whole(self) -> Image.Image:
         """The whole picture, decoded once, in one of the modes that `plain` gives."""
         if self._full is None:
-            with pillow_errors(self.header.format, self._data):
+            with pillow_errors(self.header.format, self.data):
                 self._image.load()
                 self._full, notes = plain(self._image, self.header.stored)
             for note in notes:

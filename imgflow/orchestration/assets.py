@@ -10,6 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from imgflow.depth.recipe import DepthRecipe
+from imgflow.images.outputs import find_output
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration.counting import count_run
 from imgflow.orchestration.families import METADATA_VERSION, Family
@@ -63,7 +64,8 @@ def output_specs(family: Family, output_url: str) -> list[dg.AssetSpec]:
         dg.AssetSpec(
             family.output(name),
             deps=[family.source],
-            description=DESCRIPTIONS[family.output(name).to_user_string()],
+            description=DESCRIPTIONS.get(family.output(name).to_user_string())
+            or find_output(name).description,
             group_name=family.kind,
             code_version=fingerprint,
             skippable=True,

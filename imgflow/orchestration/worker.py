@@ -194,6 +194,7 @@ class Worker:
             "width": encoded.width,
             "height": encoded.height,
             "sha256": hashlib.sha256(encoded.data).hexdigest(),
+            **({"metadata": dict(encoded.metadata)} if encoded.metadata else {}),
         }
 
     @staticmethod

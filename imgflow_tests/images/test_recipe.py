@@ -18,6 +18,7 @@ OTHER = {
     "background": (0, 0, 0),
     "watermark_text": "other",
     "proof_size": (99, 99),
+    "parameters": (("blur", "radius", 1.0),),
 }
 TOUCHED = {
     "thumbnail_size": {"thumbnail"},
@@ -27,6 +28,7 @@ TOUCHED = {
     "background": {"grayscale", "thumbnail"},
     "watermark_text": {"proof"},
     "proof_size": {"proof"},
+    "parameters": set(),
 }
 KNOWN = {"grayscale": "328d263bbc69193c", "thumbnail": "ad1e3ca81a687b13"}
 
