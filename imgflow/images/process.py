@@ -31,14 +31,14 @@ class ProcessedPhoto:
 def process_photo(
     data: bytes, recipe: PhotoRecipe, limits: Limits, outputs: Sequence[str]
 ) -> ProcessedPhoto:
-    """Make outputs of one photograph, decoding it as few times as is fastest.
+    """Make outputs of one photograph, decoding it once.
 
     Args:
         data: The whole file.
         recipe: How outputs are made.
         limits: What is accepted.
-        outputs: Names that `find_output` knows. With none, the file is still decoded, so that the verdict
-            about it does not depend on what was asked for.
+        outputs: Names that `find_output` knows. With none, the file is still decoded, so that the
+            verdict about it does not depend on what was asked for.
 
     Raises:
         Rejected: The file is no acceptable photograph; see `imgflow.images.failures` for the codes.
@@ -52,7 +52,7 @@ def process_photo(
         photo.check()
     except MemoryError as error:
         raise too_large(sniff(data).name) from error
-    return ProcessedPhoto(photo.facts, {output.name: made[output.name] for output in asked})
+    return ProcessedPhoto(photo.facts, made)
 
 
 def _rendered(output: PhotoOutput, photo: Photo, recipe: PhotoRecipe) -> Encoded:
