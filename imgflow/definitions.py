@@ -44,6 +44,10 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             depth_seconds=settings.depth_seconds,
             max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
+            max_side=settings.max_side,
+            max_frames=settings.max_frames,
+            formats=list(settings.formats),
+            memory_mib=settings.worker_memory,
         ),
     }
 

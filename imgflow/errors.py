@@ -56,5 +56,14 @@ class Unreadable(Trouble):
     code = "unreadable"
 
 
+class OutputFailed(Trouble):
+    """An output that an installed package makes raised an error; the image is tried again later.
+
+    No verdict about the image: the mistake may be the package's, or its service may be away.
+    """
+
+    code = "output_failed"
+
+
 class SourceChanged(Trouble):
     """The object is no longer the one that was announced: overwritten or deleted in between."""

@@ -14,13 +14,14 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
 from imgflow.images.decoding import Limits
+from imgflow.images.opening import MEDIA_TYPES
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.tokens import Tokens
 
@@ -152,6 +153,13 @@ class Settings(BaseSettings):
         str,
         Field(max_length=200, description="Text on proofs; empty: no proofs are made."),
     ] = ""
+    output_parameters: Annotated[
+        dict[str, dict[str, bool | int | float | str]],
+        Field(
+            description="Parameters of outputs that other packages add, as JSON: "
+            '`{"blur": {"radius": 4}}`.'
+        ),
+    ] = {}
     depth_width: Annotated[
         PositiveInt, Field(le=65_500, description="Width of a resized depth image in pixels.")
     ] = 150
@@ -170,6 +178,31 @@ class Settings(BaseSettings):
     max_pixels: Annotated[
         PositiveInt, Field(description="A photograph of more pixels is rejected undecoded.")
     ] = 100_000_000
+    max_side: Annotated[
+        int,
+        Field(ge=1, description="A photograph with a longer side, in pixels, is rejected."),
+    ] = 65_500
+    max_frames: Annotated[
+        int,
+        Field(ge=1, description="A photograph of more frames or pages is rejected."),
+    ] = 10_000
+    formats: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="Formats that are decoded, with commas; others are rejected by name. "
+            f"Known: {', '.join(MEDIA_TYPES)}."
+        ),
+    ] = tuple(MEDIA_TYPES)
+    worker_memory: Annotated[
+        int,
+        Field(
+            ge=64,
+            le=1_048_576,
+            description="MiB that a worker may take for one photograph (on Linux); one that needs "
+            "more is rejected.",
+        ),
+    ] = 3_072
     decode_seconds: Annotated[
         float,
         Field(
@@ -212,6 +245,16 @@ class Settings(BaseSettings):
             Tokens.parse(text)
         return text
 
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _formats(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(name.strip().upper() for name in value.split(",") if name.strip())
+        unknown = [name for name in value if name not in MEDIA_TYPES]
+        if unknown or not value:
+            raise ValueError(f"{', '.join(unknown) or 'none'}: known are {', '.join(MEDIA_TYPES)}")
+        return value
+
     @field_validator("sqs_queue_url")
     @classmethod
     def _queue_url(cls, url: str) -> str:
@@ -245,12 +288,24 @@ class Settings(BaseSettings):
         return PhotoRecipe(
             thumbnail_size=(self.thumbnail_size, self.thumbnail_size),
             watermark_text=self.watermark_text or None,
+            parameters=tuple(
+                (output, name, value)
+                for output, values in sorted(self.output_parameters.items())
+                for name, value in sorted(values.items())
+            ),
         )
 
     @property
     def photo_limits(self) -> Limits:
         """What a photograph may cost before it is rejected."""
-        return Limits(max_bytes=self.max_bytes, max_pixels=self.max_pixels)
+        return Limits(
+            max_bytes=self.max_bytes,
+            max_pixels=self.max_pixels,
+            max_side=self.max_side,
+            max_frames=self.max_frames,
+            formats=self.formats,
+            max_memory=self.worker_memory * 2**20,
+        )
 
     @property
     def depth_recipe(self) -> DepthRecipe:

@@ -16,7 +16,8 @@ def table() -> str:
     lines = ["| variable | default | what it is |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = field.default
-        shown = "" if default == "" else f"`{default}`"
+        default = ",".join(default) if isinstance(default, tuple) else default
+        shown = "" if default in ("", {}) else f"`{default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
     return "\n".join(lines) + "\n"
 

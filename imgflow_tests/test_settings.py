@@ -205,3 +205,19 @@ def test_reading_settings_connects_to_nothing_and_is_quick() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_every_limit_of_photographs_is_a_setting(make_settings, monkeypatch):
+    monkeypatch.setenv("IMGFLOW_FORMATS", "jpeg, png")
+    settings = make_settings(max_side=10, max_frames=3, worker_memory=100, max_bytes=7)
+    limits = settings.photo_limits
+    assert (limits.max_side, limits.max_frames, limits.max_bytes) == (10, 3, 7)
+    assert limits.max_memory == 100 * 2**20
+    assert limits.formats == ("JPEG", "PNG")
+
+
+@pytest.mark.parametrize("formats", ["EPS", ",", "jpeg,psd"])
+def test_a_format_that_cannot_be_decoded_is_a_wrong_setting(monkeypatch, formats):
+    monkeypatch.setenv("IMGFLOW_FORMATS", formats)
+    with pytest.raises(SettingsError, match=r"IMGFLOW_FORMATS.*known are JPEG"):
+        load_settings()

@@ -17,11 +17,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imgflow.api.problems import Refused
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
+from imgflow.images.outputs import installed_outputs
 
 KEY_PATH = re.compile(r"/(?P<route>images|image|depth)/key(?::|%3[Aa])(?P<rest>.*)", re.DOTALL)
 
 SUBROUTES = {
-    "images": frozenset({"grayscale", "thumbnail", "proof", "preview", "original"}),
+    "images": frozenset(
+        {"grayscale", "thumbnail", "proof", "preview", "original", *installed_outputs()}
+    ),
     "image": frozenset[str](),
     "depth": frozenset({"statistics"}),
 }

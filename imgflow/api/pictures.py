@@ -17,11 +17,12 @@ from imgflow.api.routing import get
 from imgflow.api.serving import SAFE_MEDIA_TYPES, Body, not_modified, serve
 from imgflow.catalog.rows import Image
 from imgflow.errors import SourceChanged
-from imgflow.images.outputs import PHOTO_OUTPUTS
+from imgflow.images.outputs import installed_outputs
 from imgflow.store.objects import SourceObject
 
 router = APIRouter(tags=["pictures"])
 
+DEPTH_OUTPUTS = ("preview", "resized")
 PIECE_BYTES = 4 * 2**20
 OPAQUE = "application/octet-stream"
 SHOWN: dict[int | str, dict[str, Any]] = {
@@ -109,6 +110,8 @@ _add_picture("grayscale", "The photograph in grayscale.")
 _add_picture("thumbnail", "The photograph in small.")
 _add_picture("proof", "The photograph in small under a watermark, where one is set.")
 _add_picture("preview", "The whole depth image as a colour-mapped picture of bounded size.")
+for _installed in installed_outputs().values():
+    _add_picture(_installed.name, _installed.description)
 
 
 def output_record(image: Image, name: str, enabled: frozenset[str]) -> Mapping[str, Any]:
@@ -117,7 +120,7 @@ def output_record(image: Image, name: str, enabled: frozenset[str]) -> Mapping[s
     Raises:
         Refused: the image has no such output; the code says why.
     """
-    if (name in PHOTO_OUTPUTS) != (image.kind == "photo"):
+    if (name not in DEPTH_OUTPUTS) != (image.kind == "photo"):
         code = "not_a_photo" if image.kind == "depth" else "not_a_depth_image"
         raise Refused(code, f"{image.key!r} is a {image.kind}, which has no {name}.")
     record = image.outputs.get(name)

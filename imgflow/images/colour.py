@@ -17,6 +17,7 @@ _PRIMARY_TOLERANCE = 0.0025  # profiles of different makers spread by 0.001; Dis
 _CURVE_TOLERANCE = 0.006  # 1.5 of 255 levels; a plain gamma of 2.2 is 0.0085 away
 _CURVE_PROBES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9)
 _HEADER_BYTES = 132
+_BOX_HEADER_BYTES = 8
 
 
 @lru_cache(maxsize=32)
@@ -87,6 +88,30 @@ def _is_srgb_curve(element: bytes) -> bool:
         not isinstance(point, complex) and abs(point - _srgb_to_linear(x)) < _CURVE_TOLERANCE
         for point, x in zip(points, _CURVE_PROBES, strict=True)
     )
+
+
+def jpeg2000_profile(data: bytes) -> bytes:
+    """The ICC profile in the boxes of a JP2 file, which Pillow does not read; `b""` without one.
+
+    ISO/IEC 15444-1, I.5.3.3: box `colr` in `jp2h`, method 2 (restricted) or 3 (any profile).
+    """
+    header = _boxes(data).get(b"jp2h", b"")
+    specification = _boxes(header).get(b"colr", b"")
+    return specification[3:] if specification[:1] in (b"\x02", b"\x03") else b""
+
+
+def _boxes(data: bytes) -> dict[bytes, bytes]:
+    """The first box of each type on one level; those behind a damaged one are left out."""
+    boxes: dict[bytes, bytes] = {}
+    at = 0
+    while at + _BOX_HEADER_BYTES <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        name = data[at + 4 : at + _BOX_HEADER_BYTES]
+        if size < _BOX_HEADER_BYTES or name == b"jp2c":
+            break  # the codestream comes last
+        boxes.setdefault(name, data[at + _BOX_HEADER_BYTES : at + size])
+        at += size
+    return boxes
 
 
 def fits_mode(profile: bytes, mode: str) -> bool:

@@ -1,25 +1,27 @@
 """From the bytes of an upload to an opened photograph within limits, or to the reason why not."""
 
+import math
 from dataclasses import dataclass, replace
 
 from PIL import Image
 
 from imgflow.errors import Rejected, SettingsError
 from imgflow.images import exif
-from imgflow.images.failures import pillow_errors, too_many_pixels
+from imgflow.images.colour import jpeg2000_profile
+from imgflow.images.failures import pillow_errors, too_large, too_many_pixels
 from imgflow.images.frames import count_frames
 from imgflow.images.modes import raw_mode
-from imgflow.images.opening import MEDIA_TYPES, open_as, pillow_session
+from imgflow.images.opening import MEDIA_TYPES, load_decoder, open_as, pillow_session
 from imgflow.images.photo import Header, Photo, PhotoFacts
 from imgflow.images.sniffing import public_name, sniff
 
-__all__ = ["DECODING_VERSION", "Limits", "Photo", "PhotoFacts", "open_photo"]
+__all__ = ["DECODING_VERSION", "Limits", "Photo", "PhotoFacts", "open_photo", "prepare_decoder"]
 
-DECODING_VERSION = 1
+DECODING_VERSION = 2
 """Part of every output's fingerprint; bumped by hand when decoded pixels change."""
 
-_YCBCR_TRANSFORM = 1
-_RGB_COMPONENTS = tuple(b"RGB")
+_BLIND_DECODERS = {"WEBP": 16, "JPEG2000": 20, "AVIF": 10, "HEIF": 8}
+"""Bytes a pixel that decoders take which call a picture damaged when memory runs out."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,12 @@ class Limits:
     Attributes:
         max_bytes: Size of the file.
         max_pixels: Width times height, from the header, before anything is decoded. Memory for
-            grayscale and thumbnail peaks at about 1.3 bytes a pixel for a baseline JPEG, 9 for a
-            progressive one and most formats, 12 for 32-bit TIFF, 20 for WebP and JPEG 2000.
+            grayscale and thumbnail peaks at 5 bytes a pixel for a baseline JPEG and an opaque PNG,
+            9 for most others, 12 for 32-bit TIFF, 16 for WebP and 20 for JPEG 2000.
         max_side: Longest side in pixels; 65,500 is the most that a JPEG output can have.
         max_frames: Frames or pages in the file.
+        max_memory: Bytes that decoding may take. Whoever calls holds the process to it; here only
+            pictures are refused whose decoder does not tell a lack of memory from damage.
         formats: Names of `opening.MEDIA_TYPES` that are tried. Others are rejected by name.
     """
 
@@ -41,13 +45,17 @@ class Limits:
     max_side: int = 65_500
     max_frames: int = 10_000
     formats: tuple[str, ...] = tuple(MEDIA_TYPES)
+    max_memory: int = 3 * 2**30
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.formats if name not in MEDIA_TYPES]
         if unknown or not self.formats:
             known = ", ".join(MEDIA_TYPES)
             raise SettingsError(f"Image formats {unknown} cannot be enabled; known are {known}.")
-        if min(self.max_bytes, self.max_pixels, self.max_side, self.max_frames) < 1:
+        if (
+            min(self.max_bytes, self.max_pixels, self.max_side, self.max_frames, self.max_memory)
+            < 1
+        ):
             raise SettingsError("Limits of images must be at least 1.")
 
 
@@ -79,14 +87,32 @@ def open_photo(data: bytes, limits: Limits) -> Photo:
         )
     if kind.name not in limits.formats:
         raise _not_enabled(kind.name, limits)
+    if not load_decoder(kind.name):
+        raise _not_installed(kind.name)
 
-    with pillow_session(limits.max_pixels) as caught:
-        with pillow_errors(kind.name, data, caught):
-            image = open_as(data, limits.formats)
+    # The WebP decoder allocates when a file is opened, so Pillow's check is the one before that.
+    # It refuses at twice what it is told.
+    is_blind = kind.name in _BLIND_DECODERS
+    affordable = limits.max_memory // _BLIND_DECODERS[kind.name] // 2 if is_blind else math.inf
+    with pillow_session(int(min(limits.max_pixels, affordable))) as caught:
+        try:
+            with pillow_errors(kind.name, data, caught):
+                image = open_as(data, kind.name)
+        except Rejected as rejection:
+            if rejection.code == "too_many_pixels" and affordable < limits.max_pixels:
+                raise too_large(kind.name) from rejection
+            raise
         header = _read_header(image, data, limits)
     hints = (" ".join(str(warning.message).split()) for warning in caught)
     notes = tuple(dict.fromkeys((*header.notes, *hints)))
-    return Photo(data, image, replace(header, notes=notes), limits.max_pixels)
+    return Photo(data, image, replace(header, notes=notes))
+
+
+def prepare_decoder(data: bytes, limits: Limits) -> None:
+    """Load what `open_photo` needs for these bytes, so that it does not count as their cost."""
+    kind = sniff(data)
+    if kind.name in limits.formats:
+        load_decoder(kind.name)
 
 
 def _not_enabled(name: str, limits: Limits) -> Rejected:
@@ -94,6 +120,15 @@ def _not_enabled(name: str, limits: Limits) -> Rejected:
     return Rejected(
         "unsupported_format",
         f"The file is of the format {public_name(name)}, and only {enabled} are accepted.",
+    )
+
+
+def _not_installed(name: str) -> Rejected:
+    public = public_name(name)
+    return Rejected(
+        "unsupported_format",
+        f"The file is of the format {public}, whose decoder cannot be loaded here: "
+        f"pip install 'imgflow[{public.lower()}]'.",
     )
 
 
@@ -111,6 +146,8 @@ def _read_header(image: Image.Image, data: bytes, limits: Limits) -> Header:
             f"The picture is {width:,} x {height:,} pixels, "
             f"and sides of at most {limits.max_side:,} pixels are accepted.",
         )
+    if width * height * _BLIND_DECODERS.get(name, 0) > limits.max_memory:
+        raise too_large(name)
     frames = count_frames(image, data, limits.max_frames)
     if frames > limits.max_frames:
         raise Rejected(
@@ -128,6 +165,8 @@ def _read_header(image: Image.Image, data: bytes, limits: Limits) -> Header:
     # A PNG may carry EXIF behind its pixels, where it is found only now.
     facts = facts or exif.read_exif(image)
     profile = image.info.get("icc_profile")
+    if name == "JPEG2000":
+        profile = jpeg2000_profile(data)
     return Header(
         format=name,
         media_type=MEDIA_TYPES[name],
@@ -135,24 +174,9 @@ def _read_header(image: Image.Image, data: bytes, limits: Limits) -> Header:
         mode=mode,
         frames=frames,
         orientation=facts.orientation,
-        upright_at_load=name == "TIFF",
+        upright_at_load=name in ("TIFF", "HEIF"),
         credit=facts.credit,
         profile=profile if isinstance(profile, bytes) else b"",
-        is_luma_coded=is_jpeg and _is_luma_coded(image),
-        is_progressive="progressive" in image.info,
         stored=stored,
         notes=("exif broken, ignored",) if facts.is_broken else (),
     )
-
-
-def _is_luma_coded(image: Image.Image) -> bool:
-    """Whether a JPEG stores YCbCr, decided as libjpeg does (`default_decompress_parms`).
-
-    Where Adobe's marker leaves doubt the answer is no, which costs time and never colours.
-    """
-    if image.mode != "RGB":
-        return False
-    if "adobe" in image.info and image.info.get("adobe_transform") != _YCBCR_TRANSFORM:
-        return False
-    components = tuple(layer[0] for layer in getattr(image, "layer", ()))
-    return components != _RGB_COMPONENTS

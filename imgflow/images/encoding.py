@@ -4,7 +4,8 @@
 """
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -32,6 +33,7 @@ class Encoded:
         width: In pixels.
         height: In pixels.
         mode: Pillow's mode of the picture in the file: L, LA, I;16, RGB or RGBA.
+        metadata: Stands in the row and in the asset's metadata, such as a score.
     """
 
     data: bytes
@@ -40,6 +42,7 @@ class Encoded:
     width: int
     height: int
     mode: str
+    metadata: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
 def has_alpha(image: Image.Image) -> bool:
@@ -69,13 +72,11 @@ def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes)
     """Write a picture as a file without any metadata but its credit.
 
     Args:
-        image: JPEG: L, RGB or YCbCr. PNG: L, LA, RGB, RGBA or I;16. WebP: L, LA, RGB or RGBA.
+        image: JPEG: L or RGB. PNG: L, LA, RGB, RGBA or I;16. WebP: L, LA, RGB or RGBA.
         format_name: `JPEG`, `PNG` or `WEBP`.
         quality: For JPEG and WebP, 1 to 100.
         credit: An EXIF block, or `b""`.
     """
-    if format_name != "JPEG" and image.mode == "YCbCr":
-        image = image.convert("RGB")
     options: dict[str, Any] = {"exif": credit} if credit else {}
     if format_name == "PNG":
         options["compress_level"] = _PNG_COMPRESSION
@@ -84,12 +85,14 @@ def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes)
     else:
         options["quality"] = quality
     # Pillow's encoders fall back on what the decoder left here: comments, profiles, transparency.
-    image.info = {}
+    info, image.info = image.info, {}
     file = io.BytesIO()
-    image.save(file, format_name, **options)
+    try:
+        image.save(file, format_name, **options)
+    finally:
+        image.info = info  # other outputs may use the same picture
     media_type, extension = _MEDIA_TYPES[format_name]
-    mode = "RGB" if image.mode == "YCbCr" else image.mode
-    return Encoded(file.getvalue(), media_type, extension, *image.size, mode)
+    return Encoded(file.getvalue(), media_type, extension, *image.size, image.mode)
 
 
 def for_jpeg(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

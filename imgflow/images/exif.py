@@ -57,9 +57,12 @@ def read_exif(image: Image.Image) -> ExifFacts:
             tags.get(_COPYRIGHT),
         )
         # Pillow may have met the damage already when it opened the file, and then keeps quiet.
-        is_broken = len(tags) == 0 and "exif" in image.info
+        is_broken = len(tags) == 0 and bool(image.info.get("exif"))
     except PILLOW_ERRORS:
         return ExifFacts(is_broken=True)
+    if image.format == "HEIF":
+        # The container's own turn is applied when it is decoded, and its EXIF then says 1.
+        orientation = image.info.get("original_orientation")
     return ExifFacts(
         orientation=orientation if isinstance(orientation, int) and orientation in UPRIGHT else 1,
         is_broken=is_broken,

@@ -53,7 +53,7 @@ def too_many_pixels(width: int, height: int, limit: int) -> Rejected:
 def too_large(kind: str) -> Rejected:
     """The verdict for a picture for which memory ran out although it kept the limits."""
     return Rejected(
-        "too_large", f"The {public_name(kind)} picture needs more memory than there is."
+        "too_large", f"The {public_name(kind)} picture needs more memory than there is for it."
     )
 
 
@@ -68,14 +68,18 @@ def verdict(error: Exception, kind: str, data: bytes, hints: str = "") -> Reject
     """
     name = public_name(kind)
     text = f"{error} {hints}".lower()
-    if isinstance(error, MemoryError):
+    # Decoders that hold an error code instead of raising say it in words.
+    if isinstance(error, MemoryError) or "out of memory" in text or "cannot allocate" in text:
         return too_large(kind)
     if isinstance(error, Image.DecompressionBombError):
-        count = re.search(r"\((\d+) pixels\)", str(error))
-        pixels = f"{int(count[1]):,} pixels" if count else "too many pixels"
-        return Rejected(
-            "too_many_pixels", f"The {name} picture claims {pixels}, which is more than accepted."
+        # Pillow refuses at twice the limit that it is given, and names that.
+        count = re.search(r"\((\d+) pixels\).* limit of (\d+)", str(error))
+        claim = (
+            f"claims {int(count[1]):,} pixels, and at most {int(count[2]) // 2:,} are accepted"
+            if count
+            else "claims more pixels than are accepted"
         )
+        return Rejected("too_many_pixels", f"The {name} picture {claim}.")
     if "truncat" in text or isinstance(error, EOFError) or is_cut_short(kind, data):
         return Rejected(
             "truncated",

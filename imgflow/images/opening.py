@@ -1,5 +1,6 @@
 """The one place that calls `Image.open`: enabled decoders, our pixel limit, no leaking warnings."""
 
+import importlib
 import io
 import threading
 import warnings
@@ -32,8 +33,13 @@ MEDIA_TYPES: dict[str, str] = {
     BmpImagePlugin.BmpImageFile.format: "image/bmp",
     AvifImagePlugin.AvifImageFile.format: "image/avif",
     Jpeg2KImagePlugin.Jpeg2KImageFile.format: "image/jp2",
+    "HEIF": "image/heic",
 }
 """The formats that can be enabled, by Pillow's names, with their media types."""
+
+OPTIONAL_DECODERS = {"HEIF": "pillow_heif"}
+"""Formats whose decoder is a package of its own, by module. Not among the requirements of imgflow,
+since their wheels hold libraries under the GPL; the extra `heic` installs it."""
 
 _PILLOW_GLOBALS = threading.Lock()
 
@@ -62,15 +68,33 @@ def pillow_session(max_pixels: int) -> Iterator[list[warnings.WarningMessage]]:
             Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS = before
 
 
-def open_as(data: bytes, formats: tuple[str, ...]) -> Image.Image:
-    """Open a picture without decoding it, as one of some formats, inside a `pillow_session`.
+def load_decoder(format_name: str) -> bool:
+    """Import the decoder of an optional format at its first picture: most workers never need it.
+
+    Returns:
+        Whether pictures of this format in `MEDIA_TYPES` can be decoded here.
+    """
+    if format_name not in OPTIONAL_DECODERS or format_name in Image.OPEN:
+        return True
+    try:
+        heif = importlib.import_module(OPTIONAL_DECODERS[format_name])
+        heif.libheif_version()  # it keeps an error of its library for the first use
+    except ImportError:
+        return False
+    heif.options.DECODE_THREADS = 1  # every core has a worker already
+    heif.options.THUMBNAILS = heif.options.DEPTH_IMAGES = heif.options.AUX_IMAGES = False
+    heif.register_heif_opener()
+    return True
+
+
+def open_as(data: bytes, format_name: str) -> Image.Image:
+    """Open a picture without decoding it, inside a `pillow_session`.
 
     Args:
         data: The whole file.
-        formats: Names in `MEDIA_TYPES`.
+        format_name: One for which `load_decoder` said yes; no other decoder sees the file.
 
     Raises:
         Exception: Whatever Pillow raises, see `failures.PILLOW_ERRORS`.
     """
-    tried = tuple(name for name in formats if name != "MPO")
-    return Image.open(io.BytesIO(data), formats=tried)
+    return Image.open(io.BytesIO(data), formats=(format_name,))

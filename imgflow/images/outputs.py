@@ -1,11 +1,16 @@
 """The outputs of a photograph, one small function each, and the registry that names them.
 
-A further output is one function and one entry here.
+Installed packages add to it by entry points of the group `imgflow.outputs`, see
+`docs/adding-an-output.md`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
+from imgflow.errors import SettingsError
 from imgflow.images.encoding import (
     LONGEST_JPEG_SIDE,
     Encoded,
@@ -16,10 +21,10 @@ from imgflow.images.encoding import (
 )
 from imgflow.images.modes import WIDE
 from imgflow.images.photo import Photo
-from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.recipe import Parameter, PhotoRecipe
 from imgflow.images.watermark import watermarked
 
-_LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"})
+_LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000", "HEIF"})
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,17 @@ class PhotoOutput:
         version: Bumped by hand when the function makes other bytes of the same photograph.
         recipe_fields: Names of all fields of `PhotoRecipe` that the function reads.
         render: Makes the output; raises `Rejected` when the picture turns out damaged.
+        parameters: Settings of its own with their defaults; `IMGFLOW_OUTPUT_PARAMETERS` changes
+            them, and the function gets them from `PhotoRecipe.parameters_of`.
+        description: Of its asset, in one sentence.
     """
 
     name: str
     version: int
     recipe_fields: tuple[str, ...]
     render: Callable[[Photo, PhotoRecipe], Encoded]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    description: str = ""
 
 
 def _grayscale(photo: Photo, recipe: PhotoRecipe) -> Encoded:
@@ -91,10 +101,79 @@ PHOTO_OUTPUTS: dict[str, PhotoOutput] = {
         PhotoOutput("proof", 1, ("watermark_text", "proof_size", "jpeg_quality"), _proof),
     )
 }
-"""All outputs by name, in the order in which they are shown."""
+"""imgflow's own outputs by name, in the order in which they are shown."""
+
+ENTRY_POINTS = "imgflow.outputs"
+_OTHER_ASSETS = frozenset({"source", "metadata", "original", "resized", "preview", "installed"})
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+@cache
+def installed_outputs() -> Mapping[str, PhotoOutput]:
+    """The outputs of installed packages by name, looked for once in a process.
+
+    Raises:
+        SettingsError: One cannot be loaded or has a name that is not free; it names the package.
+    """
+    found: dict[str, PhotoOutput] = {}
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        output = _loaded(entry)
+        if output.name in {*found, *PHOTO_OUTPUTS, *_OTHER_ASSETS} or not _NAME.fullmatch(
+            output.name
+        ):
+            raise SettingsError(
+                f"The output {output.name!r} of {_origin(entry)} needs another name: of at most 40 "
+                "small letters, digits and _, and not taken."
+            )
+        found[output.name] = output
+    return found
+
+
+def _loaded(entry: EntryPoint) -> PhotoOutput:
+    try:
+        output = entry.load()
+    except Exception as error:
+        raise SettingsError(
+            f"The output {entry.name!r} of {_origin(entry)} cannot be loaded ({error!r}). Mend or "
+            "uninstall the package."
+        ) from error
+    if not isinstance(output, PhotoOutput):
+        raise SettingsError(
+            f"The output {entry.name!r} of {_origin(entry)} is a {type(output).__name__}, and has "
+            "to be a PhotoOutput."
+        )
+    return output
+
+
+def _origin(entry: EntryPoint) -> str:
+    return f"the package {entry.dist.name!r}" if entry.dist else "an installed package"
+
+
+def find_output(name: str) -> PhotoOutput:
+    """An output by its name; packages are looked for only when it is none of imgflow's own.
+
+    Raises:
+        KeyError: There is none of that name.
+    """
+    return PHOTO_OUTPUTS[name] if name in PHOTO_OUTPUTS else installed_outputs()[name]
 
 
 def enabled_outputs(recipe: PhotoRecipe) -> tuple[str, ...]:
-    """Names of the outputs that a recipe makes; proofs only with a watermark text."""
+    """Names of the outputs that a recipe makes: proofs only with a watermark text, all installed.
+
+    Raises:
+        SettingsError: The recipe has parameters that no output knows.
+    """
+    installed = installed_outputs()
+    for name, parameter, _ in recipe.parameters:
+        if name not in installed or parameter not in installed[name].parameters:
+            known = ", ".join(f"{o.name}.{p}" for o in installed.values() for p in o.parameters)
+            raise SettingsError(
+                f"IMGFLOW_OUTPUT_PARAMETERS: no installed output has the parameter "
+                f"{name}.{parameter}; known are: {known or 'none'}."
+            )
+    for name in installed:
+        recipe.parameters_of(name)
     has_watermark = bool((recipe.watermark_text or "").strip())
-    return tuple(name for name in PHOTO_OUTPUTS if name != "proof" or has_watermark)
+    own = (name for name in PHOTO_OUTPUTS if name != "proof" or has_watermark)
+    return (*own, *installed)

@@ -8,11 +8,9 @@ from imgflow.images.colour import is_srgb, is_usable, to_srgb
 from imgflow.images.exif import TURNED, UPRIGHT
 from imgflow.images.failures import pillow_errors
 from imgflow.images.modes import WIDE, narrow, plain
-from imgflow.images.opening import open_as, pillow_session
 
 _WORTHWHILE_REDUCTION = 2.0
 """Pictures are first reduced by whole numbers, to no less than this many times the wanted size."""
-_LARGEST_JPEG_REDUCTION = 8
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,12 @@ class Header:
     upright_at_load: bool
     credit: bytes
     profile: bytes
-    is_luma_coded: bool
-    is_progressive: bool
     stored: str
     notes: tuple[str, ...]
 
 
 class Photo:
-    """A photograph whose pixels are decoded when first needed, each way at most once.
+    """A photograph whose pixels are decoded once, when they are first needed.
 
     The same file gives the same pixels whatever was asked for before, so that an output does not
     depend on which other outputs are made.
@@ -68,18 +64,17 @@ class Photo:
     Attributes:
         header: What the file says about itself.
         credit: EXIF block with artist and copyright only, or `b""`.
+        data: The file as it was uploaded.
     """
 
-    def __init__(self, data: bytes, image: Image.Image, header: Header, max_pixels: int) -> None:
+    def __init__(self, data: bytes, image: Image.Image, header: Header) -> None:
         self.header = header
         self.credit = header.credit
-        self._data = data
-        self._max_pixels = max_pixels
-        self._opened: Image.Image | None = image
+        self.data = data
+        self._image = image
         self._notes = list(header.notes)
         self._full: Image.Image | None = None
         self._luma: Image.Image | None = None
-        self._scaled: dict[int, Image.Image] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -106,10 +101,9 @@ class Photo:
     def luma(self) -> Image.Image:
         """The upright grayscale picture, BT.601 luma of the sRGB colours.
 
-        `(R * 19595 + G * 38470 + B * 7471 + 0x8000) >> 16`, Pillow's weights. A JPEG coded as YCbCr
-        in sRGB already stores this as its Y channel, which is taken as it is: equal to the formula
-        where the colours fit into RGB, and up to about 16 levels off (nearer to the camera's value)
-        where the formula sees colours that were clipped to fit.
+        `(R * 19595 + G * 38470 + B * 7471 + 0x8000) >> 16`, Pillow's weights, of the decoded
+        colours in every format. The Y channel that a JPEG stores is not taken for it: where the
+        colours were clipped to fit into RGB it is up to 14 levels off.
 
         Returns:
             Mode L, LA (straight alpha) or I;16 (0 to 65535).
@@ -124,15 +118,15 @@ class Photo:
     def fitted(self, box: tuple[int, int]) -> Image.Image:
         """The upright picture in sRGB, made to fit a box by Lanczos resampling, never enlarged.
 
-        A JPEG is decoded at a half, a quarter or an eighth where that leaves at least twice the
-        wanted size.
+        Always from the whole picture, which grayscale needs anyway: reducing that costs less than
+        decoding a JPEG a second time at a quarter.
 
         Args:
             box: Largest width and height, in pixels.
 
         Returns:
-            Mode RGB, RGBA, L, LA, or YCbCr (full range, as JPEG has it), 8 bits a channel. Its
-            sides are within half a pixel of the exact proportions, and at least 1.
+            Mode RGB, RGBA, L or LA, 8 bits a channel. Its sides are within half a pixel of the
+            exact proportions, and at least 1.
 
         Raises:
             Rejected: `truncated`, `corrupt` or `too_large`.
@@ -140,25 +134,23 @@ class Photo:
         size = fit(self.size, box)
         if self._is_turned:
             size = size[::-1]
-        source = self._colour_for(size)
+        whole = source = self._whole()
         if source.size != size:
-            width, height = self.header.stored_size
-            reduction = self._reduction(size)
             source = source.resize(
                 size,
                 Image.Resampling.LANCZOS,
-                box=(0, 0, width / reduction, height / reduction),
                 # Pillow cannot reduce 16-bit pictures.
                 reducing_gap=None if source.mode == WIDE else _WORTHWHILE_REDUCTION,
             )
         if source.mode == WIDE:
             source = narrow(source)
-        return self._upright(self._in_srgb(source, keep_luma_coding=True))
+        fitted = self._upright(self._in_srgb(source))
+        # Outputs may draw on what they get, and grayscale is made from the whole.
+        return fitted.copy() if fitted is whole else fitted
 
     def check(self) -> None:
         """Decode the whole file if nothing did so far, so that damage is found."""
-        if self._full is None and self._luma is None and not self._scaled:
-            self._colour_for((1, 1))
+        self._whole()
 
     @property
     def _is_turned(self) -> bool:
@@ -174,49 +166,18 @@ class Photo:
         if text not in self._notes:
             self._notes.append(text)
 
-    def _reduction(self, size: tuple[int, int]) -> int:
-        """By how much a JPEG may be reduced while decoding, for a wanted size as stored."""
-        if not self.header.is_luma_coded or self.header.is_progressive:
-            return 1
-        width, height = self.header.stored_size
-        reduction = _LARGEST_JPEG_REDUCTION
-        while reduction > 1 and (
-            width < 2 * size[0] * reduction or height < 2 * size[1] * reduction
-        ):
-            reduction //= 2
-        return reduction
-
-    def _colour_for(self, size: tuple[int, int]) -> Image.Image:
-        reduction = self._reduction(size)
-        if reduction == 1:
-            return self._whole()
-        if reduction not in self._scaled:
-            width, height = self.header.stored_size
-            wanted = (width // reduction, height // reduction)
-            self._scaled[reduction] = self._decode("YCbCr", wanted)
-        return self._scaled[reduction]
-
     def _whole(self) -> Image.Image:
-        """The whole picture, decoded once: YCbCr for luma-coded JPEGs, else as `plain` says."""
+        """The whole picture, decoded once, in one of the modes that `plain` gives."""
         if self._full is None:
-            if self.header.is_luma_coded:
-                self._full = self._decode("YCbCr", None)
-            else:
-                image = self._decode(None, None)
-                with pillow_errors(self.header.format, self._data):
-                    self._full, notes = plain(image, self.header.stored)
-                for note in notes:
-                    self._note(note)
+            with pillow_errors(self.header.format, self.data):
+                self._image.load()
+                self._full, notes = plain(self._image, self.header.stored)
+            for note in notes:
+                self._note(note)
         return self._full
 
     def _stored_luma(self) -> Image.Image:
-        header = self.header
-        if header.is_luma_coded and not self._is_foreign("RGB"):
-            # A progressive file is decoded in whole twice as slowly as once for all.
-            if self._full is not None or header.is_progressive:
-                return self._whole().getchannel(0)
-            return self._decode("L", None)
-        image = self._in_srgb(self._whole(), keep_luma_coding=False)
+        image = self._in_srgb(self._whole())
         if image.mode in ("L", "LA", WIDE):
             return image
         return image.convert("LA" if image.mode == "RGBA" else "L")
@@ -231,34 +192,18 @@ class Photo:
         self._note("icc profile broken or of another colour space, ignored")
         return False
 
-    def _in_srgb(self, image: Image.Image, *, keep_luma_coding: bool) -> Image.Image:
+    def _in_srgb(self, image: Image.Image) -> Image.Image:
         if image.mode == WIDE:
             if self.header.profile:
                 self._note("icc profile not applied to 16-bit grayscale")
             return image
-        if image.mode == "YCbCr":
-            if not self._is_foreign("RGB"):
-                return image if keep_luma_coding else image.convert("RGB")
-            image = image.convert("RGB")
         if image.mode == "LA":
             gray, alpha = image.split()
-            gray = self._in_srgb(gray, keep_luma_coding=False)
+            gray = self._in_srgb(gray)
             return Image.merge("LA", (gray, alpha))
         if self.header.mode == "LAB" or not self._is_foreign(image.mode):
             return image.convert("RGB") if image.mode == "CMYK" else image
         return to_srgb(image, self.header.profile)
-
-    def _decode(self, mode: str | None, size: tuple[int, int] | None) -> Image.Image:
-        """Decode the file; `mode` and `size` are wishes that only the JPEG decoder heeds."""
-        image, self._opened = self._opened, None
-        with pillow_errors(self.header.format, self._data):
-            if image is None:
-                with pillow_session(self._max_pixels):
-                    image = open_as(self._data, ("JPEG",))
-            if mode or size:
-                image.draft(mode, size)
-            image.load()
-        return image
 
 
 def fit(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:

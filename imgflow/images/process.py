@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from imgflow.errors import OutputFailed, Rejected, Trouble
 from imgflow.images.decoding import Limits, open_photo
 from imgflow.images.encoding import Encoded
 from imgflow.images.failures import too_large
-from imgflow.images.outputs import PHOTO_OUTPUTS
-from imgflow.images.photo import PhotoFacts
+from imgflow.images.outputs import PHOTO_OUTPUTS, PhotoOutput, find_output
+from imgflow.images.photo import Photo, PhotoFacts
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.images.sniffing import sniff
 
@@ -30,28 +31,37 @@ class ProcessedPhoto:
 def process_photo(
     data: bytes, recipe: PhotoRecipe, limits: Limits, outputs: Sequence[str]
 ) -> ProcessedPhoto:
-    """Make outputs of one photograph, decoding it as few times as is fastest.
+    """Make outputs of one photograph, decoding it once.
 
     Args:
         data: The whole file.
         recipe: How outputs are made.
         limits: What is accepted.
-        outputs: Names in `PHOTO_OUTPUTS`. With none, the file is still decoded, so that the verdict
-            about it does not depend on what was asked for.
+        outputs: Names that `find_output` knows. With none, the file is still decoded, so that the
+            verdict about it does not depend on what was asked for.
 
     Raises:
         Rejected: The file is no acceptable photograph; see `imgflow.images.failures` for the codes.
+        OutputFailed: An output that another package makes raised an error of its own.
         KeyError: An output of that name does not exist.
     """
-    asked = [PHOTO_OUTPUTS[name] for name in outputs]
+    asked = [find_output(name) for name in outputs]
     try:
         photo = open_photo(data, limits)
-        # Small pictures first: where they need the whole picture, grayscale is a channel of it.
-        made = {
-            output.name: output.render(photo, recipe)
-            for output in sorted(asked, key=lambda output: output.name == "grayscale")
-        }
+        made = {output.name: _rendered(output, photo, recipe) for output in asked}
         photo.check()
     except MemoryError as error:
         raise too_large(sniff(data).name) from error
-    return ProcessedPhoto(photo.facts, {output.name: made[output.name] for output in asked})
+    return ProcessedPhoto(photo.facts, made)
+
+
+def _rendered(output: PhotoOutput, photo: Photo, recipe: PhotoRecipe) -> Encoded:
+    if output.name in PHOTO_OUTPUTS:
+        return output.render(photo, recipe)
+    try:
+        return output.render(photo, recipe)
+    except (Rejected, Trouble, MemoryError):
+        raise
+    except Exception as error:
+        # Whatever it is, it must not end the run of all the other images.
+        raise OutputFailed(f"The output {output.name!r} could not be made: {error!r}.") from error

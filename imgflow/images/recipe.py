@@ -3,12 +3,13 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from imgflow.errors import SettingsError
 
 GrayscaleFormat = Literal["auto", "jpeg", "png"]
 ThumbnailFormat = Literal["auto", "jpeg", "png", "webp"]
+Parameter = str | int | float | bool
 _LARGEST_BOX = 16_383  # WebP's limit
 _LONGEST_WATERMARK = 200
 _LARGEST_SAMPLE = 255
@@ -22,13 +23,15 @@ class PhotoRecipe:
     Attributes:
         thumbnail_size: Box in pixels (width, height) that thumbnails fit.
         thumbnail_format: `auto` is JPEG for opaque pictures and PNG for those with alpha.
-        grayscale_format: `auto` is JPEG for opaque 8-bit pictures from JPEG, MPO, WebP, AVIF and
-            JPEG 2000, and PNG for all else. `jpeg` costs alpha and 16 bits.
+        grayscale_format: `auto` is JPEG for opaque 8-bit pictures from JPEG, MPO, WebP, AVIF, HEIC
+            and JPEG 2000, and PNG for all else. `jpeg` costs alpha and 16 bits.
         jpeg_quality: 1 to 100, of JPEG and WebP outputs.
         background: Red, green and blue, 0 to 255, under transparent pictures where the output has
             no alpha.
         watermark_text: What proofs are marked with; None or blank: no proofs are made.
         proof_size: Box in pixels that proofs fit.
+        parameters: Of installed outputs, where they differ from the defaults: name of the output,
+            name of the parameter, value.
     """
 
     thumbnail_size: tuple[int, int] = (256, 256)
@@ -38,6 +41,7 @@ class PhotoRecipe:
     background: tuple[int, int, int] = (255, 255, 255)
     watermark_text: str | None = None
     proof_size: tuple[int, int] = (512, 512)
+    parameters: tuple[tuple[str, str, Parameter], ...] = ()
 
     def __post_init__(self) -> None:
         for name, box in (("Thumbnail", self.thumbnail_size), ("Proof", self.proof_size)):
@@ -54,24 +58,49 @@ class PhotoRecipe:
         if len(self.watermark_text or "") > _LONGEST_WATERMARK:
             raise SettingsError(f"The watermark text is longer than {_LONGEST_WATERMARK} letters.")
 
+    def parameters_of(self, output: str) -> dict[str, Any]:
+        """The parameters of an installed output: its defaults, and what the settings say.
+
+        Raises:
+            SettingsError: A value is not of the type of its default.
+        """
+        from imgflow.images.outputs import find_output
+
+        values: dict[str, Any] = dict(find_output(output).parameters)
+        for name, parameter, value in self.parameters:
+            if name != output or parameter not in values:
+                continue
+            kind = type(values[parameter])
+            if kind is float and type(value) is int:
+                value = float(value)  # noqa: PLW2901 - 8 is written for 8.0
+            if type(value) is not kind:
+                raise SettingsError(
+                    f"IMGFLOW_OUTPUT_PARAMETERS: {name}.{parameter} is {value!r}, and has to be "
+                    f"a {kind.__name__}."
+                )
+            values[parameter] = value
+        return values
+
     def fingerprint(self, output: str) -> str:
         """Identify what an output depends on: its own settings and the version of its code.
 
         Two recipes with the same fingerprint make the same bytes of the same photograph.
 
         Args:
-            output: A name in `imgflow.images.outputs.PHOTO_OUTPUTS`.
+            output: A name that `imgflow.images.outputs.find_output` knows.
 
         Returns:
             16 hexadecimal letters, from SHA-256 over canonical JSON.
         """
         # Imported here because the outputs are functions of a recipe.
         from imgflow.images.decoding import DECODING_VERSION
-        from imgflow.images.outputs import PHOTO_OUTPUTS
+        from imgflow.images.outputs import find_output
 
-        made = PHOTO_OUTPUTS[output]
+        made = find_output(output)
+        own = {"parameters": self.parameters_of(output)} if made.parameters else {}
         text = json.dumps(
             {
+                **own,
                 "output": made.name,
                 "version": made.version,
                 "decoding": DECODING_VERSION,

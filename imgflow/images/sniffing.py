@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 
@@ -9,7 +10,7 @@ class Kind(NamedTuple):
     """What a file's first bytes say it is.
 
     Attributes:
-        name: Pillow's format name where it has one (`JPEG`, ...), else a common one (`HEIC`).
+        name: Pillow's format name where it has one (`JPEG`, ...), else a common one (`JPEG XL`).
         is_picture: false for documents, text, archives and whatever else is not a raster picture.
     """
 
@@ -76,20 +77,31 @@ _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
 _BRANDS = {
     b"avif": "AVIF",
     b"avis": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-    b"hevc": "HEIC",
-    b"hevx": "HEIC",
-    b"heim": "HEIC",
-    b"heis": "HEIC",
+    b"heic": "HEIF",
+    b"heix": "HEIF",
+    b"hevc": "HEIF",
+    b"hevx": "HEIF",
+    b"heim": "HEIF",
+    b"heis": "HEIF",
     b"crx ": "Canon raw (CR3)",
 }
 _CONTAINER_BRANDS = (b"mif1", b"msf1", b"mif2", b"miaf")
 _FORMAT_NAMES = {
     "JPEG2000": "JPEG 2000",
     "WEBP": "WebP",
+    "HEIF": "HEIC",
     "MPO": "multi-picture JPEG (MPO)",
 }
+_SUFFIXES = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".jp2", ".j2k", ".jpf", ".jpx"), "JPEG2000"),
+    **dict.fromkeys((".heic", ".heif"), "HEIF"),
+    **dict.fromkeys((".png", ".apng"), "PNG"),
+    **dict.fromkeys((".bmp", ".dib"), "BMP"),
+    **{".gif": "GIF", ".webp": "WEBP", ".avif": "AVIF", ".jxl": "JPEG XL"},
+}
+_SAME_SUFFIX = {"MPO": "JPEG"}
 _PICTURE_PATTERNS = (
     # Two letters are too few: many texts start with them.
     (re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), "BMP"),
@@ -166,6 +178,20 @@ def _sniff_text(head: bytes) -> str:
     return next(name for markup, name in _MARKUP if start.startswith(markup))
 
 
+def suffix_mismatch(file_name: str, format_name: str) -> str | None:
+    """Say that a name promises another picture format than the content is; None when it does not.
+
+    Args:
+        file_name: As uploaded; other suffixes than those of pictures promise nothing.
+        format_name: Pillow's, by content.
+    """
+    suffix = PurePosixPath(file_name).suffix.lower()
+    promised = _SUFFIXES.get(suffix)
+    if promised is None or promised == _SAME_SUFFIX.get(format_name, format_name):
+        return None
+    return f"named {suffix}, but is {public_name(format_name)}"
+
+
 def is_cut_short(kind: str, data: bytes) -> bool:
     """Whether a file that failed to decode shows that its end is missing.
 
@@ -202,5 +228,6 @@ _END_CHECKS: dict[str, Callable[[bytes], bool]] = {
     "WEBP": lambda data: int.from_bytes(data[4:8], "little") + 8 > len(data),
     "BMP": _bmp_is_cut,
     "AVIF": _boxes_are_cut,
+    "HEIF": _boxes_are_cut,
     "JPEG2000": _boxes_are_cut,
 }

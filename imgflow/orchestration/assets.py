@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from imgflow.depth.recipe import DepthRecipe
-from imgflow.images.decoding import Limits
+from imgflow.images.outputs import find_output
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration.counting import count_run
 from imgflow.orchestration.families import METADATA_VERSION, Family
@@ -64,7 +64,8 @@ def output_specs(family: Family, output_url: str) -> list[dg.AssetSpec]:
         dg.AssetSpec(
             family.output(name),
             deps=[family.source],
-            description=DESCRIPTIONS[family.output(name).to_user_string()],
+            description=DESCRIPTIONS.get(family.output(name).to_user_string())
+            or find_output(name).description,
             group_name=family.kind,
             code_version=fingerprint,
             skippable=True,
@@ -122,7 +123,7 @@ def family_assets(
                 database_url=catalog.url(),
                 source=stores.source_name,
                 photo_recipe=photo_recipe,
-                photo_limits=Limits(max_bytes=workers.max_bytes, max_pixels=workers.max_pixels),
+                photo_limits=workers.photo_limits,
                 depth_recipe=depth_recipe,
                 decode_seconds=workers.decode_seconds,
                 depth_seconds=workers.depth_seconds,

@@ -24,11 +24,11 @@ from imgflow.orchestration.worker import (
     Stopwatch,
     Task,
     Worker,
-    cpu_limit,
     known_content,
     ready,
     what_to_make,
 )
+from imgflow.orchestration.worker_limits import cpu_limit
 
 
 def process_depth(worker: Worker, task: Task) -> Outcome:

@@ -121,6 +121,7 @@ def _image_events(
                 code_version=record["fingerprint"],
                 inputs={family.source: identity},
                 metadata={
+                    **record.get("metadata", {}),
                     "width": record["width"],
                     "height": record["height"],
                     "bytes": record["size"],

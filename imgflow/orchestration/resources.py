@@ -15,6 +15,8 @@ from pydantic import Field
 
 from imgflow.catalog.connecting import database_url, make_engine
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.images.decoding import Limits
+from imgflow.images.opening import MEDIA_TYPES
 from imgflow.orchestration.queue import Queue, SqsQueue
 from imgflow.settings import load_settings
 from imgflow.store.objects import Source
@@ -122,3 +124,19 @@ class WorkersResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yie
     depth_seconds: float = Field(default=3600, gt=0, description="processor time for a depth image")
     max_bytes: int = Field(default=200 * 1024 * 1024, gt=0, description="largest photograph")
     max_pixels: int = Field(default=100_000_000, gt=0, description="largest photograph")
+    max_side: int = Field(default=65_500, gt=0, description="longest side of a photograph")
+    max_frames: int = Field(default=10_000, gt=0, description="most frames or pages")
+    formats: list[str] = Field(default=list(MEDIA_TYPES), description="that are decoded")
+    memory_mib: int = Field(default=3_072, ge=1, description="for one photograph")
+
+    @property
+    def photo_limits(self) -> Limits:
+        """What a photograph may be."""
+        return Limits(
+            max_bytes=self.max_bytes,
+            max_pixels=self.max_pixels,
+            max_side=self.max_side,
+            max_frames=self.max_frames,
+            formats=tuple(self.formats),
+            max_memory=self.memory_mib * 2**20,
+        )

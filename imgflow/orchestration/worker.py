@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from math import ceil
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from imgflow.catalog.rows import Content, Verdict, recipe_fingerprint
 from imgflow.errors import Rejected, SourceChanged, Trouble, Withheld
-from imgflow.images.decoding import Limits
+from imgflow.images.decoding import Limits, prepare_decoder
 from imgflow.images.process import PhotoFacts, process_photo
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.sniffing import suffix_mismatch
+from imgflow.orchestration.worker_limits import cpu_limit, memory_limit
 from imgflow.store.naming import output_name
 from imgflow.store.objects import SourceObject
 from imgflow.store.opening import StoreConfig
@@ -145,7 +145,12 @@ class Worker:
                 made = self.copies(task, content)
             wanted -= made.keys()
         if wanted or content is None:
-            with watch.step("process"), cpu_limit(self.config.decode_seconds):
+            prepare_decoder(body, self.config.photo_limits)
+            with (
+                watch.step("process"),
+                cpu_limit(self.config.decode_seconds),
+                memory_limit(self.config.photo_limits.max_memory),
+            ):
                 done = process_photo(
                     body, self.config.photo_recipe, self.config.photo_limits, sorted(wanted)
                 )
@@ -189,6 +194,7 @@ class Worker:
             "width": encoded.width,
             "height": encoded.height,
             "sha256": hashlib.sha256(encoded.data).hexdigest(),
+            **({"metadata": dict(encoded.metadata)} if encoded.metadata else {}),
         }
 
     @staticmethod
@@ -245,6 +251,10 @@ def described(task: Task, sha256: str, facts: PhotoFacts) -> Content:
 
 def ready(task: Task, content: Content, outputs: Mapping[str, OutputRecord]) -> Verdict:
     """The verdict on an upload of this content with these outputs."""
+    # The same bytes may bear another name here than where they were first seen.
+    facts = {name: value for name, value in content.facts.items() if name != "suffix_mismatch"}
+    if mismatch := suffix_mismatch(task.upload.key, str(content.facts.get("format", ""))):
+        facts["suffix_mismatch"] = mismatch
     return Verdict(
         image_id=task.image_id,
         upload=task.upload,
@@ -257,24 +267,8 @@ def ready(task: Task, content: Content, outputs: Mapping[str, OutputRecord]) -> 
         height=content.height,
         mode=content.mode,
         outputs=outputs,
-        facts=content.facts,
+        facts=facts,
     )
-
-
-@contextmanager
-def cpu_limit(seconds: float) -> Iterator[None]:
-    """Let the operating system end this process when a decoder computes for longer than that.
-
-    Processor time rather than time on the clock: a slow store or a busy machine must not turn into
-    a verdict about an image, and a decoder that hangs computes.
-    """
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (ceil(used.ru_utime + used.ru_stime + seconds), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
 
 
 _config: list[WorkerConfig] = []

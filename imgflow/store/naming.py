@@ -19,14 +19,15 @@ MOST_KEY_BYTES = 850
 SAFE = " !$&'()+,;=-_."
 
 # First segments of output names.
-OUTPUT_FOLDERS = ("grayscale/", "thumbnail/", "proof/", "preview/")
+INSTALLED_FOLDER = "installed/"  # outputs that other packages add share it, whatever their names
+OUTPUT_FOLDERS = ("grayscale/", "thumbnail/", "proof/", "preview/", INSTALLED_FOLDER)
 
 
 def output_name(output: str, source: str, key: str, fingerprint: str, extension: str) -> str:
     """Name an output object.
 
     Args:
-        output: `grayscale`, `thumbnail`, `proof` or `preview`.
+        output: its name, such as `thumbnail`.
         source: canonical URL of the source, part of every key's identity.
         key: object key below the source prefix.
         fingerprint: of content and recipe.
@@ -37,7 +38,8 @@ def output_name(output: str, source: str, key: str, fingerprint: str, extension:
         client represent exactly. Different arguments give different names.
     """
     digest = hashlib.sha256("\0".join((source, key, fingerprint)).encode()).hexdigest()[:32]
-    return f"{output}/{_readable(key)}/@{digest}{extension}"
+    folder = f"{output}/" if f"{output}/" in OUTPUT_FOLDERS else f"{INSTALLED_FOLDER}{output}/"
+    return f"{folder}{_readable(key)}/@{digest}{extension}"
 
 
 def _readable(key: str) -> str:

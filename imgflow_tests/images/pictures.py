@@ -17,6 +17,10 @@ LIMITS = Limits()
 
 
 def encoded(image: Image.Image, format_name: str, **options: Any) -> bytes:
+    if format_name == "HEIF":
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     file = io.BytesIO()
     image.save(file, format_name, **options)
     return file.getvalue()

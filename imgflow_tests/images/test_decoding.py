@@ -13,12 +13,13 @@ from PIL import Image
 
 from imgflow.errors import Rejected, SettingsError
 from imgflow.images.decoding import Limits, open_photo
-from imgflow.images.opening import MEDIA_TYPES
+from imgflow.images.opening import MEDIA_TYPES, OPTIONAL_DECODERS
 from imgflow.images.process import process_photo
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.sniffing import suffix_mismatch
 from imgflow_tests.images.pictures import LIMITS, corners, encoded, process, scene
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "HEIF")
 
 
 def rejection(data: bytes, limits: Limits = LIMITS) -> Rejected:
@@ -43,7 +44,7 @@ def test_facts_tell_the_format_by_content(format_name):
 
 def test_the_first_frame_of_an_animation_is_used_and_frames_are_counted():
     frames = [Image.new("RGB", (30, 20), color) for color in ("red", "lime", "blue")]
-    for format_name in ("GIF", "PNG", "WEBP", "TIFF", "AVIF"):
+    for format_name in ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"):
         options = {"lossless": True} if format_name == "WEBP" else {}
         data = encoded(frames[0], format_name, save_all=True, append_images=frames[1:], **options)
         processed = process(data, PhotoRecipe(thumbnail_format="png", grayscale_format="png"))
@@ -91,8 +92,6 @@ def test_what_is_no_picture_is_rejected_with_what_it_looks_like(data, word):
     ("data", "name"),
     [
         (b"8BPS\x00\x01" + bytes(40), "Photoshop"),
-        (b"\x00\x00\x00\x18ftypheic" + bytes(30), "HEIC"),
-        (b"\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00mif1heicmiaf", "HEIC"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "EPS"),
         (b"\x00\x00\x01\x00\x01\x00" + bytes(30), "ICO"),
         (b"P6\n4 4\n255\n" + bytes(48), "Netpbm"),
@@ -103,6 +102,22 @@ def test_other_picture_formats_are_rejected_by_name(data, name):
     rejected = rejection(data)
     assert rejected.code == "unsupported_format"
     assert name in rejected.reason
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x00\x00\x00\x18ftypheic" + bytes(30),
+        b"\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00mif1heicmiaf",
+    ],
+)
+def test_a_heic_is_rejected_with_the_mend_where_its_decoder_is_not_installed(data, monkeypatch):
+    monkeypatch.setitem(OPTIONAL_DECODERS, "HEIF", "pillow_heif_that_is_not_there")
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    rejected = rejection(data)
+    assert rejected.code == "unsupported_format"
+    assert "HEIC" in rejected.reason
+    assert "pip install 'imgflow[heic]'" in rejected.reason
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -288,6 +303,7 @@ import io, sys
 from PIL import Image
 from imgflow.images.process import process_photo
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.sniffing import suffix_mismatch
 from imgflow.images.decoding import Limits
 from imgflow.errors import Rejected
 assert "numpy" not in sys.modules
@@ -298,6 +314,7 @@ for data in (file.getvalue(), b"%!PS-Adobe", b"%PDF-1.4", b"GIF89a rubbish", b"I
     except Rejected:
         pass
 unwanted = ("Eps", "Wmf", "Pdf", "Psd", "Ico", "Fli", "Grib", "Hdf5", "Dds")
+assert "pillow_heif" not in sys.modules
 print([name for name in sys.modules if name.startswith(tuple("PIL." + u for u in unwanted))])
 print("dagster" in sys.modules or "numpy" in sys.modules or "sqlalchemy" in sys.modules)
 """
@@ -312,3 +329,21 @@ def test_the_settings_of_pillow_are_left_as_they_were():
     process(encoded(corners(), "PNG"))
     rejection(b"\x89PNG rubbish")
     assert before == (Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("name", "format_name", "note"),
+    [
+        ("a/b.PNG", "JPEG", "named .png, but is JPEG"),
+        ("b.jpeg", "WEBP", "named .jpeg, but is WebP"),
+        ("b.jpg", "HEIF", "named .jpg, but is HEIC"),
+        ("b.heif", "HEIF", None),
+        ("b.jpg", "MPO", None),
+        ("b.TIFF", "TIFF", None),
+        ("b", "JPEG", None),
+        ("b.upload", "JPEG", None),
+        (".png", "JPEG", None),
+    ],
+)
+def test_a_name_that_promises_another_format_is_told(name, format_name, note):
+    assert suffix_mismatch(name, format_name) == note

@@ -28,10 +28,15 @@ def tags(orientation: object) -> bytes:
     return exif.tobytes()
 
 
-@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_outputs_are_upright_whatever_the_orientation(orientation, format_name):
-    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "WEBP": {"lossless": True},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+        "HEIF": {"quality": -1, "chroma": 444},
+    }
     data = encoded(
         stored(orientation), format_name, exif=tags(orientation), **options.get(format_name, {})
     )

@@ -18,6 +18,7 @@ OTHER = {
     "background": (0, 0, 0),
     "watermark_text": "other",
     "proof_size": (99, 99),
+    "parameters": (("blur", "radius", 1.0),),
 }
 TOUCHED = {
     "thumbnail_size": {"thumbnail"},
@@ -27,8 +28,9 @@ TOUCHED = {
     "background": {"grayscale", "thumbnail"},
     "watermark_text": {"proof"},
     "proof_size": {"proof"},
+    "parameters": set(),
 }
-KNOWN = {"grayscale": "589be19519886a3c", "thumbnail": "977664838876a2cf"}
+KNOWN = {"grayscale": "328d263bbc69193c", "thumbnail": "ad1e3ca81a687b13"}
 
 
 def test_every_setting_of_the_recipe_is_covered_here():

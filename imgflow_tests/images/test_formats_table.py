@@ -1,0 +1,110 @@
+"""`docs/formats.md` says what happens: its table is made from pictures that are processed."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.sniffing import public_name
+from imgflow_tests.images.pictures import encoded, process, rgb_profile, scene
+
+DOCUMENT = Path(__file__).parents[2] / "docs/formats.md"
+TABLE = re.compile(r"(<!-- formats: .*? -->\n)(.*?)(<!-- end of formats -->)", re.DOTALL)
+
+
+def clear() -> Image.Image:
+    image = scene().convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return image
+
+
+def wide(dtype: type, highest: float) -> Image.Image:
+    levels = np.linspace(0, highest, 96 * 64).reshape(64, 96)
+    return Image.fromarray(levels.astype(dtype))
+
+
+def clear_palette() -> bytes:
+    image = Image.new("P", (96, 64), 1)
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.paste(0, (0, 0, 9, 9))
+    return encoded(image, "PNG", transparency=0)
+
+
+def samples() -> Iterator[tuple[str, bytes]]:
+    """What is uploaded, in words, and such a file."""
+    photo = scene()
+    pages = {"save_all": True, "append_images": [scene(seed=2), scene(seed=3)]}
+    yield "colour, baseline", encoded(photo, "JPEG")
+    yield "colour, progressive", encoded(photo, "JPEG", progressive=True)
+    yield "gray", encoded(photo.convert("L"), "JPEG")
+    yield "CMYK without profile", encoded(photo.convert("CMYK"), "JPEG")
+    yield "colour with a wide-gamut profile", encoded(photo, "JPEG", icc_profile=rgb_profile())
+    yield "two pictures", encoded(photo, "MPO", save_all=True, append_images=[photo])
+    yield "colour", encoded(photo, "PNG")
+    yield "colour with alpha", encoded(clear(), "PNG")
+    yield "gray with alpha", encoded(clear().convert("LA"), "PNG")
+    yield "gray, 16 bits", encoded(wide(np.uint16, 65535), "PNG")
+    yield "1 bit", encoded(photo.convert("1"), "PNG")
+    yield "palette", encoded(photo.quantize(), "PNG")
+    yield "palette with a clear colour", clear_palette()
+    yield "animated, 3 frames", encoded(photo, "PNG", **pages)
+    yield "palette", encoded(photo, "GIF")
+    yield "animated, 3 frames", encoded(photo, "GIF", **pages)
+    yield "colour", encoded(photo, "WEBP")
+    yield "colour with alpha", encoded(clear(), "WEBP")
+    yield "animated, 3 frames", encoded(photo, "WEBP", **pages)
+    yield "colour", encoded(photo, "TIFF")
+    yield "3 pages", encoded(photo, "TIFF", **pages)
+    yield "gray, 16 bits", encoded(wide(np.uint16, 65535), "TIFF")
+    yield "32-bit floats, 0 to 1", encoded(wide(np.float32, 1), "TIFF")
+    yield "32-bit floats, 0 to 9000", encoded(wide(np.float32, 9000), "TIFF")
+    yield "32-bit integers, 0 to 9000", encoded(wide(np.int32, 9000), "TIFF")
+    yield "CMYK", encoded(photo.convert("CMYK"), "TIFF")
+    yield "Lab", encoded(photo.convert("LAB"), "TIFF")
+    yield "colour", encoded(photo, "BMP")
+    yield "colour", encoded(photo, "AVIF")
+    yield "colour with alpha", encoded(clear(), "AVIF")
+    yield "colour", encoded(photo, "JPEG2000")
+    yield "colour with alpha", encoded(clear(), "JPEG2000")
+    yield "colour", encoded(photo, "HEIF")
+    yield "colour with alpha", encoded(clear(), "HEIF")
+
+
+def table() -> str:
+    lines = [
+        "| format | what | frames | grayscale | thumbnail | notes |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for what, data in samples():
+        done = process(data, PhotoRecipe())
+        facts = done.facts
+        gray, small = (
+            f"{output.media_type.removeprefix('image/').upper()}, {output.mode}"
+            for output in (done.outputs["grayscale"], done.outputs["thumbnail"])
+        )
+        notes = "; ".join(facts.notes)
+        name = public_name(facts.format)
+        lines.append(f"| {name} | {what} | {facts.frames} | {gray} | {small} | {notes} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_table_of_formats_is_what_happens() -> None:
+    found = TABLE.search(DOCUMENT.read_text())
+    assert found is not None
+    remedy = "run `python -m imgflow_tests.images.test_formats_table`"
+    assert found.group(2) == table(), remedy
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_a_tiff_is_the_same_picture_whatever_its_compression(compression):
+    found = process(encoded(scene(), "TIFF", compression=compression)).outputs["grayscale"]
+    assert found.data == process(encoded(scene(), "PNG")).outputs["grayscale"].data
+
+
+if __name__ == "__main__":
+    text = DOCUMENT.read_text()
+    DOCUMENT.write_text(TABLE.sub(lambda m: m.group(1) + table() + m.group(3), text))
