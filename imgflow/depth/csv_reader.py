@@ -12,25 +12,16 @@ from imgflow.depth.csv_fast import (
     with_commas,
     without_empty_rows,
 )
-from imgflow.depth.csv_header import Header, looks_like_header, parse_header
+from imgflow.depth.csv_header import Header, parse_header
 from imgflow.depth.rows import DepthLimits, DepthRows, Float32, Float64
 from imgflow.depth.streams import line_blocks
 from imgflow.errors import Rejected
-
-_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
 class CsvDepthReader:
     """Reads CSV in blocks: fast where a block is plain numbers, cell by cell where it is not."""
 
-    @property
-    def format_name(self) -> str:
-        """Short name of the format for people."""
-        return "CSV"
-
-    def sniff(self, head: bytes, name: str) -> bool:
-        """Take files by suffix, and others whose first line is a header with depths."""
-        return name.lower().endswith(_SUFFIXES) or looks_like_header(head)
+    media_type = "text/csv"
 
     def read(self, stream: Iterable[bytes], limits: DepthLimits) -> Iterator[DepthRows]:
         """Read a CSV from its first byte; see `imgflow.depth.rows.DepthReader.read`."""

@@ -246,6 +246,20 @@ def test_an_interval_is_as_long_as_the_limit_or_refused(
     assert client.get(url).json()["code"] == "too_many_rows"
 
 
+def test_other_formats_of_depth_images_have_frames_as_well(own_library: Library) -> None:
+    pixels = np.random.default_rng(1).integers(0, 65_536, (30, 150)).astype(np.uint16)
+    table, picture = io.BytesIO(), io.BytesIO()
+    np.save(table, np.column_stack([np.arange(30), pixels]).astype(np.float64))
+    Image.fromarray(pixels).save(picture, "PNG")
+    for key, body in (("a.npy", table), ("a.depth.png", picture)):
+        image = own_library.add(key, body.getvalue())
+        assert (image.kind, image.state, image.width, image.height) == ("depth", "ready", 150, 30)
+        assert image.media_type == ("application/x-npy" if body is table else "image/png")
+        with own_library.client() as client:
+            found = numbers(client, f"/image/{image.id}", depth_min="4", depth_max="8")
+        assert np.array_equal(found, pixels[4:9])
+
+
 def test_statistics_are_those_of_numpy(client: TestClient, url: str, stored: Interval) -> None:
     statistics = url.replace("/image/", "/depth/") + "/statistics"
     found = client.get(statistics, params={"depth_min": "9000.3", "depth_max": 9001.7, "bins": 7})
