@@ -1,6 +1,6 @@
 """`make bench`: all benchmarks, one table."""
 
-from benchmarks import bookkeeping, depth_reading, throughput, tick
+from benchmarks import bookkeeping, depth_reading, frames, throughput, tick
 from benchmarks.table import show
 
 if __name__ == "__main__":
@@ -10,5 +10,6 @@ if __name__ == "__main__":
             *bookkeeping.measure(),
             *tick.measure(),
             *depth_reading.measure(),
+            *frames.measure(),
         ]
     )

@@ -127,7 +127,9 @@ class DepthArrays:
         most = None if most_rows is None else most_rows // CHUNK_ROWS + 3
 
         def attempt() -> list[_Chunk]:
-            with self._engine.connect() as connection:
+            # A transaction around one statement would be two more trips.
+            reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+            with reading.connect() as connection:
                 driver: Any = connection.connection
                 copied = CopiedRows()
                 with driver.cursor() as cursor:
