@@ -37,7 +37,7 @@ _FIRST_EXACT_PANDAS = 3
 _QUOTED_CELL = re.compile(rb'(?<![^,\n])"([^",\n]*)"(?![^,\n])')
 
 
-def without_empty_rows(block: bytes, separator: bytes) -> tuple[bytes, int]:
+def without_empty_rows(block: bytes, separator: bytes) -> tuple[bytes, NDArray[np.int64]]:
     r"""Drop the rows that hold nothing but separators.
 
     Args:
@@ -45,12 +45,12 @@ def without_empty_rows(block: bytes, separator: bytes) -> tuple[bytes, int]:
         separator: one byte.
 
     Returns:
-        The other rows, and how many were dropped.
+        The other rows, and their numbers among all, the first being 0.
     """
     lines = block.splitlines(keepends=True)
     blank = separator + b" \n"
-    kept = [line for line in lines if line.strip(blank)]
-    return b"".join(kept), len(lines) - len(kept)
+    kept = [number for number, line in enumerate(lines) if line.strip(blank)]
+    return b"".join([lines[number] for number in kept]), np.array(kept, dtype=np.int64)
 
 
 def with_commas(block: bytes, separator: bytes) -> bytes:

@@ -52,18 +52,20 @@ class _BlockParser:
     def parse(self, block: bytes, first_line: int) -> DepthRows:
         header = self._header
         whole = block if block.endswith(b"\n") else block + b"\n"
-        parsed, empty_rows = self._parse_fast(whole), 0
-        if parsed is None:
-            # Looking for empty rows takes time, and nearly no block has any.
-            kept, empty_rows = without_empty_rows(whole, header.separator)
-            if not kept:
-                no_pixels = np.empty((0, header.columns - 1), dtype=np.float32)
-                return DepthRows(np.empty(0), no_pixels, first_line, empty_rows)
-            parsed = self._parse_fast(kept) if empty_rows else None
-        if parsed is None:
-            parsed = parse_rows(block, header, first_line)
-            empty_rows = whole.count(b"\n") - len(parsed[0])
-        return DepthRows(*parsed, first_line, empty_rows)
+        parsed = self._parse_fast(whole)
+        if parsed is not None:
+            return DepthRows(*parsed, first_line)
+        # Looking for empty rows takes time, and nearly no block has any.
+        kept, numbers = without_empty_rows(whole, header.separator)
+        rows = whole.count(b"\n")
+        if not kept:
+            no_pixels = np.empty((0, header.columns - 1), dtype=np.float32)
+            return DepthRows(np.empty(0), no_pixels, first_line, rows, numbers)
+        parsed = self._parse_fast(kept) if len(numbers) < rows else None
+        if parsed is not None:
+            return DepthRows(*parsed, first_line, rows - len(numbers), first_line + numbers)
+        depths, pixels, lines = parse_rows(block, header, first_line)
+        return DepthRows(depths, pixels, first_line, rows - len(lines), lines)
 
     def _parse_fast(self, block: bytes) -> tuple[Float64, Float32] | None:
         text = with_commas(block, self._header.separator)

@@ -41,12 +41,14 @@ class DepthRows:
         pixels: float32 (n, N), finite, C order; N is the same in all batches of a file.
         first_line: 1-based line of the file in which this batch begins.
         empty_rows: entirely empty rows that were dropped in this batch; n may then be 0.
+        lines: int64 (n,), the line of each row; None where they follow `first_line` one by one.
     """
 
     depths: Float64
     pixels: Float32
     first_line: int
     empty_rows: int = 0
+    lines: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.depths)

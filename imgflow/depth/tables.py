@@ -28,7 +28,8 @@ def checked_rows(table: NDArray[Any], first_row: int) -> DepthRows:
     _refuse(~np.isfinite(depths) & ~is_empty, depths[:, None], first_row, 0)
     _refuse(~np.isfinite(pixels).all(axis=1) & ~is_empty, pixels, first_row, 1)
     kept = ~is_empty
-    return DepthRows(depths[kept], pixels[kept], first_row, int(is_empty.sum()))
+    lines = first_row + np.flatnonzero(kept)
+    return DepthRows(depths[kept], pixels[kept], first_row, int(is_empty.sum()), lines)
 
 
 def _refuse(

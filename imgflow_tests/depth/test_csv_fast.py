@@ -52,7 +52,7 @@ def test_what_a_fast_parser_takes_the_careful_one_takes_with_the_same_numbers(ro
         if fast is None:
             continue
         try:
-            depths, pixels = parse_rows(block, HEADER, 1)
+            depths, pixels, _ = parse_rows(block, HEADER, 1)
         except Rejected as error:
             pytest.fail(f"{parser.__name__} took what is rejected: {error}")
         np.testing.assert_array_equal(fast[0], depths)
