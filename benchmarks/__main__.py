@@ -1,6 +1,6 @@
 """`make bench`: all benchmarks, one table."""
 
-from benchmarks import bookkeeping, depth_reading, scale, throughput, tick
+from benchmarks import bookkeeping, depth_reading, frames, scale, throughput, tick
 from benchmarks.table import show
 
 if __name__ == "__main__":
@@ -11,5 +11,6 @@ if __name__ == "__main__":
             *tick.measure(),
             *scale.measure(),
             *depth_reading.measure(),
+            *frames.measure(),
         ]
     )

@@ -269,7 +269,7 @@ def frame(
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
     depth_min: Annotated[float | None, typer.Option(help="First depth, included.")] = None,
     depth_max: Annotated[float | None, typer.Option(help="Last depth, included.")] = None,
-    colormap: Annotated[str, typer.Option(help="Name of a colour map.")] = "",
+    colormap: Annotated[str, typer.Option(help="Name of a colour map, or JSON.")] = "",
 ) -> None:
     """Write the colour-mapped rows between two depths to a file: .jpg, .png, .webp or .npy."""
     with _catalog() as (_settings, catalog):

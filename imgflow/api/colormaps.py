@@ -50,7 +50,13 @@ async def list_colormaps() -> ColormapList:
 @get(
     router,
     "/colormaps/{name}",
-    problems=("unknown_colormap", "bad_number", "bounds_descend", "invalid_parameter"),
+    problems=(
+        "unknown_colormap",
+        "bad_colormap",
+        "bad_number",
+        "bounds_descend",
+        "invalid_parameter",
+    ),
     response_class=Response,
     responses={200: {"description": "The legend.", "content": {"image/png": {}}}},
 )

@@ -18,6 +18,7 @@ from starlette.routing import Match
 from imgflow.api.problems import MEDIA_TYPE, PROBLEMS, TYPE_PREFIX, Refused
 from imgflow.catalog.depth_arrays import TooManyRows
 from imgflow.depth.colormaps import UnknownColormap
+from imgflow.depth.custom_colormap import BadColormap
 from imgflow.depth.frames import FrameTooTall
 from imgflow.errors import SourceChanged, Trouble, Withheld
 
@@ -29,6 +30,7 @@ UNEXPECTED = "Something in imgflow failed; its log has more under the request id
 
 EXCEPTIONS: Mapping[type[Exception], str] = {
     UnknownColormap: "unknown_colormap",
+    BadColormap: "bad_colormap",
     FrameTooTall: "frame_too_tall",
     TooManyRows: "too_many_rows",
     SourceChanged: "original_changed",

@@ -27,6 +27,7 @@ from imgflow.api.routing import get
 from imgflow.api.serving import CACHE_CONTROL, not_modified
 from imgflow.catalog.depth_arrays import Interval
 from imgflow.depth.colormaps import DEFAULT_COLORMAP, get_colormap
+from imgflow.depth.custom_colormap import LONGEST_TEXT
 from imgflow.depth.frames import (
     MAX_SIDE,
     MEDIA_TYPES,
@@ -54,7 +55,13 @@ DOCUMENTED_HEADERS = {
 @get(
     router,
     "/image/{image}",
-    problems=(*INTERVAL_PROBLEMS, "unknown_colormap", "frame_too_tall", "invalid_parameter"),
+    problems=(
+        *INTERVAL_PROBLEMS,
+        "unknown_colormap",
+        "bad_colormap",
+        "frame_too_tall",
+        "invalid_parameter",
+    ),
     response_class=Response,
     responses={
         200: {
@@ -75,7 +82,13 @@ def read_frame(
     image: ImageInPath,
     bounds: BoundsInQuery,
     colormap: Annotated[
-        str, Query(max_length=100, description="A name of `GET /colormaps`.")
+        str,
+        Query(
+            max_length=LONGEST_TEXT,
+            description="A name of `GET /colormaps`, or colours of your own as JSON: "
+            '`["#000000", "#ffffff"]`, or each with its place: '
+            '`[[0, "#000000"], [0.8, "#b05731"], [1, "#ffffff"]]`.',
+        ),
     ] = DEFAULT_COLORMAP,
     format: Annotated[
         FrameFormat | None,

@@ -24,6 +24,7 @@ FORMATS = {
     "JPG": "image/jpeg",
     "TIF": "image/tiff",
     "CSV": "text/csv",
+    "NPY": "application/x-npy",
 }
 """Names of formats: Pillow's, and what people call them otherwise."""
 

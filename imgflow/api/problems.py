@@ -54,6 +54,7 @@ PROBLEMS: Mapping[str, Meaning] = {
     "too_many_rows": Meaning(422, "The depth interval has more rows than one answer can hold"),
     "frame_too_tall": Meaning(422, "The frame is taller than its format can hold"),
     "unknown_colormap": Meaning(422, "No colour map has this name"),
+    "bad_colormap": Meaning(422, "The colour map in JSON is not well formed"),
     "unknown_problem": Meaning(404, "No problem has this code"),
     "unavailable": Meaning(503, "The database or a store does not answer"),
     "not_ready": Meaning(503, "A part that the API needs does not answer"),

@@ -58,7 +58,7 @@ def retried(engine: sa.Engine, work: Callable[[], Answer]) -> Answer:
     for wait in (*RETRY_SECONDS, None):
         try:
             return work()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, psycopg2.Error) as error:  # the driver's own, from a COPY
             if not is_outage(error):
                 raise
             if wait is None:

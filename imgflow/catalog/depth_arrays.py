@@ -11,12 +11,13 @@ import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from imgflow.catalog.binary_copy import CopiedRows, packed
 from imgflow.catalog.connecting import outages_in_words, retried
 from imgflow.depth.ordering import ResizedChunk
 from imgflow.depth.recipe import CHUNK_ROWS
@@ -26,19 +27,17 @@ COPY = (
     'COPY depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max, '
     "depths, pixels) FROM STDIN (FORMAT BINARY)"
 )
-COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
-COPY_END = struct.pack(">h", -1)
 COPIED_AT_ONCE = 4 * 2**20
 
 # One statement sees one state of the database: the row's array and its chunks belong together.
-READ = sa.text(
-    """
-    SELECT c."array", c.depths, c.pixels, c.row_count FROM images AS i
+READ = """
+COPY (
+    SELECT c."array", c.depths, c.pixels FROM images AS i
     JOIN depth_chunks AS c ON c.image_id = i.id AND c."array" = i.outputs -> 'resized' ->> 'name'
-    WHERE i.id = :id AND c.depth_max >= :low AND c.depth_min <= :high
-    ORDER BY c.chunk LIMIT :most
-    """
-)
+    WHERE i.id = %s AND c.depth_max >= %s AND c.depth_min <= %s
+    ORDER BY c.chunk LIMIT %s
+) TO STDOUT (FORMAT BINARY)
+"""
 
 
 # One statement sees all chunks of an array or none.
@@ -162,24 +161,29 @@ class DepthArrays:
         # The first and the last chunk may hold one row of the interval each, and one more tells
         # that there are too many.
         most = None if most_rows is None else most_rows // CHUNK_ROWS + 3
-        arguments = {"id": image_id, "low": low, "high": high, "most": most}
 
-        def attempt() -> Sequence[Any]:
-            with self._engine.connect() as connection:
-                return connection.execute(READ, arguments).all()
+        def attempt() -> list[_Chunk]:
+            # A transaction around one statement would be two more trips.
+            reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+            with reading.connect() as connection:
+                driver: Any = connection.connection
+                copied = CopiedRows()
+                with driver.cursor() as cursor:
+                    cursor.copy_expert(cursor.mogrify(READ, (image_id, low, high, most)), copied)
+            return [_Chunk.of(*fields) for fields in copied]
 
         chunks = retried(self._engine, attempt)
         if not chunks:
             return Interval(np.empty(0), np.empty((0, 0), np.float32), 0)
-        depths = np.concatenate([np.frombuffer(chunk.depths, "<f8") for chunk in chunks])
+        depths = np.concatenate([chunk.depths for chunk in chunks])
         # Chunks are in order of depth, so what is asked for is one run of rows.
-        first, last = np.searchsorted(depths, low, "left"), np.searchsorted(depths, high, "right")
+        first = int(np.searchsorted(depths, low, "left"))
+        last = max(first, int(np.searchsorted(depths, high, "right")))
         if most_rows is not None and (len(chunks) == most or last - first > most_rows):
             raise TooManyRows(f"more than {most_rows:,} rows lie between {low:g} and {high:g}")
-        parts = [np.frombuffer(c.pixels, "<f4").reshape(c.row_count, -1) for c in chunks]
-        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        size = sum(len(chunk.depths) + len(chunk.pixels) for chunk in chunks)
-        return Interval(depths[first:last], pixels[first:last], size, chunks[0].array)
+        size = sum(chunk.depths.nbytes + chunk.pixels.nbytes for chunk in chunks)
+        pixels = _rows_of(chunks, first, last)
+        return Interval(depths[first:last], pixels, size, chunks[0].array)
 
     def drop_superseded(self, image_ids: Sequence[int]) -> None:
         """Delete the arrays of these images that their rows do not name."""
@@ -198,17 +202,43 @@ class DepthArrays:
         retried(self._engine, attempt)
 
 
+class _Chunk(NamedTuple):
+    """A chunk as it was fetched; its arrays are views into the answer, and unaligned."""
+
+    array: str
+    depths: NDArray[np.float64]
+    pixels: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, *fields: memoryview | None) -> _Chunk:
+        """Decode the fields of `READ`, none of which is ever NULL."""
+        array, depths, pixels = (field or memoryview(b"") for field in fields)
+        numbers = np.frombuffer(depths, "<f8")
+        rows = np.frombuffer(pixels, "<f4").reshape(len(numbers), -1)
+        return cls(str(array, "utf-8"), numbers, rows)
+
+
+def _rows_of(chunks: Sequence[_Chunk], first: int, last: int) -> NDArray[np.float32]:
+    """Rows by their number in all chunks; only these are copied."""
+    parts = []
+    start = 0
+    for chunk in chunks:
+        parts.append(chunk.pixels[max(0, first - start) : max(0, last - start)])
+        start += len(chunk.depths)
+    # A copy is aligned, which what follows is faster with.
+    return np.concatenate(parts)
+
+
 def _copy_blocks(
     image_id: int, array: str, chunks: Iterable[ResizedChunk]
 ) -> Iterator[tuple[io.BytesIO, int]]:
     """Write chunks in PostgreSQL's binary format, a few megabytes at a time."""
-    block, size = io.BytesIO(), 0
+    rows: list[tuple[bytes, ...]] = []
+    size = 0
     for chunk in chunks:
-        if not size:
-            block.write(COPY_HEADER)
         depths = chunk.depths.astype("<f8", copy=False).tobytes()
         pixels = chunk.pixels.astype("<f4", copy=False).tobytes()
-        fields = (
+        row = (
             struct.pack(">q", image_id),
             array.encode(),
             struct.pack(">i", chunk.index),
@@ -219,19 +249,10 @@ def _copy_blocks(
             depths,
             pixels,
         )
-        block.write(struct.pack(">h", len(fields)))
-        for field in fields:
-            block.write(struct.pack(">i", len(field)))
-            block.write(field)
+        rows.append(row)
         size += len(depths) + len(pixels)
         if size >= COPIED_AT_ONCE:
-            yield _ended(block), size
-            block, size = io.BytesIO(), 0
-    if size:
-        yield _ended(block), size
-
-
-def _ended(block: io.BytesIO) -> io.BytesIO:
-    block.write(COPY_END)
-    block.seek(0)
-    return block
+            yield io.BytesIO(packed(rows)), size
+            rows, size = [], 0
+    if rows:
+        yield io.BytesIO(packed(rows)), size

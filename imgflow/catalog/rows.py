@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
+from imgflow.depth.formats import is_depth_key
 from imgflow.store.objects import SourceObject
 
 Kind = Literal["photo", "depth"]
@@ -16,7 +17,7 @@ State = Literal["pending", "ready", "rejected", "deleted"]
 
 def kind_of(key: str) -> Kind:
     """Tell depth images from photographs: by the key alone, so that the family never changes."""
-    return "depth" if key.lower().endswith((".csv", ".csv.gz")) else "photo"
+    return "depth" if is_depth_key(key) else "photo"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 to pale sand, the colours in which borehole images are commonly printed. Its lightness rises all the
 way, so it reads in grey and for every kind of colour blindness, and neighbouring colours are
 equally far apart in OKLab. The others are the well-known scientific ones and plain grey; `_r`
-reverses each.
+reverses each. Callers may also write down their own, see `imgflow.depth.custom_colormap`.
 """
 
 import base64
@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgflow.depth.colormap_data import PACKED_TABLES
+from imgflow.depth.custom_colormap import COLORS, is_custom, parse_colormap
 from imgflow.errors import ImgflowError
 
 ColorTable = NDArray[np.uint8]
 
 DEFAULT_COLORMAP = "strata"
-COLORS = 256
 _REVERSED = "_r"
 _NAMES = (DEFAULT_COLORMAP, *PACKED_TABLES, "gray")
 
@@ -49,12 +49,18 @@ class UnknownColormap(ImgflowError, LookupError):
 def get_colormap(name: str) -> ColorTable:
     """Look a colour map up.
 
+    Args:
+        name: of one of `COLORMAPS`, or a colour map in JSON, see `custom_colormap`.
+
     Returns:
         Read-only uint8 (256, 3), red, green and blue from the lowest value to the highest.
 
     Raises:
         UnknownColormap: there is none of this name.
+        BadColormap: it is JSON, and not of a colour map.
     """
+    if is_custom(name):
+        return parse_colormap(name)
     base = name.removesuffix(_REVERSED)
     if base not in _NAMES:
         raise UnknownColormap(f"no colour map is named {name[:40]!r}; there are {_listed()}")

@@ -10,6 +10,7 @@ import re
 from array import array
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgflow.depth.csv_header import Header
 from imgflow.depth.rows import Float32, Float64
@@ -22,7 +23,9 @@ _INFINITE = ("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity")
 _SHOWN_CHARACTERS = 20
 
 
-def parse_rows(block: bytes, header: Header, first_line: int) -> tuple[Float64, Float32]:
+def parse_rows(
+    block: bytes, header: Header, first_line: int
+) -> tuple[Float64, Float32, NDArray[np.int64]]:
     r"""Read rows one cell at a time.
 
     Args:
@@ -31,7 +34,8 @@ def parse_rows(block: bytes, header: Header, first_line: int) -> tuple[Float64, 
         first_line: 1-based line of the file in which the block begins.
 
     Returns:
-        Depths float64 (n,) and pixels float32 (n, N), entirely empty rows left out.
+        Depths float64 (n,), pixels float32 (n, N) and lines int64 (n,), entirely empty rows left
+        out.
 
     Raises:
         Rejected: with the line, and the column where there is one, in the reason.
@@ -40,6 +44,7 @@ def parse_rows(block: bytes, header: Header, first_line: int) -> tuple[Float64, 
     ends_in_line_feed = not lines[-1]
     if ends_in_line_feed:
         lines.pop()
+    kept = array("q")
     numbers = array("d")  # 8 bytes a number where a list takes 32
     for offset, raw in enumerate(lines):
         line = first_line + offset
@@ -49,10 +54,12 @@ def parse_rows(block: bytes, header: Header, first_line: int) -> tuple[Float64, 
         if len(cells) != header.columns:
             is_cut_off = offset == len(lines) - 1 and not ends_in_line_feed
             raise _wrong_count(len(cells), header.columns, line, is_cut_off=is_cut_off)
+        kept.append(line)
         numbers.extend(_number(cell, header, column, line) for column, cell in enumerate(cells))
     table = np.array(numbers).reshape(-1, header.columns)
     at = header.depth_column
-    return table[:, at].copy(), np.delete(table, at, axis=1).astype(np.float32)
+    pixels = np.delete(table, at, axis=1).astype(np.float32)
+    return table[:, at].copy(), pixels, np.array(kept, dtype=np.int64)
 
 
 def _cells(raw: bytes, header: Header, line: int) -> list[str]:

@@ -66,12 +66,6 @@ def parse_header(block: bytes, limits: DepthLimits) -> tuple[Header, bytes]:
     return Header(separator.encode(), names, depth_column, line), rows
 
 
-def looks_like_header(head: bytes) -> bool:
-    """Whether a file's first bytes could be those of a depth CSV, whatever its name is."""
-    first = head.removeprefix(_BYTE_ORDER_MARK).lstrip(b"\r\n ").partition(b"\n")[0].lower()
-    return b"depth" in first and any(mark.encode() in first for mark in SEPARATORS)
-
-
 def _split(text: str, separator: str, line: int) -> tuple[str, ...]:
     if text.count('"') % 2:
         raise Rejected("quoted_newline", f"line {line}: a quoted column name does not end")

@@ -12,25 +12,16 @@ from imgflow.depth.csv_fast import (
     with_commas,
     without_empty_rows,
 )
-from imgflow.depth.csv_header import Header, looks_like_header, parse_header
+from imgflow.depth.csv_header import Header, parse_header
 from imgflow.depth.rows import DepthLimits, DepthRows, Float32, Float64
 from imgflow.depth.streams import line_blocks
 from imgflow.errors import Rejected
-
-_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
 class CsvDepthReader:
     """Reads CSV in blocks: fast where a block is plain numbers, cell by cell where it is not."""
 
-    @property
-    def format_name(self) -> str:
-        """Short name of the format for people."""
-        return "CSV"
-
-    def sniff(self, head: bytes, name: str) -> bool:
-        """Take files by suffix, and others whose first line is a header with depths."""
-        return name.lower().endswith(_SUFFIXES) or looks_like_header(head)
+    media_type = "text/csv"
 
     def read(self, stream: Iterable[bytes], limits: DepthLimits) -> Iterator[DepthRows]:
         """Read a CSV from its first byte; see `imgflow.depth.rows.DepthReader.read`."""
@@ -61,18 +52,20 @@ class _BlockParser:
     def parse(self, block: bytes, first_line: int) -> DepthRows:
         header = self._header
         whole = block if block.endswith(b"\n") else block + b"\n"
-        parsed, empty_rows = self._parse_fast(whole), 0
-        if parsed is None:
-            # Looking for empty rows takes time, and nearly no block has any.
-            kept, empty_rows = without_empty_rows(whole, header.separator)
-            if not kept:
-                no_pixels = np.empty((0, header.columns - 1), dtype=np.float32)
-                return DepthRows(np.empty(0), no_pixels, first_line, empty_rows)
-            parsed = self._parse_fast(kept) if empty_rows else None
-        if parsed is None:
-            parsed = parse_rows(block, header, first_line)
-            empty_rows = whole.count(b"\n") - len(parsed[0])
-        return DepthRows(*parsed, first_line, empty_rows)
+        parsed = self._parse_fast(whole)
+        if parsed is not None:
+            return DepthRows(*parsed, first_line)
+        # Looking for empty rows takes time, and nearly no block has any.
+        kept, numbers = without_empty_rows(whole, header.separator)
+        rows = whole.count(b"\n")
+        if not kept:
+            no_pixels = np.empty((0, header.columns - 1), dtype=np.float32)
+            return DepthRows(np.empty(0), no_pixels, first_line, rows, numbers)
+        parsed = self._parse_fast(kept) if len(numbers) < rows else None
+        if parsed is not None:
+            return DepthRows(*parsed, first_line, rows - len(numbers), first_line + numbers)
+        depths, pixels, lines = parse_rows(block, header, first_line)
+        return DepthRows(depths, pixels, first_line, rows - len(lines), lines)
 
     def _parse_fast(self, block: bytes) -> tuple[Float64, Float32] | None:
         text = with_commas(block, self._header.separator)

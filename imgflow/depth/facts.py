@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgflow.depth.rows import DepthRows, Float32, Float64
 
@@ -33,6 +34,9 @@ class DepthFacts:
         step_median: median of the steps between different depths; 0 when there is only one depth.
         gaps: steps of more than `GAP_STEPS` medians.
         largest_step: largest step between neighbouring depths.
+        first_lines: line of the file (row of a table or picture) in which an irregularity is met
+            first: `empty_row`; `order`, whose depth is below the one before; `duplicate`, whose
+            depth is that of the row before in the file. Only of those that there are.
         notes: what a person should know, one sentence each; empty for a regular image.
     """
 
@@ -50,6 +54,7 @@ class DepthFacts:
     step_median: float
     gaps: int
     largest_step: float
+    first_lines: dict[str, int]
     notes: tuple[str, ...]
 
     @property
@@ -78,18 +83,43 @@ class SourceTally:
         self.value_min = float("inf")
         self.value_max = float("-inf")
         self.values_are_whole = True
+        self.first_lines: dict[str, int] = {}
+        self._last_depth = float("nan")
 
     def add(self, batch: DepthRows) -> None:
         """Count a batch as it was read."""
         self.rows += len(batch)
         self.columns = batch.pixels.shape[1]
         self.empty_rows += batch.empty_rows
+        lines = batch.lines
+        if lines is None:
+            lines = batch.first_line + np.arange(len(batch))
+        if batch.empty_rows:
+            self._note("empty_row", _first_missing(lines, batch.first_line))
         if not len(batch):
             return
+        # NaN, before the first row, is neither below nor equal.
+        before = np.concatenate([[self._last_depth], batch.depths[:-1]])
+        for name, is_met in (
+            ("order", batch.depths < before),
+            ("duplicate", batch.depths == before),
+        ):
+            if is_met.any():
+                self._note(name, int(lines[is_met.argmax()]))
+        self._last_depth = float(batch.depths[-1])
         self.value_min = min(self.value_min, float(batch.pixels.min()))
         self.value_max = max(self.value_max, float(batch.pixels.max()))
         if self.values_are_whole:
             self.values_are_whole = bool((np.rint(batch.pixels) == batch.pixels).all())
+
+    def _note(self, name: str, line: int) -> None:
+        self.first_lines.setdefault(name, line)
+
+
+def _first_missing(lines: NDArray[np.int64], first_line: int) -> int:
+    """The first line of a batch that has no row; where none is left out, the one after all."""
+    is_later = lines != first_line + np.arange(len(lines))
+    return first_line + int(is_later.argmax() if is_later.any() else len(lines))
 
 
 class StepTally:
@@ -133,6 +163,7 @@ class StepTally:
             step_median=median,
             gaps=gaps,
             largest_step=largest,
+            first_lines=source.first_lines,
             notes=_notes(source, was_sorted, duplicates, gaps, largest),
         )
 
@@ -146,14 +177,19 @@ def _notes(
     source: SourceTally, was_sorted: RowOrder, duplicates: int, gaps: int, largest: float
 ) -> tuple[str, ...]:
     notes = []
+    lines = source.first_lines
     if source.empty_rows:
-        notes.append(f"Entirely empty rows, dropped: {source.empty_rows}.")
+        first = f", the first in line {lines['empty_row']}"
+        notes.append(f"Entirely empty rows, dropped: {source.empty_rows}{first}.")
     if was_sorted == "descending":
         notes.append("The depths descend in the file; the rows are stored ascending.")
     if was_sorted == "unsorted":
-        notes.append("The depths are in no order in the file; the rows are stored ascending.")
+        first = f" from line {lines['order']} on"
+        notes.append(f"The depths do not ascend{first}; the rows are stored ascending.")
     if duplicates:
-        notes.append(f"Rows with the depth of the row before, kept: {duplicates}.")
+        # In a file without order, rows of one depth may be far apart.
+        first = f", the first in line {lines['duplicate']}" if "duplicate" in lines else ""
+        notes.append(f"Rows with the depth of the row before, kept: {duplicates}{first}.")
     if gaps:
         notes.append(f"Gaps in depth: {gaps}, the largest step is {largest:.6g}.")
     if source.value_min < 0 or source.value_max > _EIGHT_BIT_MAX:

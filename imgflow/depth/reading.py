@@ -1,4 +1,4 @@
-"""Reading depth images: the registry of formats, and the rules of the CSV format.
+"""Reading depth images; the rules of the CSV format. Others are in `imgflow.depth.formats`.
 
 A depth CSV is one column of depths and N columns of pixels, one row per depth. What is accepted:
 
@@ -24,7 +24,7 @@ What is rejected, as `imgflow.errors.Rejected` with this code, and with the line
 
 | code | cause |
 | --- | --- |
-| `unknown_depth_format` | no reader knows the file |
+| `unknown_depth_format` | the name has a suffix of no reader |
 | `corrupt_gzip` | damaged gzip data |
 | `truncated` | gzip data ends early, or the last line breaks off |
 | `empty_file` | no bytes, or nothing but blank lines |
@@ -50,15 +50,9 @@ No bytes raise anything else. Errors of the stream itself, such as a lost connec
 
 from collections.abc import Iterable, Iterator
 
-from imgflow.depth.csv_reader import CsvDepthReader
-from imgflow.depth.rows import DepthLimits, DepthReader, DepthRows
-from imgflow.depth.streams import decompressed, peek
-from imgflow.errors import Rejected
-
-DEPTH_READERS: list[DepthReader] = [CsvDepthReader()]
-"""The formats, asked in this order; the first that takes a file reads it."""
-
-_SNIFFED_BYTES = 65_536
+from imgflow.depth.formats import reader_of
+from imgflow.depth.rows import DepthLimits, DepthRows
+from imgflow.depth.streams import decompressed
 
 
 def read_depth_rows(
@@ -77,9 +71,4 @@ def read_depth_rows(
     Raises:
         Rejected: the bytes are not a depth image; codes in the table above.
     """
-    head, source = peek(decompressed(stream), _SNIFFED_BYTES)
-    reader = next((reader for reader in DEPTH_READERS if reader.sniff(head, name)), None)
-    if reader is None:
-        known = ", ".join(reader.format_name for reader in DEPTH_READERS)
-        raise Rejected("unknown_depth_format", f"this is none of the depth formats: {known}")
-    yield from reader.read(source, limits or DepthLimits())
+    yield from reader_of(name).read(decompressed(stream), limits or DepthLimits())

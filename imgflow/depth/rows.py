@@ -1,7 +1,7 @@
 """The types between a depth reader and what follows it: rows, limits and the reader itself.
 
 No reader is named here, so that a new one needs only this module. Choosing among the readers is
-`imgflow.depth.reading`.
+`imgflow.depth.formats`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -41,12 +41,14 @@ class DepthRows:
         pixels: float32 (n, N), finite, C order; N is the same in all batches of a file.
         first_line: 1-based line of the file in which this batch begins.
         empty_rows: entirely empty rows that were dropped in this batch; n may then be 0.
+        lines: int64 (n,), the line of each row; None where they follow `first_line` one by one.
     """
 
     depths: Float64
     pixels: Float32
     first_line: int
     empty_rows: int = 0
+    lines: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.depths)
@@ -55,21 +57,13 @@ class DepthRows:
 class DepthReader(Protocol):
     """One file format of depth images.
 
-    A reader holds no state between files. To add one, write a class with these members and put an
-    instance of it into `imgflow.depth.reading.DEPTH_READERS`.
+    One is made for each file. To add one, write a class with these members and register its
+    suffix, see `imgflow.depth.formats`.
     """
 
     @property
-    def format_name(self) -> str:
-        """Short name of the format for people, such as `CSV`."""
-
-    def sniff(self, head: bytes, name: str) -> bool:
-        """Whether this reader is the one for a file.
-
-        Args:
-            head: the first bytes of the file, already decompressed; all of them in a short file.
-            name: the file's name or object key.
-        """
+    def media_type(self) -> str:
+        """Media type of the format, such as `text/csv`."""
 
     def read(self, stream: Iterable[bytes], limits: DepthLimits) -> Iterator[DepthRows]:
         """Read a file from its first byte, in memory bounded by `limits.block_bytes`.

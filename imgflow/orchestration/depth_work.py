@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.rows import Content
+from imgflow.depth.formats import reader_of
 from imgflow.depth.frames import EncodedFrame
 from imgflow.depth.ordering import OutOfOrder, ResizedChunk, ResizedDepth
 from imgflow.depth.preview import PreviewBuilder
@@ -61,7 +62,7 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
         image_id=task.image_id,
         key=task.upload.key,
         sha256=sha256,
-        media_type="text/csv",
+        media_type=reader_of(task.upload.key).media_type,
         width=facts["columns"],
         height=facts["rows"],
         mode="F",

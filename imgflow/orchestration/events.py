@@ -15,6 +15,11 @@ from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.partitions import partition_key
 from imgflow.store.objects import SourceObject
 
+ARRAY_FACTS = (
+    *("columns", "depth_min", "depth_max", "value_min", "value_max", "step_median"),
+    *("gaps", "largest_step", "duplicates", "was_sorted", "empty_rows_dropped", "first_lines"),
+)
+
 
 def finished_events(
     family: Family, selected: Iterable[str], finished: Iterable[Finished]
@@ -127,6 +132,7 @@ def _image_events(
                     "bytes": record["size"],
                     "object": record["name"],
                     "noop": name not in made,
+                    **_array_facts(record),
                     **{f"{step} ms": value for step, value in times.items() if name in made},
                 },
             )
@@ -146,6 +152,19 @@ def _image_events(
                 "noop": "metadata" not in made,
             },
         )
+
+
+def _array_facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a depth array and of how regular its file was; nothing of pictures."""
+    facts = record.get("facts")
+    if facts is None:
+        return {}
+    return {
+        "shape": f"{record['height']} x {record['width']}",
+        "dtype": "float32",
+        **{name: facts[name] for name in ARRAY_FACTS if name in facts},
+        "notes": "\n".join(facts["notes"]),
+    }
 
 
 def selected_names(selected: Iterable[dg.AssetKey]) -> frozenset[str]:

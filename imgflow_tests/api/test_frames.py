@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from imgflow.api import frames, intervals
 from imgflow.catalog.depth_arrays import DepthArrays, Interval
 from imgflow.depth.colormaps import COLORMAPS
+from imgflow.depth.custom_colormap import parse_colormap
 from imgflow.depth.ordering import ResizedChunk
 from imgflow_tests.api.library import Library
 from imgflow_tests.pictures import depth_csv
@@ -107,6 +109,19 @@ def test_both_bounds_are_optional_inclusive_and_exact(
     assert float(answer.headers["X-Imgflow-Depth-First"]) == DEPTHS[first]
     assert float(answer.headers["X-Imgflow-Depth-Last"]) == DEPTHS[last - 1]
     assert answer.headers["X-Imgflow-Value-Range"] == "0.0,255.0"
+
+
+def test_a_colour_map_may_come_as_json(client: TestClient, url: str, stored: Interval) -> None:
+    own = '[[0, "#102030"], [0.5, "#ff0000"], [1, "#fffffe"]]'
+    answer = client.get(url, params={"format": "png", "colormap": own})
+    table = parse_colormap(own)
+    assert np.array_equal(opened(answer.content), table[np.rint(stored.pixels).astype(int)])
+    legend = client.get(f"/colormaps/{quote(own, safe='')}", params={"width": 308})
+    assert np.array_equal(opened(legend.content)[20, 26:282], table)
+    for path in (url, f"/colormaps/{quote('[1]', safe='')}"):
+        refused = client.get(path, params={"colormap": '["#12345", "#000000"]'})
+        assert (refused.status_code, refused.json()["code"]) == (422, "bad_colormap")
+        assert "#ffffff" in refused.json()["detail"]
 
 
 def test_rescale_moves_the_ends_of_the_colour_map(
@@ -244,6 +259,20 @@ def test_an_interval_is_as_long_as_the_limit_or_refused(
         assert (refused.status_code, refused.json()["code"]) == (422, "too_many_rows")
         assert refused.json()["most_rows"] == 1_000
     assert client.get(url).json()["code"] == "too_many_rows"
+
+
+def test_other_formats_of_depth_images_have_frames_as_well(own_library: Library) -> None:
+    pixels = np.random.default_rng(1).integers(0, 65_536, (30, 150)).astype(np.uint16)
+    table, picture = io.BytesIO(), io.BytesIO()
+    np.save(table, np.column_stack([np.arange(30), pixels]).astype(np.float64))
+    Image.fromarray(pixels).save(picture, "PNG")
+    for key, body in (("a.npy", table), ("a.depth.png", picture)):
+        image = own_library.add(key, body.getvalue())
+        assert (image.kind, image.state, image.width, image.height) == ("depth", "ready", 150, 30)
+        assert image.media_type == ("application/x-npy" if body is table else "image/png")
+        with own_library.client() as client:
+            found = numbers(client, f"/image/{image.id}", depth_min="4", depth_max="8")
+        assert np.array_equal(found, pixels[4:9])
 
 
 def test_statistics_are_those_of_numpy(client: TestClient, url: str, stored: Interval) -> None:

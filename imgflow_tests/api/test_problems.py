@@ -80,6 +80,8 @@ PATHS = [
     ("unknown_colormap", f"/image/{HOLE}?colormap=rainbow"),
     ("unknown_colormap", f"/image/{HOLE}?colormap=gray_r_r"),
     ("unknown_colormap", "/colormaps/rainbow"),
+    ("bad_colormap", f"/image/{HOLE}?colormap=%5B1%5D"),
+    ("bad_colormap", "/colormaps/%5B%22red%22,%22blue%22%5D"),
     ("unknown_problem", "/problems/none"),
 ]
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from imgflow.catalog.binary_copy import CopiedRows
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.depth_arrays import DepthArrays, TooManyRows
 from imgflow.catalog.postgres import PostgresCatalog
@@ -23,13 +24,13 @@ WIDTH = 150
 
 
 def chunks(
-    rows: int, *, first: float = 100.0, step: float = 0.1, value: float = 0
+    rows: int, *, first: float = 100.0, step: float = 0.1, value: float = 0, width: int = WIDTH
 ) -> Iterator[ResizedChunk]:
     """Rows whose pixels hold their own number, plus `value`."""
     for start in range(0, rows, CHUNK_ROWS):
         numbers = np.arange(start, min(start + CHUNK_ROWS, rows))
         depths = (first + numbers * step).astype(np.float64)
-        pixels = np.repeat(numbers[:, None] + value, WIDTH, axis=1).astype(np.float32)
+        pixels = np.repeat(numbers[:, None] + value, width, axis=1).astype(np.float32)
         yield ResizedChunk(start // CHUNK_ROWS, start, depths, pixels)
 
 
@@ -125,14 +126,51 @@ def test_any_interval_is_what_numpy_says(
 def test_a_frame_reads_only_the_chunks_that_it_needs(
     catalog: PostgresCatalog, arrays: DepthArrays, image: Image
 ) -> None:
-    arrays.store(image.id, "one", chunks(100_000))
+    # Narrow, so that a million rows are stored in a second.
+    arrays.store(image.id, "one", chunks(1_000_000, width=3))
     name(catalog, image, "one")
-    low = 100.0 + 50_000 * 0.1
-    found = arrays.read(image.id, low - 0.01, low + 49.91)
-    assert len(found.depths) == 500
-    assert found.bytes_read <= 3 * CHUNK_ROWS * (8 + 4 * WIDTH)
+    for first in (0, 12, 500_000, 500_300, 999_500):
+        low = 100.0 + first * 0.1
+        found = arrays.read(image.id, low - 0.01, low + 49.91)
+        assert found.pixels[:, 0].tolist() == list(range(first, first + 500))
+        assert found.bytes_read <= 2 * CHUNK_ROWS * (8 + 4 * 3)
     with pytest.raises(TooManyRows):
         arrays.read(image.id, most_rows=500)
+
+
+def test_the_bytes_counted_are_all_that_comes_from_the_database(
+    catalog: PostgresCatalog,
+    arrays: DepthArrays,
+    image: Image,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arrays.store(image.id, "one", chunks(20_000))
+    name(catalog, image, "one")
+    received: list[int] = []
+    write = CopiedRows.write
+
+    def counted(rows: CopiedRows, message: bytes) -> int:
+        received.append(len(message))
+        return write(rows, message)
+
+    monkeypatch.setattr(CopiedRows, "write", counted)
+    found = arrays.read(image.id, 1_000, 1_050)
+    assert found.bytes_read <= sum(received) < found.bytes_read + 200
+
+
+def test_a_connection_that_broke_is_replaced_while_a_frame_is_read(
+    catalog: PostgresCatalog, arrays: DepthArrays, image: Image, database_url: str
+) -> None:
+    arrays.store(image.id, "one", chunks(10))
+    name(catalog, image, "one")
+    # Without a ping before use, the break is found out by the statement itself.
+    engine = sa.create_engine(database_url, pool_size=1, pool_pre_ping=False)
+    with engine.connect() as connection:
+        process = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+    with catalog.engine.connect() as connection:
+        connection.execute(sa.text("SELECT pg_terminate_backend(:process)"), {"process": process})
+    assert len(DepthArrays(engine).read(image.id).depths) == 10
+    engine.dispose()
 
 
 def test_nothing_is_there_before_the_row_names_it_or_after_it_names_another(

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from imgflow.depth.colormaps import COLORMAPS, UnknownColormap, get_colormap, legend
+from imgflow.depth.custom_colormap import BadColormap, parse_colormap
 from imgflow.errors import ImgflowError
 
 # Ends and middle as matplotlib's own documentation and code give them.
@@ -127,3 +128,43 @@ def test_a_legend_writes_other_values_for_another_range():
             legend("gray", 0, 1, **wrong)
     with pytest.raises(ValueError, match="finite"):
         legend("gray", 0, float("inf"))
+
+
+def test_colours_written_as_json_make_a_table_through_them():
+    grey = get_colormap('["#000000", "#ffffff"]')
+    np.testing.assert_array_equal(grey, get_colormap("gray"))
+    assert not grey.flags.writeable
+    table = parse_colormap('[[0, "#ff0000"], [0.2, "#00FF00"], [1, "#0000ff"]]')
+    assert [table[place].tolist() for place in (0, 51, 255)] == [
+        [255, 0, 0],
+        [0, 255, 0],
+        [0, 0, 255],
+    ]
+    assert table[25].tolist() == [130, 125, 0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[",
+        "[]",
+        '["#000000"]',
+        '["#000", "#ffffff"]',
+        '["red", "blue"]',
+        "[1, 2]",
+        '[[0, "#000000"], "#ffffff"]',
+        '[[0, "#000000"], [0.5, "#ffffff"]]',
+        '[[0, "#000000"], [0, "#00ff00"], [1, "#ffffff"]]',
+        '[[0, "#000000"], [1.5, "#00ff00"], [1, "#ffffff"]]',
+        '[[NaN, "#000000"], [1, "#ffffff"]]',
+        '[[true, "#000000"], [1, "#ffffff"]]',
+        '[[0, "#000000", 1], [1, "#ffffff"]]',
+        "[" * 5_000,
+        '["#000000"' + ', "#000000"' * 256 + "]",
+        "[" + " " * 10_000 + "]",
+    ],
+)
+def test_json_that_is_no_colour_map_is_refused_with_an_example(text):
+    with pytest.raises(BadColormap, match="colour map") as caught:
+        get_colormap(text)
+    assert len(str(caught.value)) < 300

@@ -36,7 +36,9 @@ cells = st.one_of(
             "\x00",
         ]
     ),
-    st.sampled_from([" ", "1 2", "1\t", "9" * 18]),
+    st.sampled_from(
+        [" ", "1 2", "1\t", "9" * 18, "1\v", "\f1", "1\x002", "True", "0.1234567890123456"]
+    ),
     st.just("7"),
 )
 
@@ -50,7 +52,7 @@ def test_what_a_fast_parser_takes_the_careful_one_takes_with_the_same_numbers(ro
         if fast is None:
             continue
         try:
-            depths, pixels = parse_rows(block, HEADER, 1)
+            depths, pixels, _ = parse_rows(block, HEADER, 1)
         except Rejected as error:
             pytest.fail(f"{parser.__name__} took what is rejected: {error}")
         np.testing.assert_array_equal(fast[0], depths)
@@ -71,3 +73,21 @@ def test_plain_numbers_take_the_fastest_way(decimals, depth):
 def test_a_decimal_comma_becomes_a_point_beside_semicolons_only():
     assert with_commas(b"1,5;2\n", b";") == b"1.5,2\n"
     assert with_commas(b"1,5\t2\n", b"\t") == b"1;5,2\n"
+
+
+@pytest.mark.parametrize("version", ["2.3.1", "3.0.0"])
+@pytest.mark.parametrize("at", [0, 1])
+def test_long_fractions_are_read_at_once_and_depths_are_exact(monkeypatch, version, at):
+    import pandas
+
+    rng = np.random.default_rng(5)
+    values = rng.uniform(0, 1e4, (2_000, 2))
+    texts = [[repr(value) for value in row] for row in values.tolist()]
+    for row in texts:
+        row.insert(at, repr(float(rng.uniform(0, 1e4))))
+    monkeypatch.setattr(pandas, "__version__", version)
+    header = Header(b",", ("a", "b", "c"), at, 1)
+    parsed = parse_with_pandas(("\n".join(map(",".join, texts)) + "\n").encode(), header)
+    assert parsed is not None
+    assert parsed[0].tolist() == [float(row[at]) for row in texts]
+    np.testing.assert_allclose(parsed[1], values.astype(np.float32), rtol=1.2e-7)

@@ -77,7 +77,7 @@ def test_the_full_size_image_equals_numpy_and_scikit_image_on_the_whole():
     assert facts.value_range == (0, 255)
     assert (facts.empty_rows_dropped, facts.duplicates, facts.gaps) == (1, 0, 0)
     assert (facts.was_sorted, facts.step_median) == ("ascending", 0.1)
-    assert facts.notes == ("Entirely empty rows, dropped: 1.",)
+    assert facts.notes == ("Entirely empty rows, dropped: 1, the first in line 5462.",)
 
 
 @settings(max_examples=60, deadline=None)
@@ -237,3 +237,25 @@ def test_a_bad_row_late_in_the_file_rejects_it_after_some_chunks():
     data = table_text(depths, pixels) + b"10000,1\n"
     with pytest.raises(Rejected, match="line 3002"):
         list(image_of(data, limits=TINY_BLOCKS))
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "words"),
+    [
+        ("1,5\n2,5\n", {}, ""),
+        ("1,5\n,\n2,5\n\n3,5\n", {"empty_row": 3}, "dropped: 2, the first in line 3"),
+        (",\n1,5\n2,5\n", {"empty_row": 2}, "dropped: 1, the first in line 2"),
+        ("1,5.25\n2,5e0\n,\n\n", {"empty_row": 4}, "dropped: 2, the first in line 4"),
+        ("1,5\n,\n3,5\n2,5\n", {"empty_row": 3, "order": 5}, "from line 5 on"),
+        ('1,5\n"",""\n2,5\n', {"empty_row": 3}, "dropped: 1, the first in line 3"),
+        ("3,5\n2,5\n1,5\n", {"order": 3}, "descend"),
+        ("1,5\n,\n2,5\n2,6\n", {"empty_row": 3, "duplicate": 5}, "kept: 1, the first in line 5"),
+        ("2,5\n1,5\n2,6\n", {"order": 3}, "kept: 1."),
+    ],
+)
+@pytest.mark.parametrize("limits", [None, DepthLimits(block_bytes=10)])
+def test_facts_name_the_first_line_of_each_irregularity(text, lines, words, limits):
+    image = image_of(b"depth,a\n" + text.encode(), limits=limits, width=1)
+    collected(image)
+    assert image.facts.first_lines == lines
+    assert words in " ".join(image.facts.notes)

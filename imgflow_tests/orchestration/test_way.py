@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from imgflow.catalog.depth_arrays import DepthArrays
+from imgflow.orchestration.partitions import partition_key
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
 from imgflow_tests.pictures import depth_csv, jpeg, mixed_objects, png
 
@@ -171,6 +172,14 @@ def test_a_depth_image_is_an_array_of_width_150_with_exact_depths(sixty: Project
     assert rows.depths.tolist() == [round(9000.1 + step / 10, 1) for step in range(40)]
     part = DepthArrays(sixty.catalog.engine).read(image.id, 9000.2, 9000.4)
     assert part.depths.tolist() == [9000.2, 9000.3, 9000.4]
+    metadata = sixty.newest("depth/resized", partition_key("holes/hole-2.csv")).metadata
+    facts = {name: value.value for name, value in metadata.items()}
+    assert (facts["shape"], facts["dtype"]) == ("40 x 150", "float32")
+    assert (facts["depth_min"], facts["depth_max"]) == (9000.1, 9004.0)
+    assert facts["bytes"] == 40 * (8 + 4 * 150)
+    assert 0 <= facts["value_min"] < facts["value_max"] <= 255
+    assert (facts["gaps"], facts["duplicates"], facts["was_sorted"]) == (0, 0, "ascending")
+    assert (facts["first_lines"], facts["notes"]) == ({}, "")
     assert (part.pixels == rows.pixels[1:4]).all()
 
 

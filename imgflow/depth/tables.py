@@ -1,0 +1,46 @@
+"""Rows out of tables that are numbers already: the rules of `imgflow.depth.reading` for cells."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgflow.depth.rows import DepthRows
+from imgflow.errors import Rejected
+
+
+def checked_rows(table: NDArray[Any], first_row: int) -> DepthRows:
+    """Apply the rules for empty rows, holes and infinite values to a table of numbers.
+
+    Args:
+        table: numbers (n, 1 + N), depths in the first column; NaN is an empty cell.
+        first_row: 1-based number of its first row.
+
+    Raises:
+        Rejected: with the number of the row, and of the column, in the reason.
+    """
+    depths = table[:, 0].astype(np.float64)
+    with np.errstate(over="ignore"):  # looked for below
+        pixels = np.ascontiguousarray(table[:, 1:], dtype=np.float32)
+    if np.isfinite(depths).all() and np.isfinite(pixels).all():
+        return DepthRows(depths, pixels, first_row)
+    is_empty = np.isnan(depths) & np.isnan(pixels).all(axis=1)
+    _refuse(~np.isfinite(depths) & ~is_empty, depths[:, None], first_row, 0)
+    _refuse(~np.isfinite(pixels).all(axis=1) & ~is_empty, pixels, first_row, 1)
+    kept = ~is_empty
+    lines = first_row + np.flatnonzero(kept)
+    return DepthRows(depths[kept], pixels[kept], first_row, int(is_empty.sum()), lines)
+
+
+def _refuse(
+    is_bad: NDArray[np.bool_], cells: NDArray[Any], first_row: int, first_column: int
+) -> None:
+    if not is_bad.any():
+        return
+    row = int(is_bad.argmax())
+    column = int((~np.isfinite(cells[row])).argmax())
+    place = f"line {first_row + row}, column {first_column + column + 1}"
+    if not np.isnan(cells[row, column]):
+        raise Rejected("infinite_value", f"{place}: the value is infinite or too large")
+    code = "missing_value" if first_column else "empty_depth"
+    raise Rejected(code, f"{place}: NaN in a row that has values")
