@@ -121,7 +121,7 @@ def main() -> None:
             )
             fill_catalog(catalog)
             return
-        if not (said := tick()).startswith(f"{objects} objects listed, nothing new."):
+        if not (said := tick()).startswith(f"{objects} objects listed; nothing new."):
             raise SystemExit(said)
         times = []
         if rounds > 1:
