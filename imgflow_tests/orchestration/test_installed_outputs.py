@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -224,3 +227,18 @@ def test_a_wrong_parameter_is_refused_by_name(
     install("blur")
     with pytest.raises(SettingsError, match=part):
         enabled_outputs(PhotoRecipe(parameters=parameters))
+
+
+def test_an_installed_output_has_a_route(install: Install) -> None:
+    install("blur")
+    # Routes are made when the module loads, so in a process of its own.
+    script = "from imgflow.api.pictures import router; print([r.path for r in router.routes])"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "/images/{image}/blur" in done.stdout
