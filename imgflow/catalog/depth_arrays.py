@@ -30,14 +30,13 @@ COPY = (
 COPIED_AT_ONCE = 4 * 2**20
 
 # One statement sees one state of the database: the row's array and its chunks belong together.
-READ = """
-COPY (
+CHUNKS = """
     SELECT c."array", c.depths, c.pixels FROM images AS i
     JOIN depth_chunks AS c ON c.image_id = i.id AND c."array" = i.outputs -> 'resized' ->> 'name'
     WHERE i.id = %s AND c.depth_max >= %s AND c.depth_min <= %s
     ORDER BY c.chunk LIMIT %s
-) TO STDOUT (FORMAT BINARY)
 """
+READ = f"COPY ({CHUNKS}) TO STDOUT (FORMAT BINARY)"
 
 
 # One statement sees all chunks of an array or none.
@@ -211,7 +210,7 @@ class _Chunk(NamedTuple):
 
     @classmethod
     def of(cls, *fields: memoryview | None) -> _Chunk:
-        """Decode the fields of `READ`, none of which is ever NULL."""
+        """Decode the fields of `CHUNKS`, none of which is ever NULL."""
         array, depths, pixels = (field or memoryview(b"") for field in fields)
         numbers = np.frombuffer(depths, "<f8")
         rows = np.frombuffer(pixels, "<f4").reshape(len(numbers), -1)

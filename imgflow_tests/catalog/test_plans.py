@@ -140,9 +140,8 @@ def test_the_images_that_changed_longest_ago_are_not_sorted_for(
 
 def test_a_frame(filled: PostgresCatalog, plans: list[str]) -> None:
     with filled.engine.connect() as connection:
-        rows = connection.execute(
-            depth_arrays.READ, {"id": 7, "low": 10_000.0, "high": 10_050.0, "most": 4}
-        ).all()
+        asked = (7, 10_000.0, 10_050.0, 4)
+        rows = connection.exec_driver_sql(depth_arrays.CHUNKS, asked).all()
     assert 1 <= len(rows) <= 2
     assert_indexed(plans)
 
