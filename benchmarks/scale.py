@@ -185,7 +185,7 @@ class Imgflow:
             "one row by key": lambda: catalog.by_keys([known(middle).key]),
             "one row by id": lambda: catalog.by_id(middle),
             "a page of rows": lambda: catalog.page(limit=100, after_id=middle),
-            "a page of rejected rows": lambda: catalog.page(limit=100, state="rejected"),
+            "a page of rejected rows": lambda: catalog.page(limit=50, state="rejected"),
             "a page of deleted rows": lambda: catalog.page(limit=100, state="deleted"),
             "a page by prefix": lambda: catalog.page(limit=100, prefix=known(middle).key[:14]),
             "counts": catalog.counts,
