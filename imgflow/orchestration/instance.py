@@ -36,6 +36,8 @@ def instance_config() -> dict[str, object]:
         **storages,
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},  # the dialog that asks for an e-mail address
+        # Five seconds by default, of which an upload would wait half.
+        "run_queue": {"dequeue_interval_seconds": 1},
         "run_monitoring": {"enabled": True, "start_timeout_seconds": 180},
         "retention": {"sensor": {"purge_after_days": {"skipped": 1, "failure": 30, "success": 30}}},
     }
