@@ -30,7 +30,7 @@ from imgflow_tests.orchestration.crash_points import CRASH_AT, CRASH_TRACE, half
 from imgflow_tests.pictures import depth_csv, jpeg, png
 
 # The sweep belongs to the first test that asks for it.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1_800)
 
 # Processes wait more than they compute.
 LANES = 4
@@ -250,9 +250,10 @@ def undisturbed(machine: Machine) -> Run:
 @pytest.fixture(scope="module")
 def sweep(machine: Machine, undisturbed: Run) -> list[Run]:
     """One run for each point, killed there and started again."""
-    points = undisturbed.passed
-    if not os.environ.get("IMGFLOW_TEST_EVERY_POINT"):
-        points = distinct(points)
+    which = os.environ.get("IMGFLOW_TEST_CRASH_POINTS", "some")
+    points = undisturbed.passed if which == "every" else distinct(undisturbed.passed)
+    if which == "some":  # CI kills at all of them, which takes more than ten minutes
+        points = points[::5]
     with ThreadPoolExecutor(LANES) as lanes:
         return list(lanes.map(machine.run, points))
 
