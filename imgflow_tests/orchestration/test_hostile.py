@@ -163,7 +163,7 @@ def fuzz(task: Task) -> Outcome:
         prepare_decoder(data, LIMITS)
         with cpu_limit(SECONDS), memory_limit(256 * 2**20):
             done = process_photo(data, RECIPE, LIMITS, sorted(OUTPUTS))
-        return Outcome(ready(task, described(task.upload.key, "", done.facts), {}))
+        return Outcome(ready(task, described(task, "", done.facts), {}))
 
     outcome = answered(task, work)
     me = psutil.Process()
