@@ -192,6 +192,8 @@ def _watch(settings: Settings, services: list[Service], catalog: PostgresCatalog
     """Restart what ends, and say what became of the images, until a signal comes."""
     shown = ""
     while True:
+        if _interrupted:  # raised within a finaliser, an exception gets lost
+            raise Interrupted
         for service in services:
             if service.has_ended() is None:
                 continue
@@ -238,15 +240,21 @@ def _only_one(settings: Settings) -> Iterator[None]:
         yield
 
 
+_interrupted: list[bool] = []
+"""Holds something once a signal came."""
+
+
 @contextmanager
 def _signals() -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into `Interrupted`, and ignore further ones."""
 
     def interrupt(_number: int, _frame: object) -> None:
+        _interrupted.append(True)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         raise Interrupted
 
+    _interrupted.clear()
     before = {
         number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
     }
