@@ -45,7 +45,7 @@ def _bare(folder: Path, number: int) -> float:
 
 def _ingest(folder: Path, number: int) -> float:
     return _seconds(
-        [sys.executable, "-m", "imgflow.cli", "ingest", "--json"],
+        [sys.executable, "-m", "imgflow", "ingest", "--json"],
         {
             "IMGFLOW_HOME": str(folder / f"home{number}"),
             "IMGFLOW_SOURCE_URL": (folder / "in").as_uri(),

@@ -274,7 +274,7 @@ def frame(
     """Write the colour-mapped rows between two depths to a file: .jpg, .png, .webp or .npy."""
     with _catalog() as (_settings, catalog):
         from imgflow.catalog.depth_arrays import DepthArrays
-        from imgflow.depth.colormaps import DEFAULT_COLORMAP
+        from imgflow.depth.colormap_data import DEFAULT_COLORMAP
         from imgflow.depth.frames import FRAME_FORMATS, render_frame
 
         image = _image(catalog, key)
@@ -355,7 +355,3 @@ def _say(line: str) -> None:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 160 else f"{text[:159]}…"  # noqa: PLR2004 - a line of a terminal
-
-
-if __name__ == "__main__":
-    main()

@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Run:
             **variables,
         }
         return subprocess.run(
-            [sys.executable, "-m", "imgflow.cli", *arguments],
+            [sys.executable, "-m", "imgflow", *arguments],
             cwd=tmp_path,
             env=dict(environment),
             capture_output=True,

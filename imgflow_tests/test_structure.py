@@ -87,7 +87,7 @@ def test_init_files_import_nothing() -> None:
 
 def test_a_pool_worker_imports_neither_dagster_nor_pandas_nor_a_database_driver() -> None:
     code = (
-        "import sys, imgflow.orchestration.worker;"
+        "import sys, imgflow.orchestration.worker, imgflow.depth.recipe;"
         "print([n for n in ('dagster','pandas','skimage','sqlalchemy','psycopg2','fastapi','numpy')"
         " if n in sys.modules])"
     )

@@ -24,7 +24,7 @@ from imgflow_tests.pictures import jpeg
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SAMPLES = 13
-COMMAND = [sys.executable, "-m", "imgflow.cli"]
+COMMAND = [sys.executable, "-m", "imgflow"]
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> Any:

@@ -26,7 +26,8 @@ from imgflow.api.problems import Refused
 from imgflow.api.routing import get
 from imgflow.api.serving import CACHE_CONTROL, not_modified
 from imgflow.catalog.depth_arrays import Interval
-from imgflow.depth.colormaps import DEFAULT_COLORMAP, get_colormap
+from imgflow.depth.colormap_data import DEFAULT_COLORMAP
+from imgflow.depth.colormaps import get_colormap
 from imgflow.depth.custom_colormap import LONGEST_TEXT
 from imgflow.depth.frames import (
     MAX_SIDE,

@@ -5,6 +5,9 @@ viridis, magma, inferno and plasma are by Nathaniel Smith, Stéfan van der Walt 
 the nearest byte from the float tables in matplotlib 3's `_cm_listed.py`.
 """
 
+DEFAULT_COLORMAP = "strata"
+"""Named here, where it is known without numpy; pool workers that read photographs do without."""
+
 PACKED_TABLES = {
     "viridis": (
         "c-n<hi4lY#3{0@KE8+St<xsL4Sjp&Rzu+jyOg`opECkc)X`Q6qnhK3HNo_OG;RhV>kb4UegZDb1pdhW1hA(9"

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgflow.depth.colormap_data import PACKED_TABLES
+from imgflow.depth.colormap_data import DEFAULT_COLORMAP, PACKED_TABLES
 from imgflow.depth.custom_colormap import COLORS, is_custom, parse_colormap
 from imgflow.errors import ImgflowError
 
 ColorTable = NDArray[np.uint8]
 
-DEFAULT_COLORMAP = "strata"
 _REVERSED = "_r"
 _NAMES = (DEFAULT_COLORMAP, *PACKED_TABLES, "gray")
 

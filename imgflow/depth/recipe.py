@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from imgflow.depth.colormaps import DEFAULT_COLORMAP
+from imgflow.depth.colormap_data import DEFAULT_COLORMAP
 
 # Raise a version when the same input and recipe would give other values: what is stored becomes
 # stale.

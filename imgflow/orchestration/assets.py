@@ -14,6 +14,7 @@ from imgflow.images.outputs import find_output
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration.counting import count_run
 from imgflow.orchestration.families import METADATA_VERSION, Family
+from imgflow.orchestration.pool import prepare_workers
 from imgflow.orchestration.processing import batch_of, conclude, process_partitions
 from imgflow.orchestration.resources import CatalogResource, StoresResource, WorkersResource
 from imgflow.orchestration.worker import WorkerConfig
@@ -117,6 +118,7 @@ def family_assets(
         stores: StoresResource,
         workers: WorkersResource,
     ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+        prepare_workers()
         with catalog.open(stores.source_name) as rows:
             worker = WorkerConfig(
                 stores=stores.config,

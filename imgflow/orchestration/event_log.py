@@ -1,9 +1,8 @@
-"""The one module that uses private names of Dagster: events of single images, in bulk.
+"""The one module that uses private names of Dagster: an event log that takes events in bulk.
 
 Why it exists, with dagster 1.13.27: in a run over a range of partitions the public interface gives
-all of them the same metadata and data version, or costs 26 to 123 ms an event. This module sends
-each image its own event through Dagster's own batching, and stores a batch with `COPY` in one
-transaction: below 1 ms an image.
+all of them the same metadata and data version, or costs 26 to 123 ms an event. Here each image has
+events of its own, and those of a few hundred images are stored with `COPY` in one transaction.
 
 `imgflow_tests/orchestration/test_event_log.py` fails by name when Dagster changes what is used
 here.
@@ -11,18 +10,13 @@ here.
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 import os
-import re
+import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from graphlib import TopologicalSorter
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 import sqlalchemy as sa
@@ -58,26 +52,34 @@ from dagster_postgres import PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from imgflow.errors import SettingsError
-from imgflow.orchestration.event_rows import RowWriter
+from imgflow.catalog.connecting import retried
+from imgflow.catalog.text_copy import copy_rows
+from imgflow.orchestration.event_rows import (
+    Row,
+    RowWriter,
+    materialization_outline,
+    planned_outline,
+)
+
+if TYPE_CHECKING:
+    from imgflow.orchestration.image_events import ImageEvent
 
 __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
     "ASSET_PARTITION_RANGE_START_TAG",
+    "CODE_VERSION_TAG",
+    "DATA_VERSION_IS_USER_PROVIDED_TAG",
+    "DATA_VERSION_TAG",
+    "INPUT_DATA_VERSION_TAG_PREFIX",
+    "INPUT_EVENT_POINTER_TAG_PREFIX",
     "PARTITION_NAME_TAG",
     "AssetEventTagsTable",
     "AssetKeyTable",
     "BulkPostgresEventLogStorage",
-    "ImageEvent",
     "SqlEventLogStorageTable",
-    "count_partitions",
-    "delete_partitions",
-    "event_log_transaction",
     "has_open_backfill",
-    "input_pointer_pattern",
-    "planned_runs",
     "report_counts",
-    "report_images",
+    "report_level",
 ]
 
 # Dagster sends events in batches only where this variable is set, in every process that creates or
@@ -108,6 +110,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
     ) -> None:
         os.environ.setdefault(BATCH_VARIABLE, str(BATCH_EVENTS))
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
+        self._writer: tuple[str, RowWriter] | None = None
         # The parent connects anew for each statement, about forty times in a run: 2 ms each.
         self._engine = create_pg_engine(
             postgres_url,
@@ -172,147 +175,127 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
             super().store_event_batch(events)
             return
         with self.index_transaction() as connection:
-            event_ids = [
-                row[0]
-                for row in connection.exec_driver_sql(
-                    "SELECT nextval(pg_get_serial_sequence('event_logs', 'id'))"
-                    " FROM generate_series(1, %s)",
-                    (len(events),),
-                )
-            ]
-            writer = RowWriter(self._event_to_row, self._event_insert_timestamp)
-            rows = [writer.row(event) for event in events]
-            _copy(
+            ids = _reserved_ids(connection, len(events))
+            self._store(
                 connection,
-                SqlEventLogStorageTable.name,
-                ("id", *rows[0]),
-                ((event_id, *row.values()) for event_id, row in zip(event_ids, rows, strict=True)),
+                [
+                    _NewEvent(
+                        event_id,
+                        self._writer_of(event.run_id).row(
+                            planned_outline(event), entry := partial(_itself, event)
+                        ),
+                        self._tags_for_asset_event(event),
+                        entry,
+                    )
+                    for event_id, event in zip(ids, events, strict=True)
+                ],
             )
-            _copy(
-                connection,
-                AssetEventTagsTable.name,
-                ("event_id", "asset_key", "key", "value", "event_timestamp"),
-                (
-                    (event_id, row["asset_key"], key, value, row["timestamp"])
-                    for event_id, row, event in zip(event_ids, rows, events, strict=True)
-                    for key, value in self._tags_for_asset_event(event).items()
-                ),
-            )
-            # The asset table holds the newest event of each asset and kind; in the order of its
-            # keys, so that two runs never wait for each other.
-            newest = {
-                (row["asset_key"], row["dagster_event_type"]): (event, event_id)
-                for event, event_id, row in zip(events, event_ids, rows, strict=True)
-            }
-            for _, (event, event_id) in sorted(newest.items(), key=lambda item: item[0]):
-                self._store_asset_event(connection, event, event_id)
+
+    def store_images(
+        self, step: StepExecutionContext, levels: Sequence[Sequence[ImageEvent]]
+    ) -> None:
+        """Store events of images in one transaction, without Dagster's objects for most of them.
+
+        Args:
+            step: whose events they are.
+            levels: of the asset graph; the inputs of each are in those before it.
+
+        Raises:
+            Trouble: the database does not answer, again and again.
+        """
+        retried(self._engine, partial(self._store_levels, step, levels))
+
+    def _store_levels(
+        self, step: StepExecutionContext, levels: Sequence[Sequence[ImageEvent]]
+    ) -> None:
+        now = time.time()
+        writer = self._writer_of(step.run_id)
+        with self.index_transaction() as connection:
+            ids = _reserved_ids(connection, sum(map(len, levels)))
+            events: list[_NewEvent] = []
+            # Dagster takes an image for stale when one of its inputs has an event after this one,
+            # so it stands behind all that are stored, and behind those of the levels before.
+            pointer = ids[0] - 1
+            for level in levels:
+                for event in level:
+                    tags = event.tags(pointer)
+                    indexed = self._indexed(tags)
+                    outline = materialization_outline(
+                        event.asset_key, event.partition, tags, event.metadata, now
+                    )
+                    entry = partial(_entry, step, event, tags, now)
+                    event_id = ids[len(events)]
+                    events.append(_NewEvent(event_id, writer.row(outline, entry), indexed, entry))
+                pointer = events[-1].id
+            self._store(connection, events)
+
+    def _writer_of(self, run_id: str) -> RowWriter:
+        """The templates of a run, kept until another has events."""
+        if self._writer is None or self._writer[0] != run_id:
+            self._writer = run_id, RowWriter(self._event_to_row)
+        return self._writer[1]
+
+    def _indexed(self, tags: Mapping[str, str]) -> Mapping[str, str]:
+        return {name: tags[name] for name in self.get_asset_tags_to_index(set(tags))}
+
+    def _store(self, connection: sa.Connection, events: Sequence[_NewEvent]) -> None:
+        copy_rows(
+            connection,
+            SqlEventLogStorageTable.name,
+            ("id", *events[0].row),
+            ((event.id, *event.row.values()) for event in events),
+        )
+        copy_rows(
+            connection,
+            AssetEventTagsTable.name,
+            ("event_id", "asset_key", "key", "value", "event_timestamp"),
+            (
+                (event.id, event.row["asset_key"], key, value, event.row["timestamp"])
+                for event in events
+                for key, value in event.tags.items()
+            ),
+        )
+        # The asset table holds the newest event of each asset and kind; in the order of its keys,
+        # so that two runs never wait for each other.
+        newest = {
+            (event.row["asset_key"], event.row["dagster_event_type"]): event for event in events
+        }
+        for _, event in sorted(newest.items(), key=lambda item: item[0]):
+            self._store_asset_event(connection, event.entry(), event.id)
+
+
+class _NewEvent(NamedTuple):
+    """An event that is about to be stored.
+
+    Attributes:
+        id: reserved for it.
+        row: its columns.
+        tags: those that Dagster indexes.
+        entry: makes Dagster's object of it.
+    """
+
+    id: int
+    row: Row
+    tags: Mapping[str, str]
+    entry: Callable[[], EventLogEntry]
+
+
+def _reserved_ids(connection: sa.Connection, count: int) -> list[int]:
+    """So many ids of new events, rising."""
+    rows = connection.exec_driver_sql(
+        "SELECT nextval(pg_get_serial_sequence('event_logs', 'id')) FROM generate_series(1, %s)",
+        (count,),
+    )
+    return [int(row[0]) for row in rows]
+
+
+def _itself(entry: EventLogEntry) -> EventLogEntry:
+    return entry
 
 
 def has_open_backfill(instance: dg.DagsterInstance) -> bool:
     """Whether somebody's backfill has not been turned into runs completely."""
     return bool(instance.get_backfills(status=BulkActionStatus.REQUESTED, limit=1))
-
-
-def count_partitions(instance: dg.DagsterInstance, name: str) -> int:
-    """How many partitions a dynamic set has."""
-    storage = instance.event_log_storage
-    if isinstance(storage, BulkPostgresEventLogStorage):
-        return storage.count_dynamic_partitions(name)
-    return len(instance.get_dynamic_partitions(name))
-
-
-def delete_partitions(instance: dg.DagsterInstance, name: str, keys: Sequence[str]) -> None:
-    """Delete partitions from a dynamic set, all at once where the storage can."""
-    storage = instance.event_log_storage
-    if isinstance(storage, BulkPostgresEventLogStorage):
-        storage.delete_dynamic_partitions(name, keys)
-        return
-    for key in keys:
-        instance.delete_dynamic_partition(name, key)
-
-
-def _copy(
-    connection: Any, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
-) -> None:
-    """Copy rows into a table with PostgreSQL's text format."""
-    lines = io.StringIO()
-    for row in rows:
-        lines.write("\t".join(map(_escape, row)))
-        lines.write("\n")
-    if not lines.tell():
-        return
-    lines.seek(0)
-    names = ", ".join(f'"{column}"' for column in columns)
-    with connection.connection.cursor() as cursor:
-        cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN", lines)
-
-
-def _escape(value: Any) -> str:
-    r"""Write one value; `\N` is NULL."""
-    if value is None:
-        return r"\N"
-    return (
-        str(value)
-        .replace("\\", "\\\\")
-        .replace("\t", "\\t")
-        .replace("\n", "\\n")
-        .replace("\r", "\\r")
-    )
-
-
-@dataclass(frozen=True)
-class ImageEvent:
-    """A materialisation of one asset of one image.
-
-    Attributes:
-        asset_key: the asset.
-        partition: the image's partition key.
-        data_version: changes exactly when the output does.
-        code_version: fingerprint of the recipe it was made with; None for external assets.
-        inputs: data versions of the assets it was made from, for Dagster's staleness.
-        metadata: what the UI shows.
-    """
-
-    asset_key: dg.AssetKey
-    partition: str
-    data_version: str
-    code_version: str | None = None
-    inputs: Mapping[dg.AssetKey, str] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    def materialization(self, pointer: int) -> dg.AssetMaterialization:
-        """The public event.
-
-        Args:
-            pointer: id of the newest event that its inputs may have had when it was made.
-        """
-        tags = {DATA_VERSION_TAG: self.data_version}
-        if self.code_version is not None:
-            tags[CODE_VERSION_TAG] = self.code_version
-            tags[DATA_VERSION_IS_USER_PROVIDED_TAG] = "true"
-        for asset_key, version in self.inputs.items():
-            name = asset_key.to_user_string()
-            tags[f"{INPUT_DATA_VERSION_TAG_PREFIX}/{name}"] = version
-            tags[f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{name}"] = str(pointer)
-        return dg.AssetMaterialization(
-            self.asset_key, partition=self.partition, metadata=self.metadata, tags=tags
-        )
-
-
-def report_images(context: dg.AssetExecutionContext, events: Sequence[ImageEvent]) -> None:
-    """Store events as those of the running step, one batch for each level of the asset graph.
-
-    They go past the console's log handlers, whose formatting costs a third of the bookkeeping.
-    """
-    step = context.get_step_execution_context()
-    levels = TopologicalSorter({event.asset_key: set(event.inputs) for event in events})
-    levels.prepare()
-    while levels.is_active():
-        keys = levels.get_ready()
-        level = [event for event in events if event.asset_key in keys]
-        if level:
-            _report_level(context.instance, context.run.run_id, step, level)
-        levels.done(*keys)
 
 
 def report_counts(
@@ -328,24 +311,24 @@ def report_counts(
     )
 
 
-def _report_level(
-    instance: dg.DagsterInstance, run_id: str, step: StepExecutionContext, events: list[ImageEvent]
+def report_level(
+    instance: dg.DagsterInstance, step: StepExecutionContext, events: Sequence[ImageEvent]
 ) -> None:
-    # Dagster takes an image for stale when one of its inputs has an event after this one.
+    """Report events of one level in Dagster's own way, to a storage that is not ours."""
     pointer = instance.event_log_storage.get_maximum_record_id() or 0
     batch_id = str(uuid.uuid4())
     last = len(events) - 1
-    for position, event in enumerate(sorted(events, key=lambda e: e.asset_key.to_user_string())):
+    for position, event in enumerate(events):
         instance.report_dagster_event(
-            _step_event(step, event.materialization(pointer)),
-            run_id=run_id,
+            _dagster_event(step, event, event.tags(pointer)),
+            run_id=step.run_id,
             log_level=logging.DEBUG,
             batch_metadata=DagsterEventBatchMetadata(batch_id, position == last),
         )
 
 
-def _step_event(
-    step: StepExecutionContext, materialization: dg.AssetMaterialization
+def _dagster_event(
+    step: StepExecutionContext, event: ImageEvent, tags: Mapping[str, str]
 ) -> DagsterEvent:
     return DagsterEvent(
         event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
@@ -354,53 +337,27 @@ def _step_event(
         node_handle=step.step.node_handle,
         step_kind_value=step.step.kind.value,
         logging_tags=step.event_tags,
-        event_specific_data=StepMaterializationData(materialization),
+        event_specific_data=StepMaterializationData(
+            dg.AssetMaterialization(
+                event.asset_key, partition=event.partition, metadata=event.metadata, tags=tags
+            )
+        ),
         message=None,
         pid=os.getpid(),
     )
 
 
-def event_log_transaction(
-    instance: dg.DagsterInstance,
-) -> AbstractContextManager[sa.engine.Connection]:
-    """Open a transaction in the database of Dagster's event log.
-
-    Raises:
-        SettingsError: the instance keeps its events elsewhere than in PostgreSQL.
-    """
-    storage = instance.event_log_storage
-    if not isinstance(storage, PostgresEventLogStorage):
-        raise SettingsError(
-            f"The event log is kept by {type(storage).__name__}, and imgflow knows PostgreSQL "
-            "only; name BulkPostgresEventLogStorage in dagster.yaml, or set "
-            "IMGFLOW_KEEP_EVENTS_DAYS=0."
-        )
-    return storage.index_transaction()
-
-
-def input_pointer_pattern(asset_key: dg.AssetKey) -> str:
-    """A PostgreSQL pattern whose group is a stored materialisation's pointer to one input."""
-    tag = json.dumps(f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{asset_key.to_user_string()}")
-    return re.escape(f'{tag}: "') + r"(\d+)"
-
-
-def planned_runs(
-    instance: dg.DagsterInstance, asset_key: dg.AssetKey, partition: str, *, most: int
-) -> dict[str, datetime]:
-    """The newest runs that were to make an asset of a partition, and when they were made.
-
-    Raises:
-        SettingsError: the instance keeps its events elsewhere than in PostgreSQL.
-    """
-    events = SqlEventLogStorageTable.c
-    query = (
-        sa.select(events.run_id, events.timestamp)
-        .where(events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value)
-        .where(events.asset_key == asset_key.to_string(), events.partition == partition)
-        .order_by(events.id.desc())
-        .limit(most)
+def _entry(
+    step: StepExecutionContext, event: ImageEvent, tags: Mapping[str, str], now: float
+) -> EventLogEntry:
+    dagster_event = _dagster_event(step, event, tags)
+    return EventLogEntry(  # type: ignore[no-untyped-call]
+        error_info=None,
+        level=logging.DEBUG,
+        user_message="",
+        run_id=step.run_id,
+        timestamp=now,
+        step_key=dagster_event.step_key,
+        job_name=step.job_name,
+        dagster_event=dagster_event,
     )
-    with event_log_transaction(instance) as connection:
-        rows = connection.execute(query).all()
-    # Dagster writes UTC without its name.
-    return {row.run_id: row.timestamp.replace(tzinfo=timezone.utc) for row in rows}

@@ -10,8 +10,8 @@ import dagster as dg
 
 from imgflow.catalog.rows import Image
 from imgflow.orchestration.batch import Finished
-from imgflow.orchestration.event_log import ImageEvent
 from imgflow.orchestration.families import METADATA_VERSION, Family
+from imgflow.orchestration.image_events import ImageEvent
 from imgflow.orchestration.partitions import partition_key
 from imgflow.store.objects import SourceObject
 

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from imgflow.catalog.rows import Image
-from imgflow.orchestration.event_log import planned_runs
+from imgflow.orchestration.event_queries import planned_runs
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.partitions import partition_key
 

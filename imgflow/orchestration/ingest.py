@@ -15,6 +15,7 @@ from dagster_postgres.utils import DagsterPostgresException
 from imgflow.catalog.connecting import outages_in_words
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.families import Family
+from imgflow.orchestration.pool import prepare_workers
 from imgflow.orchestration.requests import Batching, request_batches
 from imgflow.orchestration.sensors import Follow, Listed, Round, list_and_announce
 from imgflow.orchestration.unfinished import INGEST_TAG, unfinished_runs
@@ -79,6 +80,8 @@ def ingest(
         time.sleep(QUIET_SECONDS)
         seen = _list_all(source, catalog, follow)
         touched.update(seen.new, seen.changed)
+    if touched:
+        prepare_workers()
     report.listed = seen.listed
     runs: set[str] = set()
     progress(f"{seen.line()}; {len(touched)} of them new or changed.")

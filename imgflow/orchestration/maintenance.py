@@ -17,7 +17,7 @@ import dagster as dg
 from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
-from imgflow.orchestration.event_log import delete_partitions
+from imgflow.orchestration.event_queries import delete_partitions
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.hot_set import is_idle, seal
 from imgflow.orchestration.partitions import partition_key

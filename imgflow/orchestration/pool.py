@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -10,7 +11,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from itertools import islice
 from types import TracebackType
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import CONSTS, ProcessExpired, ProcessPool
 from pebble.common.types import Result, ResultStatus
 
 from imgflow.orchestration.worker import Outcome, Task, WorkerConfig, rejected, start_worker
@@ -30,18 +31,36 @@ LOOK_SECONDS = 2.0
 # somebody rather than by the image.
 TRIES = 2
 
+# How often Pebble looks at its workers. Its default of 0.1 s is added to the end of each run.
+CONSTS.sleep_unit = 0.02
+
+# What workers need is imported once, in the server that they are forked from. Not `fork`: obstore
+# and psycopg2 run threads in this process.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    [
+        "imgflow.orchestration.worker",
+        "imgflow.depth.recipe",  # a part of each worker's configuration
+        "pebble.pool.process",
+        "PIL.JpegImagePlugin",
+        "PIL.PpmImagePlugin",
+    ]
+)
+
+
+def prepare_workers() -> None:
+    """Start the server that workers are forked from, which imports while this process goes on."""
+    multiprocessing.forkserver.ensure_running()
+
 
 class WorkerPool:
     """Worker processes that live as long as the `with` block."""
 
     def __init__(self, config: WorkerConfig, workers: int) -> None:
         """Describe the pool; processes start with the first task."""
-        # Not fork: obstore and psycopg2 run threads in this process.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["imgflow.orchestration.worker", "PIL.JpegImagePlugin"])
         self._workers = workers
         self._pool = ProcessPool(
-            max_workers=workers, context=context, initializer=start_worker, initargs=[config]
+            max_workers=workers, context=CONTEXT, initializer=start_worker, initargs=[config]
         )
 
     def __enter__(self) -> WorkerPool:

@@ -9,9 +9,10 @@ import dagster as dg
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.orchestration import batch
-from imgflow.orchestration.event_log import report_counts, report_images
+from imgflow.orchestration.event_log import report_counts
 from imgflow.orchestration.events import finished_events, selected_names, unchanged_events
 from imgflow.orchestration.families import Family
+from imgflow.orchestration.image_events import report_images
 from imgflow.orchestration.partitions import object_key
 from imgflow.orchestration.pool import WorkerPool
 from imgflow.orchestration.worker import Task, WorkerConfig

@@ -14,8 +14,8 @@ from imgflow.orchestration.arrivals import Range, new_keys, plan_ranges
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
-    count_partitions,
 )
+from imgflow.orchestration.event_queries import count_partitions
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.hot_set import seal_excess
 from imgflow.orchestration.partitions import PARTITIONS, partition_key

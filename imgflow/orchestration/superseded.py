@@ -28,9 +28,8 @@ from imgflow.orchestration.event_log import (
     AssetEventTagsTable,
     AssetKeyTable,
     SqlEventLogStorageTable,
-    event_log_transaction,
-    input_pointer_pattern,
 )
+from imgflow.orchestration.event_queries import event_log_transaction, input_pointer_pattern
 
 events = SqlEventLogStorageTable
 MATERIALIZATION = dg.DagsterEventType.ASSET_MATERIALIZATION.value

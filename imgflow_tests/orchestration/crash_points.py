@@ -96,7 +96,7 @@ def install_main() -> None:
     install()
     batch.FLUSH_SECONDS = 1_000.0  # type: ignore[misc]  # else a busy machine changes the names
     _wrap(FolderSource, "list_page", lambda *_: "list")
-    _wrap(event_log, "_copy", lambda _connection, table, *_: f"COPY {table}")
+    _wrap(event_log, "copy_rows", lambda _connection, table, *_: f"COPY {table}")
     pool.start_worker = start_crashing_worker  # type: ignore[attr-defined]
 
 

@@ -12,14 +12,15 @@ from imgflow.orchestration.event_log import (
     AssetEventTagsTable,
     AssetKeyTable,
     BulkPostgresEventLogStorage,
-    ImageEvent,
     SqlEventLogStorageTable,
+)
+from imgflow.orchestration.event_queries import (
     count_partitions,
     delete_partitions,
     event_log_transaction,
     input_pointer_pattern,
-    report_images,
 )
+from imgflow.orchestration.image_events import ImageEvent, report_images
 from imgflow_tests.orchestration.project import Project
 
 KEYS = [f"k{number:03d}" for number in range(50)]
@@ -176,7 +177,7 @@ def test_a_batch_that_cannot_be_stored_whole_is_not_stored_at_all(
 
     storage = project.instance.event_log_storage
     copies = []
-    copy = event_log._copy
+    copy = event_log.copy_rows
 
     def break_at_the_second(connection: object, table: str, *rest: object) -> None:
         copies.append(table)
@@ -191,7 +192,7 @@ def test_a_batch_that_cannot_be_stored_whole_is_not_stored_at_all(
         )
     ]
     assert entries == []
-    monkeypatch.setattr(event_log, "_copy", break_at_the_second)
+    monkeypatch.setattr(event_log, "copy_rows", break_at_the_second)
     with pytest.raises(RuntimeError, match="broke"):
         storage.store_event_batch(_two_events())
     assert copies == ["event_logs", "asset_event_tags"]
