@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -75,6 +76,7 @@ def ingest(as_json: AsJson = False) -> None:
         from imgflow.definitions import build_batching, build_definitions, build_families
         from imgflow.orchestration.ingest import ingest as run
         from imgflow.orchestration.instance import open_instance
+        from imgflow.orchestration.pool import prepare_workers
         from imgflow.orchestration.sensors import following
         from imgflow.store.opening import make_default_source
 
@@ -91,6 +93,7 @@ def ingest(as_json: AsJson = False) -> None:
                 batching=build_batching(settings),
                 follow=following(catalog, source, stores.open_outputs, settings.on_delete),
                 progress=_say,
+                prepare=partial(prepare_workers, stores),
             )
     for key, reason in report.reasons.items():
         _say(f"{key}: {reason}")

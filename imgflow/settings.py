@@ -93,7 +93,13 @@ class Settings(BaseSettings):
         ),
     ] = 2
     sensor_seconds: Annotated[
-        int, Field(ge=1, le=3_600, description="Least seconds between two ticks of the sensor.")
+        int,
+        Field(
+            ge=1,
+            le=3_600,
+            description="Least seconds between two looks for uploads, in a folder between two "
+            "ticks of the sensor.",
+        ),
     ] = 1
     tick_pages: Annotated[
         int,

@@ -81,7 +81,11 @@ def make_settings(
             monkeypatch.delenv(name)
 
     def make(**values: Any) -> Settings:
-        values = {"home": home, "database_url": database_url, "workers": 2, **values}
+        values = {
+            **{"home": home, "database_url": database_url, "workers": 2},
+            "sensor_seconds": 5,  # so that a tick looks once
+            **values,
+        }
         for name, value in values.items():
             monkeypatch.setenv(f"IMGFLOW_{name.upper()}", str(value))
         return load_settings(_env_file=None)

@@ -118,7 +118,7 @@ def family_assets(
         stores: StoresResource,
         workers: WorkersResource,
     ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
-        prepare_workers()
+        prepare_workers(stores.config)
         with catalog.open(stores.source_name) as rows:
             worker = WorkerConfig(
                 stores=stores.config,

@@ -15,7 +15,6 @@ from dagster_postgres.utils import DagsterPostgresException
 from imgflow.catalog.connecting import outages_in_words
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.pool import prepare_workers
 from imgflow.orchestration.requests import Batching, request_batches
 from imgflow.orchestration.sensors import Follow, Listed, Round, list_and_announce
 from imgflow.orchestration.unfinished import INGEST_TAG, unfinished_runs
@@ -65,8 +64,20 @@ def ingest(
     batching: Batching,
     follow: Follow,
     progress: Callable[[str], None],
+    prepare: Callable[[], None] = lambda: None,
 ) -> IngestReport:
     """List everything, process what is new or changed, and wait for what other runs have in hand.
+
+    Args:
+        source: is listed.
+        catalog: knows what is done.
+        instance: of Dagster, in which the runs stand.
+        definitions: with the jobs of the families.
+        families: whose images.
+        batching: how much a run takes.
+        follow: is told the keys of images whose object is gone.
+        progress: shows one line to a person.
+        prepare: gets workers ready in the background, once it is clear that there is work.
 
     Raises:
         Trouble: the source or the database does not answer.
@@ -81,7 +92,7 @@ def ingest(
         seen = _list_all(source, catalog, follow)
         touched.update(seen.new, seen.changed)
     if touched:
-        prepare_workers()
+        prepare()
     report.listed = seen.listed
     runs: set[str] = set()
     progress(f"{seen.line()}; {len(touched)} of them new or changed.")

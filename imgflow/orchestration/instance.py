@@ -38,6 +38,8 @@ def instance_config() -> dict[str, object]:
         "nux": {"enabled": False},  # the dialog that asks for an e-mail address
         # Five seconds by default, of which an upload would wait half.
         "run_queue": {"dequeue_interval_seconds": 1},
+        # A sensor's tick may go on for seconds, which must not keep the others from theirs.
+        "sensors": {"use_threads": True, "num_workers": 4},
         "run_monitoring": {"enabled": True, "start_timeout_seconds": 180},
         "retention": {"sensor": {"purge_after_days": {"skipped": 1, "failure": 30, "success": 30}}},
     }

@@ -14,7 +14,6 @@ from typing import Any
 
 import dagster as dg
 
-from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.orchestration.event_queries import delete_partitions
@@ -115,6 +114,8 @@ def reconcile(
                     for family in families
                 ]
                 found = replace(found, sealed=sum(sealed))
+            from imgflow.catalog.depth_arrays import DepthArrays  # numpy, for this job only
+
             arrays = DepthArrays(catalog.engine)
             # Also of deleted images, whose worker may have been killed.
             deleted = _rows(catalog, kind="depth", state="deleted")

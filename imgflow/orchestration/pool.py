@@ -15,6 +15,7 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 from pebble.common.types import Result, ResultStatus
 
 from imgflow.orchestration.worker import Outcome, Task, WorkerConfig, rejected, start_worker
+from imgflow.store.opening import StoreConfig
 
 # Tasks handed over for each worker: enough to keep it busy while a flush is written, few enough to
 # keep memory flat whatever the size of the batch.
@@ -34,22 +35,23 @@ TRIES = 2
 # How often Pebble looks at its workers. Its default of 0.1 s is added to the end of each run.
 CONSTS.sleep_unit = 0.02
 
-# What workers need is imported once, in the server that they are forked from. Not `fork`: obstore
-# and psycopg2 run threads in this process.
+# Not `fork`: obstore and psycopg2 run threads in this process.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "imgflow.orchestration.worker",
-        "imgflow.depth.recipe",  # a part of each worker's configuration
-        "pebble.pool.process",
-        "PIL.JpegImagePlugin",
-        "PIL.PpmImagePlugin",
-    ]
+
+# Imported once, in the server that workers are forked from. The recipe of depth images is a part
+# of each worker's configuration.
+PRELOADED = (
+    *("imgflow.orchestration.worker", "imgflow.depth.recipe", "pebble.pool.process"),
+    *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin"),
 )
 
 
-def prepare_workers() -> None:
+def prepare_workers(stores: StoreConfig) -> None:
     """Start the server that workers are forked from, which imports while this process goes on."""
+    preloaded = list(PRELOADED)
+    if any(location.scheme == "s3" for location in stores.locations()):
+        preloaded.append("imgflow.store.s3")
+    CONTEXT.set_forkserver_preload(preloaded)
     multiprocessing.forkserver.ensure_running()
 
 
@@ -58,6 +60,7 @@ class WorkerPool:
 
     def __init__(self, config: WorkerConfig, workers: int) -> None:
         """Describe the pool; processes start with the first task."""
+        prepare_workers(config.stores)
         self._workers = workers
         self._pool = ProcessPool(
             max_workers=workers, context=CONTEXT, initializer=start_worker, initargs=[config]

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from imgflow.errors import SettingsError, Trouble
@@ -144,6 +142,9 @@ class SqsQueue:
 
 
 def _client(url: str) -> Any:
+    import boto3  # 60 ms, which an instance without a queue does not wait for
+    from botocore.config import Config
+
     parts = urlsplit(url)
     amazon = AMAZON.fullmatch(parts.netloc)
     session = boto3.Session()

@@ -19,10 +19,10 @@ from imgflow.images.decoding import Limits
 from imgflow.images.opening import MEDIA_TYPES
 from imgflow.orchestration.queue import Queue, SqsQueue
 from imgflow.settings import load_settings
+from imgflow.store.location import Checksums
 from imgflow.store.objects import Source
 from imgflow.store.opening import StoreConfig
 from imgflow.store.outputs import OutputStore
-from imgflow.store.s3 import Checksums
 
 
 class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself

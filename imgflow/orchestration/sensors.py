@@ -1,6 +1,7 @@
 """The sensor that sees uploads: input and output around decisions made elsewhere."""
 
 import json
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -26,6 +27,13 @@ from imgflow.store.objects import Page, Source
 from imgflow.store.outputs import OutputStore
 
 PAGE_OBJECTS = 1_000
+
+# Dagster's daemon begins a sensor's ticks five seconds apart. A tick that finds nothing goes on
+# looking until shortly before the next, so that an upload does not wait for that.
+WATCH_SECONDS = 4.5
+
+# The part of its time that a tick may spend on looking again where that costs nothing else.
+LOOKING_SHARE = 0.1
 
 Follow = Callable[[Sequence[str]], str | None]
 """Told the keys of objects that seem to be gone; returns a warning where it did nothing."""
@@ -156,6 +164,34 @@ def opened(
         yield rows, source, following(rows, source, stores.open_outputs, on_delete)
 
 
+class Watch:
+    """The time in which a tick that finds nothing looks again and again."""
+
+    def __init__(self, interval_seconds: float) -> None:
+        """Begin.
+
+        Args:
+            interval_seconds: the least between two looks; when ticks are as far apart, there is
+                one look in each. In a folder, which asks no money for it, looks follow each other
+                more closely as long as they are quick.
+        """
+        self._interval = interval_seconds
+        self._until = time.monotonic() + WATCH_SECONDS
+        self._looked = time.monotonic()
+
+    def goes_on(self, source: Source) -> bool:
+        """Wait for the next look; False at once when it would be too late for one."""
+        now = time.monotonic()
+        pause = self._interval
+        if source.location.scheme == "file" and pause < WATCH_SECONDS:
+            pause = min(pause, (now - self._looked) / LOOKING_SHARE)
+        self._looked = now + pause
+        if self._looked > self._until:
+            return False
+        time.sleep(pause)
+        return True
+
+
 def arrivals_sensor(
     families: Sequence[Family],
     jobs: Sequence[Any],
@@ -170,7 +206,7 @@ def arrivals_sensor(
     Args:
         families: whose images it looks for.
         jobs: the job of each family.
-        interval_seconds: between two ticks, at least.
+        interval_seconds: between two ticks, at least, and between two looks of a tick.
         pages: of 1,000 objects that one tick lists; a larger source is covered in rounds.
         batching: how much a run takes, and how many runs there are at a time.
         on_delete: what a deleted upload does to its image.
@@ -187,16 +223,21 @@ def arrivals_sensor(
         context: dg.SensorEvaluationContext, catalog: CatalogResource, stores: StoresResource
     ) -> dg.SensorResult:
         start = Round.from_cursor(context.cursor)
+        watch = Watch(interval_seconds)
         try:
             with opened(catalog, stores, on_delete) as (rows, source, follow):
-                seen = list_and_announce(source, rows, start, pages=pages, follow=follow)
+                while True:
+                    seen = list_and_announce(source, rows, start, pages=pages, follow=follow)
+                    # First: the runs that are asked for below are not there yet to keep theirs.
+                    remove_partitions(
+                        families, rows, context.instance, erase_rows=on_delete == "delete"
+                    )
+                    requests = request_batches(families, rows, context.instance, batching=batching)
+                    is_whole = start == seen.next == Round()
+                    if requests.batches or not is_whole or not watch.goes_on(source):
+                        break
                 for warning in seen.warnings:
                     context.log.warning(warning)
-                # First: the runs that are asked for below are not there yet to keep theirs.
-                remove_partitions(
-                    families, rows, context.instance, erase_rows=on_delete == "delete"
-                )
-                requests = request_batches(families, rows, context.instance, batching=batching)
         except Trouble as trouble:
             # Not an empty bucket: nothing is concluded, and the next tick lists the same part
             # again.

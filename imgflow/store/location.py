@@ -11,6 +11,9 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from imgflow.errors import SettingsError
 
+# Whether uploads carry a CRC32; not every S3-compatible store takes one.
+Checksums = Literal["when_supported", "when_required"]
+
 # Amazon's rule for new buckets, without its special cases.
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 URL = re.compile(r"([a-z][a-z0-9+.-]*)://([^/]*)(.*)", re.IGNORECASE | re.DOTALL)

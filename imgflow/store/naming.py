@@ -8,6 +8,7 @@ reads half of a change.
 from __future__ import annotations
 
 import hashlib
+import re
 from urllib.parse import quote
 
 # File systems take 255 bytes a name, S3 takes 1,024 a key; the rest is for folder and fingerprint.
@@ -21,6 +22,15 @@ SAFE = " !$&'()+,;=-_."
 # First segments of output names.
 INSTALLED_FOLDER = "installed/"  # outputs that other packages add share it, whatever their names
 OUTPUT_FOLDERS = ("grayscale/", "thumbnail/", "proof/", "preview/", INSTALLED_FOLDER)
+
+
+# Keys that `obstore` lists, reads or writes under another name than they have, or not at all.
+INEXACT = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
+
+
+def is_exact(key: str) -> bool:
+    """Whether `obstore` reads, writes and lists a key under the name that it has."""
+    return not INEXACT.search(key)
 
 
 def output_name(output: str, source: str, key: str, fingerprint: str, extension: str) -> str:

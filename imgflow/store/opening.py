@@ -7,11 +7,10 @@ from pathlib import Path
 
 from imgflow.errors import SettingsError
 from imgflow.store.folder import FolderSource
-from imgflow.store.location import Location, parse_location
-from imgflow.store.naming import OUTPUT_FOLDERS
+from imgflow.store.location import Checksums, Location, parse_location
+from imgflow.store.naming import OUTPUT_FOLDERS, is_exact
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
-from imgflow.store.s3 import Checksums, S3Source, is_exact
 
 
 def make_default_source(source: Location, home: Path) -> None:
@@ -81,6 +80,8 @@ class StoreConfig:
         inside = [place.below(source) for place in (output, self._home) if place is not None]
         exclude = tuple(prefix for prefix in inside if prefix)
         if source.scheme == "s3":
+            from imgflow.store.s3 import S3Source  # boto3, which a folder does not need
+
             return S3Source(source, exclude, checksums=self.checksums)
         return FolderSource(source, exclude)
 

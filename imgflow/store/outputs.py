@@ -12,10 +12,9 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
 from imgflow.errors import Trouble
-from imgflow.store.location import Location
+from imgflow.store.location import Checksums, Location
 from imgflow.store.naming import OUTPUT_FOLDERS
 from imgflow.store.refusals import error_code, explain, first_line
-from imgflow.store.s3 import Checksums, obstore_bucket, s3_client
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,8 @@ class OutputStore:
         self.location = location
         self._store: S3Store | LocalStore
         if location.scheme == "s3":
+            from imgflow.store.s3 import obstore_bucket, s3_client  # boto3, too
+
             client = s3_client(checksums=checksums)
             self._store = obstore_bucket(client, location.bucket, location.prefix)
         else:

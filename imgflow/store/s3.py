@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -31,7 +31,8 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
 from imgflow.errors import SettingsError, SourceChanged, Trouble
-from imgflow.store.location import Location
+from imgflow.store.location import Checksums, Location
+from imgflow.store.naming import is_exact
 from imgflow.store.objects import CHUNK_BYTES, Digest, Page, SourceObject
 from imgflow.store.refusals import MISSING, error_code, explain, first_line, refused_object
 
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
     from obstore.store import S3Credential
 
 Answer = TypeVar("Answer")
-Checksums = Literal["when_supported", "when_required"]
-
-# Keys that `obstore` lists, reads or writes under another name than they have, or not at all.
-INEXACT = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
 
 # What S3 writes in listings; the fraction is dropped, see `SourceObject.last_modified`.
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", re.ASCII)
@@ -70,11 +67,6 @@ CREDENTIALS_KEPT = timedelta(minutes=5)
 # Amazon's own endpoints, which want the bucket as a part of the host name.
 AMAZON = re.compile(r"s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
 NO_CREDENTIALS = "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-
-
-def is_exact(key: str) -> bool:
-    """Whether `obstore` reads, writes and lists a key under the name that it has."""
-    return not INEXACT.search(key)
 
 
 def s3_client(*, checksums: Checksums = "when_supported") -> Any:

@@ -12,9 +12,9 @@ from obstore.exceptions import BaseError
 from obstore.store import MemoryStore
 
 from imgflow.store.location import parse_location
-from imgflow.store.naming import output_name
+from imgflow.store.naming import is_exact, output_name
 from imgflow.store.outputs import OutputStore
-from imgflow.store.s3 import is_exact, obstore_bucket
+from imgflow.store.s3 import obstore_bucket
 
 SOURCE = "s3://bucket/in/"
 TRICKY = [

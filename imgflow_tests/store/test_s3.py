@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from imgflow.errors import SettingsError, SourceChanged, Trouble
 from imgflow.store.location import parse_location
+from imgflow.store.naming import is_exact
 from imgflow.store.objects import SourceObject
 from imgflow.store.opening import StoreConfig
-from imgflow.store.s3 import S3Source, is_exact, s3_client
+from imgflow.store.s3 import S3Source, s3_client
 from imgflow_tests import ceph
 
 KEYS = [

@@ -1,0 +1,169 @@
+"""From an upload to its pictures, at a quiet time, in `imgflow up` as its user runs it.
+
+`python -m benchmarks.latency [UPLOADS]` also prints what the time is made of.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import dagster as dg
+
+from benchmarks.pictures import write_jpegs
+from benchmarks.table import Measure, show
+from imgflow.catalog.connecting import database_url, make_engine
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.orchestration.instance import open_instance
+from imgflow.settings import load_settings
+from imgflow.store.opening import StoreConfig
+
+LIMIT_SECONDS = 3.0
+LOOK_SECONDS = 0.01
+PATIENCE_SECONDS = 120.0
+QUIET_SECONDS = (3.0, 9.0)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Seconds from an upload to each step of its way."""
+
+    run_created: float
+    run_taken_from_queue: float
+    process_runs: float
+    step_began: float
+    ready: float
+
+
+def measure(uploads: int = 8) -> list[Measure]:
+    """Time single uploads."""
+    found = time_uploads(uploads)
+    middle = median(upload.ready for upload in found)
+    return [
+        Measure(
+            f"upload to ready at a quiet time, median of {uploads}, seconds",
+            middle,
+            "limit",
+            LIMIT_SECONDS,
+            middle / LIMIT_SECONDS,
+            "<= 1",
+        )
+    ]
+
+
+def time_uploads(uploads: int) -> list[Upload]:
+    """Upload so many photographs one after the other, each some seconds after the last is ready."""
+    with tempfile.TemporaryDirectory() as name, _running(Path(name)) as home:
+        write_jpegs(Path(name) / "new", uploads + 1)
+        os.environ["IMGFLOW_HOME"] = str(home)
+        settings = load_settings()
+        url = database_url(settings)
+        engine = make_engine(url)
+        stores = StoreConfig(settings.source_url, settings.output_url)
+        catalog = PostgresCatalog(engine, stores.locations()[0].url)
+        found = []
+        with open_instance(settings, url) as instance:
+            # The first one of all finds caches cold, which is another measure.
+            for file in sorted((Path(name) / "new").iterdir()):
+                time.sleep(random.uniform(*QUIET_SECONDS))
+                found.append(_time_one(file, home / "source", catalog, instance))
+        engine.dispose()
+        return found[1:]
+
+
+def _time_one(
+    file: Path, source: Path, catalog: PostgresCatalog, instance: dg.DagsterInstance
+) -> Upload:
+    uploaded = time.time()
+    file.rename(source / file.name)
+    while True:
+        images = catalog.by_keys([file.name])
+        if file.name in images and images[file.name].state == "ready":
+            ready = time.time()
+            break
+        if time.time() - uploaded > PATIENCE_SECONDS:
+            raise SystemExit(f"{file.name} was not processed in {PATIENCE_SECONDS:g} seconds")
+        time.sleep(LOOK_SECONDS)
+    run_id = str(images[file.name].run_id)
+    record = instance.get_run_record_by_id(run_id)
+    times = {
+        entry.dagster_event.event_type_value: entry.timestamp
+        for entry in reversed(instance.all_logs(run_id))
+        if entry.dagster_event
+    }
+    if record is None:
+        raise SystemExit(f"the run {run_id} is not there")
+    return Upload(
+        *(
+            round(moment - uploaded, 2)
+            for moment in (
+                record.create_timestamp.timestamp(),
+                times["PIPELINE_STARTING"],
+                times["PIPELINE_START"],
+                times["STEP_START"],
+                ready,
+            )
+        )
+    )
+
+
+@contextmanager
+def _running(folder: Path) -> Iterator[Path]:
+    """`imgflow up` in a folder, from the first "Ready." on."""
+    home, log = folder / "home", folder / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "imgflow", "up"],
+            env={
+                **os.environ,
+                "IMGFLOW_HOME": str(home),
+                "IMGFLOW_DAGSTER_PORT": str(_free_port()),
+                "IMGFLOW_API_PORT": str(_free_port()),
+            },
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        while not re.search("Ready", log.read_text()):
+            if process.poll() is not None:
+                raise SystemExit(log.read_text())
+            time.sleep(0.1)
+        yield home
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    for upload in (steps := time_uploads(int(sys.argv[1]) if len(sys.argv) > 1 else 8)):
+        print(upload)
+    show(
+        [
+            Measure(
+                "upload to ready, median, seconds",
+                median(upload.ready for upload in steps),
+                "limit",
+                LIMIT_SECONDS,
+                median(upload.ready for upload in steps) / LIMIT_SECONDS,
+                "<= 1",
+            )
+        ]
+    )
