@@ -20,7 +20,11 @@ from imgflow.api import (
     images,
     metrics,
     pictures,
+    sharing,
+    uploads,
 )
+from imgflow.api.access import SECURITY_SCHEMES
+from imgflow.api.access_log import hide_secrets
 from imgflow.api.connections import Connections
 from imgflow.api.envelope import Envelope
 from imgflow.api.errors import add_handlers
@@ -34,8 +38,9 @@ Images that landed in the bucket: the table, the pictures made from them, and fr
 images.
 
 An image is named by its integer id or by `key:` and its URL-encoded object key (`/` as `%2F`).
-Reading is open to all who reach this address. What changes something needs a token
-(`IMGFLOW_API_TOKEN`): `Authorization: Bearer TOKEN`.
+What changes something needs a token (`IMGFLOW_API_TOKEN`): `Authorization: Bearer TOKEN`. Reading
+is open on the machine itself, and needs a token where the API listens to others too, or a link that
+is signed for one picture.
 
 Errors are problem details (RFC 9457) with a `code`; `GET /problems` lists them all. Every answer
 has the header `X-Request-ID`, which is taken from the request where it has a well-formed one.
@@ -59,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        hide_secrets()
         await run_in_threadpool(connections.open)
         app.state.connections = connections
         try:
@@ -92,6 +98,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (
         images,
         pictures,
+        uploads,
+        sharing,
         frames,
         depth_statistics,
         colormaps,
@@ -112,7 +120,9 @@ def _with_problems(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[s
 
     def described() -> dict[str, Any]:
         document = openapi()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        components = document.setdefault("components", {})
+        components["securitySchemes"] = SECURITY_SCHEMES
+        schemas = components.setdefault("schemas", {})
         schemas["Problem"] = Problem.model_json_schema()
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from fastapi import Depends, Request
 from sqlalchemy.exc import SQLAlchemyError
 
 from imgflow.api.readiness import Probe
+from imgflow.api.signatures import Signatures
 from imgflow.catalog.connecting import database_url, make_engine
 from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.postgres import PostgresCatalog
@@ -18,7 +20,7 @@ from imgflow.errors import SettingsError, Trouble
 from imgflow.images.outputs import enabled_outputs
 from imgflow.settings import Settings
 from imgflow.store.opening import StoreConfig
-from imgflow.tokens import Tokens, own_token
+from imgflow.tokens import Tokens, own_key, own_token
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +43,13 @@ class Connections:
         """Take the settings.
 
         Raises:
-            SettingsError: the two locations are wrong.
+            SettingsError: the two locations are wrong, or others than this machine could read
+                without a token.
         """
+        settings.check_api_access()
         self._settings = settings
+        self.is_local = settings.is_api_local
+        self.most_upload_bytes = settings.upload_bytes
         self._stores = StoreConfig(
             settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
         )
@@ -68,6 +74,7 @@ class Connections:
         self.arrays = DepthArrays(self._engine)
         self.database_probe = Probe("database", self._check_database)
         self.tokens = self._open_tokens()
+        self.signatures = self._open_signatures()
         self.probes = (
             self.database_probe,
             Probe("source", self.source.check),
@@ -89,6 +96,15 @@ class Connections:
         except SettingsError as error:  # a home that is read-only, say
             logger.warning("%s Until then nothing can be changed through the API.", error)
             return Tokens(())
+
+    def _open_signatures(self) -> Signatures:
+        """The key of the setting, or the one in the home."""
+        try:
+            key = self._settings.link_key or own_key(self._settings.home)
+        except SettingsError as error:
+            logger.warning("%s Until then links and sessions end when the API does.", error)
+            key = secrets.token_urlsafe(32)
+        return Signatures(key, self._source_url)
 
     @property
     def catalog(self) -> PostgresCatalog:

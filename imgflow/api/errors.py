@@ -20,7 +20,7 @@ from imgflow.catalog.depth_arrays import TooManyRows
 from imgflow.depth.colormaps import UnknownColormap
 from imgflow.depth.custom_colormap import BadColormap
 from imgflow.depth.frames import FrameTooTall
-from imgflow.errors import SourceChanged, Trouble, Withheld
+from imgflow.errors import BadKey, SourceChanged, Trouble, Withheld
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ UNAVAILABLE = "The database or a store does not answer; ask again in a few secon
 UNEXPECTED = "Something in imgflow failed; its log has more under the request id."
 
 EXCEPTIONS: Mapping[type[Exception], str] = {
+    BadKey: "bad_key",
     UnknownColormap: "unknown_colormap",
     BadColormap: "bad_colormap",
     FrameTooTall: "frame_too_tall",

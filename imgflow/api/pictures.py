@@ -25,6 +25,10 @@ router = APIRouter(tags=["pictures"])
 DEPTH_OUTPUTS = ("preview", "resized")
 PIECE_BYTES = 4 * 2**20
 OPAQUE = "application/octet-stream"
+PICTURE_PROBLEMS = (
+    *("image_not_found", "image_deleted", "image_pending", "image_rejected", "not_a_photo"),
+    *("not_a_depth_image", "output_not_enabled", "output_not_made"),
+)
 SHOWN: dict[int | str, dict[str, Any]] = {
     206: {"description": "The bytes of the header Range."},
     304: {"description": "Known."},
@@ -39,6 +43,7 @@ def _pictures(*media_types: str) -> dict[int | str, dict[str, Any]]:
 @get(
     router,
     "/images/{image}/original",
+    access="reader or link",
     problems=(
         "invalid_id",
         "image_not_found",
@@ -76,11 +81,8 @@ def _add_picture(name: str, description: str) -> None:
     get(
         router,
         f"/images/{{image}}/{name}",
-        problems=(
-            *("invalid_id", "image_not_found", "image_deleted", "image_pending", "image_rejected"),
-            *("not_a_photo", "not_a_depth_image", "output_not_enabled", "output_not_made"),
-            *("output_lost", "range_not_satisfiable"),
-        ),
+        problems=(*("invalid_id", *PICTURE_PROBLEMS, "output_lost", "range_not_satisfiable"),),
+        access="reader or link",
         name=f"read_{name}",
         description=description,
         response_class=Response,

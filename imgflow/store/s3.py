@@ -30,9 +30,16 @@ from botocore.utils import parse_timestamp
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
-from imgflow.errors import SettingsError, SourceChanged, Trouble
+from imgflow.errors import BadKey, SettingsError, SourceChanged, Trouble
 from imgflow.store.location import Location
-from imgflow.store.objects import CHUNK_BYTES, Digest, Page, SourceObject
+from imgflow.store.objects import (
+    CHUNK_BYTES,
+    MOST_KEY_BYTES,
+    Digest,
+    Page,
+    SourceObject,
+    check_any_key,
+)
 from imgflow.store.refusals import MISSING, error_code, explain, first_line, refused_object
 
 if TYPE_CHECKING:
@@ -268,8 +275,17 @@ class S3Source:
         for piece in result.stream(min_chunk_size=CHUNK_BYTES):
             yield bytes(piece)
 
+    def check_key(self, key: str) -> None:
+        """Raise `BadKey` unless a listing would show an object of this name."""
+        check_any_key(key, self._exclude)
+        if len((self.location.prefix + key).encode()) > MOST_KEY_BYTES:
+            raise BadKey(f"With the prefix of {self.location.url} the key is too long for S3.")
+
     def upload(self, key: str, file: Path) -> None:
         """Upload a file, in parts and at most four at a time when it is large."""
+        self.check_key(key)
+        if key.endswith("/") and not file.stat().st_size:
+            raise BadKey(f"{key!r} without bytes is a folder marker, which is never listed.")
         self._ask(
             "written",
             lambda: self._client.upload_file(

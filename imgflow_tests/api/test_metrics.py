@@ -23,7 +23,7 @@ from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.monitoring import read_state
 from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
 from imgflow.errors import Trouble
-from imgflow_tests.api.library import Library, encoded
+from imgflow_tests.api.library import Library, encoded, local
 
 # What Prometheus sends.
 ACCEPT = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
@@ -193,7 +193,7 @@ def test_without_its_database_the_api_says_so_and_what_it_still_knows(
     settings = own_library.settings.model_copy(update={"database_url": url})
     connection = psycopg2.connect(postgres.url)
     connection.autocommit = True
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with local(create_app(settings)) as client:
         began = time.monotonic()
         found = values(client)
         assert time.monotonic() - began < 3
