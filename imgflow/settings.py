@@ -9,6 +9,7 @@ names.
 from __future__ import annotations
 
 import os
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +30,7 @@ from imgflow.tokens import Tokens
 PREFIX = "IMGFLOW_"
 
 SHORTEST_KEY = 32
+ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 
 OnDelete = Literal["keep", "tombstone", "delete"]
 
@@ -92,6 +94,14 @@ class Settings(BaseSettings):
             repr=False,
         ),
     ] = ""
+    cors_origins: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="Web origins whose pages may use the API (`https://app.example.org`), with "
+            "commas. Empty: none but its own."
+        ),
+    ] = ()
     upload_bytes: Annotated[
         PositiveInt, Field(description="Most bytes of an upload through the API.")
     ] = 2 * 1024**3
@@ -281,6 +291,16 @@ class Settings(BaseSettings):
         if key and len(key) < SHORTEST_KEY:
             raise ValueError(f"at least {SHORTEST_KEY} characters; `openssl rand -hex 32` makes 64")
         return key
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(origin.strip() for origin in value.split(",") if origin.strip())
+        for origin in value:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin} is not https://host or http://host:port")
+        return value
 
     @field_validator("formats", mode="before")
     @classmethod

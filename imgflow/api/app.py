@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from imgflow.api import (
@@ -26,8 +27,8 @@ from imgflow.api import (
 from imgflow.api.access import SECURITY_SCHEMES
 from imgflow.api.access_log import hide_secrets
 from imgflow.api.connections import Connections
-from imgflow.api.envelope import Envelope
-from imgflow.api.errors import add_handlers
+from imgflow.api.envelope import REQUEST_ID, Envelope
+from imgflow.api.errors import METHODS, add_handlers
 from imgflow.api.keys import KeysInPaths
 from imgflow.api.measures import Measured, Measures
 from imgflow.api.problems import Problem
@@ -59,7 +60,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         SettingsError: a setting is missing or wrong.
     """
-    connections = Connections(settings or load_settings())
+    settings = settings or load_settings()
+    connections = Connections(settings)
     measures = Measures()
 
     @asynccontextmanager
@@ -81,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         middleware=[
             Middleware(Envelope),
+            *_cors(settings.cors_origins),
             Middleware(
                 GZipMiddleware,
                 minimum_size=1_000,
@@ -110,6 +113,28 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]  # FastAPI's own way
     return app
+
+
+def _cors(origins: tuple[str, ...]) -> list[Middleware]:
+    """What lets pages of other origins use the API; nothing unless some are set.
+
+    Without cookies: such pages bring a token.
+    """
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=METHODS,
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "If-Range", "Range"],
+            expose_headers=[
+                *("ETag", "Content-Range", "Content-Disposition", "Location", "Retry-After"),
+                *(REQUEST_ID, *frames.DOCUMENTED_HEADERS),
+            ],
+            max_age=600,
+        )
+    ]
 
 
 def _with_problems(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
