@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError
 
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
+from imgflow.fetch.hosts import Entry
 from imgflow.images.decoding import Limits
 from imgflow.images.opening import MEDIA_TYPES
 from imgflow.images.recipe import PhotoRecipe
@@ -94,6 +95,17 @@ class Settings(BaseSettings):
             repr=False,
         ),
     ] = ""
+    fetch_hosts: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="Servers besides S3 that `POST /process` fetches from, with commas: `host` "
+            "and `*.domain` by https, or an origin such as `http://host:port`."
+        ),
+    ] = ()
+    fetch_seconds: Annotated[
+        float, Field(gt=0, le=3_600, description="Most seconds that such a fetch takes.")
+    ] = 30.0
     cors_origins: Annotated[
         tuple[str, ...],
         NoDecode,
@@ -300,6 +312,15 @@ class Settings(BaseSettings):
         for origin in value:
             if not ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin} is not https://host or http://host:port")
+        return value
+
+    @field_validator("fetch_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(host.strip() for host in value.split(",") if host.strip())
+        for host in value:
+            Entry.parse(host)
         return value
 
     @field_validator("formats", mode="before")
