@@ -21,6 +21,7 @@ from imgflow.api import (
     images,
     metrics,
     pictures,
+    process,
     sharing,
     uploads,
 )
@@ -101,6 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (
         images,
         pictures,
+        process,
         uploads,
         sharing,
         frames,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import Depends, Request
 from sqlalchemy.exc import SQLAlchemyError
 
+from imgflow.api.processing import Processor
 from imgflow.api.readiness import Probe
 from imgflow.api.signatures import Signatures
 from imgflow.catalog.connecting import database_url, make_engine
@@ -28,8 +31,26 @@ logger = logging.getLogger(__name__)
 POOL_SIZE, POOL_OVERFLOW = 10, 10
 MIGRATION_WAIT_SECONDS = 1.0
 
+# Each has a connection of the pool most of the time.
+PROCESSED_AT_ONCE = 4
+
 # Of requests that read depth arrays: each may hold `intervals.MOST_PIXELS` several times over.
 INTERVALS_AT_ONCE = 2
+
+
+@dataclass
+class Processing:
+    """Requests that wait for an image to be processed.
+
+    Attributes:
+        threads: of their own, so that waiting keeps no other request from being answered.
+        most: that may wait at a time.
+        waiting: how many do.
+    """
+
+    threads: ThreadPoolExecutor
+    most: int = 64
+    waiting: int = 0
 
 
 class Connections:
@@ -73,6 +94,10 @@ class Connections:
         self._catalog = PostgresCatalog(self._engine, self._source_url)
         self.arrays = DepthArrays(self._engine)
         self.database_probe = Probe("database", self._check_database)
+        self.processor = Processor(
+            self._settings, self._stores, self._engine.url.render_as_string(False)
+        )
+        self.processing = Processing(ThreadPoolExecutor(PROCESSED_AT_ONCE, "process"))
         self.tokens = self._open_tokens()
         self.signatures = self._open_signatures()
         self.probes = (
@@ -86,7 +111,9 @@ class Connections:
             logger.warning("%s The API starts without it.", trouble)
 
     def close(self) -> None:
-        """Give the database's connections back."""
+        """Give the database's connections back, and end worker processes."""
+        self.processing.threads.shutdown(wait=False, cancel_futures=True)
+        self.processor.close()
         self._engine.dispose()
 
     def _open_tokens(self) -> Tokens:

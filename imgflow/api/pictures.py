@@ -111,12 +111,12 @@ def _read_picture(
     """An output as it was made."""
     row = find_image(connections.catalog, image)
     try:
-        return serve(request, _output(connections, row, name, v))
+        return serve(request, output_body(connections, row, name, v))
     except FileNotFoundError:
         # An overwrite may have been processed, and the older output collected, in between.
         row = find_image(connections.catalog, image)
     try:
-        return serve(request, _output(connections, row, name, v))
+        return serve(request, output_body(connections, row, name, v))
     except FileNotFoundError as error:
         raise Refused(
             "output_lost", "Materialise the image again to have the output made anew."
@@ -154,7 +154,14 @@ def output_record(image: Image, name: str, enabled: frozenset[str]) -> Mapping[s
     raise Refused("output_not_made", f"Materialise the {name} of {image.key!r}.")
 
 
-def _output(connections: Connections, image: Image, name: str, version: str | None) -> Body:
+def output_body(
+    connections: Connections, image: Image, name: str, version: str | None = None
+) -> Body:
+    """An output, to be served.
+
+    Raises:
+        Refused: the image has no such output; the code says why.
+    """
     record = output_record(image, name, connections.enabled)
 
     def pieces(wanted: Bytes) -> Iterator[bytes]:

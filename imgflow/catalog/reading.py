@@ -69,6 +69,15 @@ class Reading(Connected):
                 found[image.size] = (*found.get(image.size, ()), image.content)
         return found
 
+    def by_content(self, kind: Kind, sha256: str) -> Image | None:
+        """The first image of these very bytes that is ready."""
+        statement = sa.text(
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.sha256 = :sha256 "  # noqa: S608
+            "AND i.source = :source AND i.kind = :kind AND i.state = 'ready' "
+            "AND i.processed = i.announced ORDER BY i.id LIMIT 1"
+        ).bindparams(source=self.source, kind=kind, sha256=sha256)
+        return next(iter(self.images(statement)), None)
+
     def page(
         self,
         *,

@@ -198,6 +198,12 @@ class S3Source:
             "before-parse.s3.ListObjectsV2", _make_readable, unique_id="imgflow"
         )
 
+    @property
+    def endpoint(self) -> str:
+        """URL of the service."""
+        url: str = self._client.meta.endpoint_url
+        return url
+
     def list_page(self, start_after: str | None, limit: int) -> Page:
         """List in the order of the keys' bytes, without folder markers and excluded prefixes.
 

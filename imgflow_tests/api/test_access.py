@@ -149,6 +149,7 @@ def test_openapi_shows_which_routes_need_a_token(client: TestClient) -> None:
         "post /images/{image}/links",
         "post /images/{image}/retry",
         "post /session",
+        "post /process",
     }
     # Reading needs nothing on the machine itself.
     assert all({} in secured[route] for route in secured.keys() - changing)

@@ -13,10 +13,12 @@ from fastapi.testclient import TestClient
 
 from imgflow.api.problems import PROBLEMS
 from imgflow_tests.api.library import Library
+from imgflow_tests.fetch.servers import WebServer, ok, serving
 from imgflow_tests.pictures import depth_csv, jpeg
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 TABLE = re.compile(r"(<!-- problems: .*? -->\n)(.*?)(<!-- end of problems -->)", re.DOTALL)
+BUCKET = "https://photos.s3.eu-central-1.amazonaws.com"
 TOKEN = "the-token"  # noqa: S105 - of these tests
 
 
@@ -38,18 +40,27 @@ def table() -> str:
 
 
 @pytest.fixture
-def client(make_library: Callable[..., Library]) -> Iterator[TestClient]:
+def web() -> Iterator[WebServer]:
+    """Stands for the bucket of the examples."""
+    with serving(ok(jpeg(seed=9))) as server:
+        yield server
+
+
+@pytest.fixture
+def client(make_library: Callable[..., Library], web: WebServer) -> Iterator[TestClient]:
     """An API whose first image is the photograph of the examples, the second the depth image."""
-    library = make_library(api_token=TOKEN, watermark_text="© me")
+    host = f"http://127.0.0.1:{web.port}"
+    library = make_library(api_token=TOKEN, watermark_text="© me", fetch_hosts=host)
     library.add("summer/a.jpg", jpeg(400, 300))
     library.add("well.csv", depth_csv(rows=40))
     with library.client() as client:
         yield client
 
 
-def run(client: TestClient, command: str) -> httpx.Response:
+def run(client: TestClient, command: str, bucket: str = "") -> httpx.Response:
     """What curl would send."""
-    words = iter(shlex.split(command.replace("$API", "").replace("$TOKEN", TOKEN)))
+    command = command.replace("$API", "").replace("$TOKEN", TOKEN).replace(BUCKET, bucket)
+    words = iter(shlex.split(command))
     assert next(words) == "curl"
     method, url, headers, body = "", "", {}, None
     for word in words:
@@ -59,7 +70,7 @@ def run(client: TestClient, command: str) -> httpx.Response:
             name, _, value = next(words).partition(": ")
             headers[name] = value
         elif word == "-d":
-            body = next(words).encode()
+            body = next(words).replace("…", "5ecre7").encode()
         elif word == "--data-binary":
             assert next(words).endswith(".jpg")
             body = jpeg(seed=7)
@@ -72,7 +83,7 @@ def run(client: TestClient, command: str) -> httpx.Response:
     return client.request(method, url, headers=headers, content=body)
 
 
-def test_every_example_works_and_every_route_has_one(client: TestClient) -> None:
+def test_every_example_works_and_every_route_has_one(client: TestClient, web: WebServer) -> None:
     document = client.get("/openapi.json").json()
     missing = {
         (method.upper(), path)
@@ -80,7 +91,7 @@ def test_every_example_works_and_every_route_has_one(client: TestClient) -> None
         for method in operations
     }
     for command in examples():
-        answer = run(client, command)
+        answer = run(client, command, f"http://127.0.0.1:{web.port}")
         assert answer.status_code < 400, f"{command}\n{answer.text}"
         path = answer.request.url.path
         missing -= {

@@ -95,6 +95,7 @@ def test_the_routes_are_the_contract(document: dict[str, Any]) -> None:
         "/images/{image}/links",
         "/images/{image}/retry",
         "/session",
+        "/process",
         "/depth/{image}/statistics",
         "/colormaps",
         "/colormaps/{name}",

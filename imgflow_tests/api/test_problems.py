@@ -92,6 +92,8 @@ ELSEWHERE = {
     "body_too_large",
     "frame_too_tall",  # test_frames
     "image_deleted",
+    "image_too_large",  # test_process, and the other problems of URLs
+    "image_unprocessable",
     "link_expired",  # test_sharing
     "link_wrong",
     "method_not_allowed",
@@ -103,12 +105,16 @@ ELSEWHERE = {
     "output_lost",
     "output_not_made",
     "range_not_satisfiable",
+    "still_processing",
     "scope_missing",  # test_access, and the two of tokens
     "token_missing",
     "token_unknown",
     "too_many_rows",
     "unavailable",
     "unexpected",
+    "url_failed",
+    "url_not_allowed",
+    "url_refused",
 }
 
 
