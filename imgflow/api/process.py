@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from imgflow.api.bodies import json_of, read_json
 from imgflow.api.connections import Connected, Connections
+from imgflow.api.measures import measures_of
 from imgflow.api.pictures import output_body
 from imgflow.api.problems import Refused
 from imgflow.api.routing import change
@@ -68,12 +69,15 @@ async def process_url(request: Request, connections: Connected) -> Response:
     if connections.processing.waiting >= connections.processing.most:
         raise Trouble("Too many images are processed by URL at once.")
     connections.processing.waiting += 1
+    waiting = measures_of(request).waiting
+    waiting.set(connections.processing.waiting)
     try:
         return await asyncio.get_running_loop().run_in_executor(
             connections.processing.threads, _answer, connections, wanted.url
         )
     finally:
         connections.processing.waiting -= 1
+        waiting.set(connections.processing.waiting)
 
 
 def _answer(connections: Connections, url: str) -> Response:

@@ -258,3 +258,18 @@ def test_a_catalogue_that_cannot_be_counted_in_time_is_up_without_counts(
     began = time.monotonic()
     assert collected(metrics) == {"imgflow_up": 1}
     assert time.monotonic() - began < 2
+
+
+def test_bytes_in_and_out_are_counted_by_route(own_library: Library) -> None:
+    token = {"Authorization": "Bearer the-token"}
+    own_library.settings = own_library.settings.model_copy(update={"api_token": "the-token"})
+    with own_library.client() as client:
+        put = client.put("/images/key:a.csv/original", content=bytes(70_000), headers=token)
+        shown = client.get(f"/images/{put.json()['id']}/original").content
+        found = values(client)
+    route = "/images/{image}/original"
+    assert found["imgflow_http_received_bytes_total", "PUT", route] == 70_000
+    assert found["imgflow_http_sent_bytes_total", "PUT", route] == len(put.content)
+    assert found["imgflow_http_sent_bytes_total", "GET", route] == len(shown) == 70_000
+    assert found["imgflow_http_requests_in_progress",] == 1, "the scrape itself"
+    assert found["imgflow_process_requests_waiting",] == 0
