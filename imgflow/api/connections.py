@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Half of the 40 threads that handlers run in; most of a request's time is spent elsewhere.
 POOL_SIZE, POOL_OVERFLOW = 10, 10
+# Then the caller is asked to come back; waiting longer would keep handlers from other requests.
+POOL_SECONDS = 3.0
 MIGRATION_WAIT_SECONDS = 1.0
 
 # Each has a connection of the pool most of the time.
@@ -89,7 +91,10 @@ class Connections:
         self.source = self._stores.open_source()
         self.outputs = self._stores.open_outputs()
         self._engine = make_engine(
-            database_url(self._settings), pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW
+            database_url(self._settings),
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_OVERFLOW,
+            pool_seconds=POOL_SECONDS,
         )
         self._catalog = PostgresCatalog(self._engine, self._source_url)
         self.arrays = DepthArrays(self._engine)

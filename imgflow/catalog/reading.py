@@ -23,6 +23,10 @@ SAME_SIZE = sa.text(
 )
 
 
+# Made once: an alias collects all columns again, which takes half a millisecond.
+ROWS = images.alias("i")
+
+
 class Reading(Connected):
     """Rows by key, by id, by content, in pages and in numbers."""
 
@@ -95,7 +99,7 @@ class Reading(Connected):
         """
         if not (is_storable(prefix or "") and is_storable(media_type or "")):
             return []
-        i = images.alias("i")
+        i = ROWS
         query = sa.select(i).where(i.c.source == self.source, i.c.id > after_id)
         query = query.where(i.c.state == state) if state else query.where(i.c.state != "deleted")
         if kind:
