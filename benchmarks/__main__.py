@@ -1,6 +1,6 @@
 """`make bench`: all benchmarks, one table."""
 
-from benchmarks import bookkeeping, depth_reading, frames, scale, throughput, tick
+from benchmarks import api_load, bookkeeping, depth_reading, frames, scale, throughput, tick
 from benchmarks.table import show
 
 if __name__ == "__main__":
@@ -12,5 +12,6 @@ if __name__ == "__main__":
             *scale.measure(),
             *depth_reading.measure(),
             *frames.measure(),
+            *api_load.measure(),
         ]
     )

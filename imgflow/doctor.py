@@ -218,12 +218,13 @@ def check_open_files() -> Iterator[Finding]:
 def check_ports(settings: Settings) -> Iterator[Finding]:
     """Whether the ports are free, or used by imgflow itself."""
     process = running_process(settings.home)
-    for port, setting, page in (
-        (settings.dagster_port, "IMGFLOW_DAGSTER_PORT", "server_info"),
-        (settings.api_port, "IMGFLOW_API_PORT", "health/"),
+    dagster = f"http://{LOOPBACK}:{settings.dagster_port}"
+    for host, port, setting, page in (
+        (LOOPBACK, settings.dagster_port, "IMGFLOW_DAGSTER_PORT", f"{dagster}/server_info"),
+        (settings.api_host, settings.api_port, "IMGFLOW_API_PORT", f"{settings.api_url}/health/"),
     ):
         part = f"port {port}"
-        if _is_free(port):
+        if _is_free(host, port):
             if process:
                 yield wrong(
                     part,
@@ -232,7 +233,7 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
                 )
             else:
                 yield ok(part, "it is free")
-        elif process and _answers(f"http://{LOOPBACK}:{port}/{page}"):
+        elif process and _answers(page):
             yield ok(part, f"`imgflow up` (process {process}) answers")
         elif process:
             yield wrong(
@@ -279,11 +280,11 @@ def _start(part: str, check: Check) -> Future[list[Finding]]:
     return future
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError:
             return False
         return True

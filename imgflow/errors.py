@@ -13,6 +13,10 @@ class SettingsError(ImgflowError):
     """A setting is missing or wrong; the text is one sentence that names it and the mend."""
 
 
+class BadKey(ImgflowError):
+    """Nothing can be put into the source under this key; another key is to be chosen."""
+
+
 class Rejected(ImgflowError):
     """The object itself cannot become an image, now or at a rerun, until it changes.
 

@@ -9,6 +9,8 @@ names.
 from __future__ import annotations
 
 import os
+import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -20,12 +22,16 @@ from sqlalchemy.exc import ArgumentError
 
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
+from imgflow.fetch.hosts import Entry
 from imgflow.images.decoding import Limits
 from imgflow.images.opening import MEDIA_TYPES
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.tokens import Tokens
 
 PREFIX = "IMGFLOW_"
+
+SHORTEST_KEY = 32
+ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 
 OnDelete = Literal["keep", "tombstone", "delete"]
 
@@ -66,12 +72,51 @@ class Settings(BaseSettings):
     api_token: Annotated[
         str,
         Field(
-            description="Token that API calls need to change something (`Authorization: Bearer`); "
-            "several with commas, `TOKEN:read` or `TOKEN:write` for one scope only. "
+            description="Token that API calls need to change something, and on other addresses "
+            "than loopback to read (`Authorization: Bearer`); several with commas, `TOKEN:read` or "
+            "`TOKEN:write` for one scope only. "
             "Default: a random one in the file `api-token` in the home.",
             repr=False,
         ),
     ] = ""
+    api_host: Annotated[
+        str,
+        Field(
+            description="Address that the API listens on. Other than loopback it needs "
+            "`IMGFLOW_API_TOKEN`, also for reading."
+        ),
+    ] = "127.0.0.1"
+    link_key: Annotated[
+        str,
+        Field(
+            description="Secret of 32 characters or more that signs picture links and sessions, "
+            "the same for all processes of the API. "
+            "Default: a random one in the file `link-key` in the home.",
+            repr=False,
+        ),
+    ] = ""
+    fetch_hosts: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="Servers besides S3 that `POST /process` fetches from, with commas: `host` "
+            "and `*.domain` by https, or an origin such as `http://host:port`."
+        ),
+    ] = ()
+    fetch_seconds: Annotated[
+        float, Field(gt=0, le=3_600, description="Most seconds that such a fetch takes.")
+    ] = 30.0
+    cors_origins: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="Web origins whose pages may use the API (`https://app.example.org`), with "
+            "commas. Empty: none but its own."
+        ),
+    ] = ()
+    upload_bytes: Annotated[
+        PositiveInt, Field(description="Most bytes of an upload through the API.")
+    ] = 2 * 1024**3
     workers: Annotated[
         int,
         Field(ge=0, le=256, description="Worker processes of a run; 0: one for each usable core."),
@@ -148,9 +193,7 @@ class Settings(BaseSettings):
     dagster_port: Annotated[
         int, Field(ge=1, le=65_535, description="Port of the Dagster UI, on loopback.")
     ] = 3000
-    api_port: Annotated[
-        int, Field(ge=1, le=65_535, description="Port of the API, on loopback.")
-    ] = 8000
+    api_port: Annotated[int, Field(ge=1, le=65_535, description="Port of the API.")] = 8000
 
     thumbnail_size: Annotated[
         PositiveInt, Field(le=4_096, description="Longest side of a thumbnail in pixels.")
@@ -251,6 +294,41 @@ class Settings(BaseSettings):
             Tokens.parse(text)
         return text
 
+    @field_validator("api_host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        host = host.strip().removeprefix("[").removesuffix("]")
+        try:
+            return host if host == "localhost" else str(ip_address(host))
+        except ValueError:
+            raise ValueError("an IP address or `localhost`, without a port") from None
+
+    @field_validator("link_key")
+    @classmethod
+    def _long_enough(cls, key: str) -> str:
+        if key and len(key) < SHORTEST_KEY:
+            raise ValueError(f"at least {SHORTEST_KEY} characters; `openssl rand -hex 32` makes 64")
+        return key
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(origin.strip() for origin in value.split(",") if origin.strip())
+        for origin in value:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin} is not https://host or http://host:port")
+        return value
+
+    @field_validator("fetch_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(host.strip() for host in value.split(",") if host.strip())
+        for host in value:
+            Entry.parse(host)
+        return value
+
     @field_validator("formats", mode="before")
     @classmethod
     def _formats(cls, value: Any) -> Any:
@@ -282,6 +360,26 @@ class Settings(BaseSettings):
                 if not values.get(name):
                     values = {**values, name: (home / folder).as_uri()}
         return values
+
+    @property
+    def is_api_local(self) -> bool:
+        """Whether the API listens on loopback only."""
+        return self.api_host == "localhost" or ip_address(self.api_host).is_loopback
+
+    @property
+    def api_url(self) -> str:
+        """Where this machine reaches the API."""
+        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not listened on here
+        host = anywhere.get(self.api_host, self.api_host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.api_port}"
+
+    def check_api_access(self) -> None:
+        """Raise `SettingsError` where others could read and nobody needed a token."""
+        if not self.is_api_local and not self.api_token:
+            raise SettingsError(
+                f"IMGFLOW_API_HOST={self.api_host} lets other machines reach the API, so it does "
+                "not start without IMGFLOW_API_TOKEN. Set a token, or listen on 127.0.0.1."
+            )
 
     @property
     def worker_count(self) -> int:

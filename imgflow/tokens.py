@@ -1,6 +1,7 @@
 """Tokens of the API: how `IMGFLOW_API_TOKEN` is read, what a token allows, and one of our own.
 
-No value of a token is kept in an object, so none can be shown by accident.
+No value of a token is kept in an object, so none can be shown by accident. The key that signs
+links is kept in the home the same way.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Scope = Literal["read", "write"]
 SCOPES: tuple[Scope, ...] = ("read", "write")
 
 FILE_NAME = "api-token"
+KEY_FILE_NAME = "link-key"
 
 # What a header carries without quoting; `,` and `:` separate tokens and scopes in the setting.
 WELL_FORMED = re.compile(r"[!#-+\--9;-~]+")
@@ -38,6 +40,11 @@ class Token:
 
     digest: bytes = field(repr=False)
     scopes: frozenset[Scope]
+
+    @property
+    def name(self) -> str:
+        """What tells it from others and is no secret: a digest of the digest."""
+        return hashlib.sha256(b"name of " + self.digest).hexdigest()[:16]
 
 
 class Tokens:
@@ -72,12 +79,21 @@ class Tokens:
 
         Takes the same time wherever and whether one matches.
         """
+        found = self.find(given)
+        return None if found is None else found.scopes
+
+    def find(self, given: str) -> Token | None:
+        """The token of this value; takes the same time wherever and whether one matches."""
         digest = _digest(given)
-        found: frozenset[Scope] | None = None
+        found: Token | None = None
         for token in self._tokens:
             if hmac.compare_digest(digest, token.digest):
-                found = token.scopes
+                found = token
         return found
+
+    def named(self, name: str) -> Token | None:
+        """The token of this name, which a session bears; None when it is not taken any more."""
+        return next((token for token in self._tokens if token.name == name), None)
 
 
 def own_token(home: Path) -> str:
@@ -86,25 +102,37 @@ def own_token(home: Path) -> str:
     Raises:
         SettingsError: it cannot be read or made.
     """
-    file = home / FILE_NAME
+    return _own_secret(home / FILE_NAME, "The API's token", "IMGFLOW_API_TOKEN")
+
+
+def own_key(home: Path) -> str:
+    """The key in the home that signs links, likewise.
+
+    Raises:
+        SettingsError: it cannot be read or made.
+    """
+    return _own_secret(home / KEY_FILE_NAME, "The key of picture links", "IMGFLOW_LINK_KEY")
+
+
+def _own_secret(file: Path, what: str, setting: str) -> str:
     try:
         if not file.exists():
             _make(file)
         value = file.read_text(encoding="utf-8").strip()
         Tokens.parse(value)
     except (OSError, ValueError) as error:
-        what = error.strerror if isinstance(error, OSError) else "it holds no token"
+        cause = error.strerror if isinstance(error, OSError) else "it holds no token"
         raise SettingsError(
-            f"The API's token in {file} cannot be used ({what}). Delete the file, so that a new "
-            "one is made, or set IMGFLOW_API_TOKEN."
+            f"{what} in {file} cannot be used ({cause}). Delete the file, so that a new "
+            f"one is made, or set {setting}."
         ) from None
     return value
 
 
 def _make(file: Path) -> None:
-    """Write a random token, whole at once, since several processes may come to it together."""
+    """Write a random secret, whole at once, since several processes may come to it together."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{FILE_NAME}-", dir=file.parent)  # mode 0600
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # mode 0600
     draft = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as opened:

@@ -28,9 +28,9 @@ from imgflow.samples import upload_samples
 from imgflow.settings import Settings
 from imgflow.status import read_status
 from imgflow.store.opening import StoreConfig, make_default_source
-from imgflow.tokens import FILE_NAME
+from imgflow.tokens import FILE_NAME, own_token
 
-# Nothing here asks who is calling, so nothing listens beyond this machine.
+# Of what does not ask who is calling. The API does, and may listen elsewhere.
 LOOPBACK = "127.0.0.1"
 
 READY_SECONDS = 120.0
@@ -57,12 +57,10 @@ def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
         SettingsError: it runs already, a port is taken, or a part did not start.
         Trouble: the source or the database does not answer.
     """
+    settings.check_api_access()
     with _signals(), _only_one(settings):
-        for port, setting in (
-            (settings.dagster_port, "IMGFLOW_DAGSTER_PORT"),
-            (settings.api_port, "IMGFLOW_API_PORT"),
-        ):
-            _check_port(port, setting)
+        _check_port(LOOPBACK, settings.dagster_port, "IMGFLOW_DAGSTER_PORT")
+        _check_port(settings.api_host, settings.api_port, "IMGFLOW_API_PORT")
         services: list[Service] = []
         try:
             catalog = _when_reachable(
@@ -133,7 +131,7 @@ def _services(settings: Settings, url: str) -> list[Service]:
         ),
         service(
             "api", sys.executable, "-m", "uvicorn", "--factory", "imgflow.api.app:create_app",
-            "--host", LOOPBACK, "--port", settings.api_port, "--no-server-header",
+            "--host", settings.api_host, "--port", settings.api_port, "--no-server-header",
         ),
         service("daemon", scripts / "dagster-daemon", "run", "-w", workspace),
         service(
@@ -145,6 +143,7 @@ def _services(settings: Settings, url: str) -> list[Service]:
 
 def _start(settings: Settings, services: list[Service], say: Say) -> None:
     """Start the services, and wait until both pages answer."""
+    is_first = not (settings.home / FILE_NAME).exists()
     code_server, *others = services
     code_server.start()
     port = int(code_server.command[code_server.command.index("-p") + 1])
@@ -153,7 +152,7 @@ def _start(settings: Settings, services: list[Service], say: Say) -> None:
         service.start()
     pages = {
         "webserver": f"http://127.0.0.1:{settings.dagster_port}",
-        "api": f"http://{LOOPBACK}:{settings.api_port}",
+        "api": settings.api_url,
     }
     for service in others:
         if service.name in pages:
@@ -162,12 +161,14 @@ def _start(settings: Settings, services: list[Service], say: Say) -> None:
     say(f"Dagster   {pages['webserver']}")
     say(f"API       {pages['api']}/docs")
     say(f"Token     {_place_of_token(settings)}, which API calls need to change something")
+    if is_first and not settings.api_token:
+        say(f"          {own_token(settings.home)} (shown this once)")
     say(f"Logs      {code_server.log.parent}")
     say("Ready. Ctrl-C stops everything.")
 
 
 def _place_of_token(settings: Settings) -> str:
-    """Where the API's token is to be found; its value is shown nowhere, since this may be logged.
+    """Where the API's token is to be found; its value is shown at the first start only.
 
     The API has made the one in the home when it started.
     """
@@ -265,11 +266,11 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _check_port(port: int, setting: str) -> None:
-    with socket.socket() as probe:
+def _check_port(host: str, port: int, setting: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError as error:
             raise SettingsError(
                 f"Port {port} cannot be used ({error.strerror}); end what uses it, or set "

@@ -23,7 +23,8 @@ ALLOWED = {
     "images": {"errors"},
     "depth": {"errors"},
     "tokens": {"errors"},
-    "settings": {"errors", "images", "depth", "tokens"},
+    "fetch": {"errors"},
+    "settings": {"errors", "images", "depth", "tokens", "fetch"},
     "store": {"errors"},
     "catalog": {"errors", "depth", "store", "settings"},
     "lifecycle": {"errors", "store", "catalog", "settings"},
@@ -32,6 +33,7 @@ ALLOWED = {
     },
     "api": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "tokens"),
+        *("fetch", "orchestration"),
     },
     "definitions": {"settings", "orchestration"},
 }
@@ -60,6 +62,22 @@ def test_imports_point_one_way(part: str) -> None:
             if name.startswith("imgflow."):
                 other = name.split(".")[1]
                 assert other in ALLOWED[part] | {part}, f"{file} imports {name}"
+
+
+def test_of_orchestration_the_api_uses_what_knows_no_dagster() -> None:
+    used = {
+        name.split(".")[2]
+        for file in files("api")
+        for name in imported(file)
+        if name.startswith("imgflow.orchestration.")
+    }
+    assert used == {"batch", "counting", "pool", "worker"}
+    code = (
+        "import sys, imgflow.api.app;"
+        "print([n for n in ('dagster', 'dagster_postgres', 'skimage') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_only_orchestration_and_the_assembly_know_dagster() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from imgflow.api import (
@@ -20,10 +21,15 @@ from imgflow.api import (
     images,
     metrics,
     pictures,
+    process,
+    sharing,
+    uploads,
 )
+from imgflow.api.access import SECURITY_SCHEMES
+from imgflow.api.access_log import hide_secrets
 from imgflow.api.connections import Connections
-from imgflow.api.envelope import Envelope
-from imgflow.api.errors import add_handlers
+from imgflow.api.envelope import REQUEST_ID, Envelope
+from imgflow.api.errors import METHODS, add_handlers
 from imgflow.api.keys import KeysInPaths
 from imgflow.api.measures import Measured, Measures
 from imgflow.api.problems import Problem
@@ -34,8 +40,9 @@ Images that landed in the bucket: the table, the pictures made from them, and fr
 images.
 
 An image is named by its integer id or by `key:` and its URL-encoded object key (`/` as `%2F`).
-Reading is open to all who reach this address. What changes something needs a token
-(`IMGFLOW_API_TOKEN`): `Authorization: Bearer TOKEN`.
+What changes something needs a token (`IMGFLOW_API_TOKEN`): `Authorization: Bearer TOKEN`. Reading
+is open on the machine itself, and needs a token where the API listens to others too, or a link that
+is signed for one picture.
 
 Errors are problem details (RFC 9457) with a `code`; `GET /problems` lists them all. Every answer
 has the header `X-Request-ID`, which is taken from the request where it has a well-formed one.
@@ -54,11 +61,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         SettingsError: a setting is missing or wrong.
     """
-    connections = Connections(settings or load_settings())
+    settings = settings or load_settings()
+    connections = Connections(settings)
     measures = Measures()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        hide_secrets()
         await run_in_threadpool(connections.open)
         app.state.connections = connections
         try:
@@ -75,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         middleware=[
             Middleware(Envelope),
+            *_cors(settings.cors_origins),
             Middleware(
                 GZipMiddleware,
                 minimum_size=1_000,
@@ -92,6 +102,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (
         images,
         pictures,
+        process,
+        uploads,
+        sharing,
         frames,
         depth_statistics,
         colormaps,
@@ -104,6 +117,28 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
+def _cors(origins: tuple[str, ...]) -> list[Middleware]:
+    """What lets pages of other origins use the API; nothing unless some are set.
+
+    Without cookies: such pages bring a token.
+    """
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=METHODS,
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "If-Range", "Range"],
+            expose_headers=[
+                *("ETag", "Content-Range", "Content-Disposition", "Location", "Retry-After"),
+                *(REQUEST_ID, *frames.DOCUMENTED_HEADERS),
+            ],
+            max_age=600,
+        )
+    ]
+
+
 def _with_problems(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
     """Add the schema that `problem_responses` refers to, and take out FastAPI's own errors.
 
@@ -112,7 +147,9 @@ def _with_problems(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[s
 
     def described() -> dict[str, Any]:
         document = openapi()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        components = document.setdefault("components", {})
+        components["securitySchemes"] = SECURITY_SCHEMES
+        schemas = components.setdefault("schemas", {})
         schemas["Problem"] = Problem.model_json_schema()
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)

@@ -37,7 +37,7 @@ class ColormapList(BaseModel):
     items: list[ColormapItem]
 
 
-@get(router, "/colormaps")
+@get(router, "/colormaps", access="open")
 async def list_colormaps() -> ColormapList:
     """All colour maps; a name with `_r` is the reverse of the one without."""
     return ColormapList(
@@ -51,6 +51,7 @@ async def list_colormaps() -> ColormapList:
 @get(
     router,
     "/colormaps/{name}",
+    access="open",
     problems=(
         "unknown_colormap",
         "bad_colormap",

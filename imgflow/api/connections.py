@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import Depends, Request
 from sqlalchemy.exc import SQLAlchemyError
 
+from imgflow.api.processing import Processor
 from imgflow.api.readiness import Probe
+from imgflow.api.signatures import Signatures
 from imgflow.catalog.connecting import database_url, make_engine
 from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.postgres import PostgresCatalog
@@ -18,16 +23,36 @@ from imgflow.errors import SettingsError, Trouble
 from imgflow.images.outputs import enabled_outputs
 from imgflow.settings import Settings
 from imgflow.store.opening import StoreConfig
-from imgflow.tokens import Tokens, own_token
+from imgflow.tokens import Tokens, own_key, own_token
 
 logger = logging.getLogger(__name__)
 
 # Half of the 40 threads that handlers run in; most of a request's time is spent elsewhere.
 POOL_SIZE, POOL_OVERFLOW = 10, 10
+# Then the caller is asked to come back; waiting longer would keep handlers from other requests.
+POOL_SECONDS = 3.0
 MIGRATION_WAIT_SECONDS = 1.0
+
+# Each has a connection of the pool most of the time.
+PROCESSED_AT_ONCE = 4
 
 # Of requests that read depth arrays: each may hold `intervals.MOST_PIXELS` several times over.
 INTERVALS_AT_ONCE = 2
+
+
+@dataclass
+class Processing:
+    """Requests that wait for an image to be processed.
+
+    Attributes:
+        threads: of their own, so that waiting keeps no other request from being answered.
+        most: that may wait at a time.
+        waiting: how many do.
+    """
+
+    threads: ThreadPoolExecutor
+    most: int = 64
+    waiting: int = 0
 
 
 class Connections:
@@ -41,9 +66,13 @@ class Connections:
         """Take the settings.
 
         Raises:
-            SettingsError: the two locations are wrong.
+            SettingsError: the two locations are wrong, or others than this machine could read
+                without a token.
         """
+        settings.check_api_access()
         self._settings = settings
+        self.is_local = settings.is_api_local
+        self.most_upload_bytes = settings.upload_bytes
         self._stores = StoreConfig(
             settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
         )
@@ -62,12 +91,20 @@ class Connections:
         self.source = self._stores.open_source()
         self.outputs = self._stores.open_outputs()
         self._engine = make_engine(
-            database_url(self._settings), pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW
+            database_url(self._settings),
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_OVERFLOW,
+            pool_seconds=POOL_SECONDS,
         )
         self._catalog = PostgresCatalog(self._engine, self._source_url)
         self.arrays = DepthArrays(self._engine)
         self.database_probe = Probe("database", self._check_database)
+        self.processor = Processor(
+            self._settings, self._stores, self._engine.url.render_as_string(False)
+        )
+        self.processing = Processing(ThreadPoolExecutor(PROCESSED_AT_ONCE, "process"))
         self.tokens = self._open_tokens()
+        self.signatures = self._open_signatures()
         self.probes = (
             self.database_probe,
             Probe("source", self.source.check),
@@ -79,7 +116,9 @@ class Connections:
             logger.warning("%s The API starts without it.", trouble)
 
     def close(self) -> None:
-        """Give the database's connections back."""
+        """Give the database's connections back, and end worker processes."""
+        self.processing.threads.shutdown(wait=False, cancel_futures=True)
+        self.processor.close()
         self._engine.dispose()
 
     def _open_tokens(self) -> Tokens:
@@ -89,6 +128,15 @@ class Connections:
         except SettingsError as error:  # a home that is read-only, say
             logger.warning("%s Until then nothing can be changed through the API.", error)
             return Tokens(())
+
+    def _open_signatures(self) -> Signatures:
+        """The key of the setting, or the one in the home."""
+        try:
+            key = self._settings.link_key or own_key(self._settings.home)
+        except SettingsError as error:
+            logger.warning("%s Until then links and sessions end when the API does.", error)
+            key = secrets.token_urlsafe(32)
+        return Signatures(key, self._source_url)
 
     @property
     def catalog(self) -> PostgresCatalog:

@@ -20,21 +20,29 @@ from imgflow.catalog.depth_arrays import TooManyRows
 from imgflow.depth.colormaps import UnknownColormap
 from imgflow.depth.custom_colormap import BadColormap
 from imgflow.depth.frames import FrameTooTall
-from imgflow.errors import SourceChanged, Trouble, Withheld
+from imgflow.errors import BadKey, SourceChanged, Trouble, Withheld
+from imgflow.fetch.client import FetchFailed, FetchRefused, TooManyBytes
+from imgflow.fetch.hosts import NotAllowed
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5
 UNAVAILABLE = "The database or a store does not answer; ask again in a few seconds."
+FETCH_FAILED = "It could not be reached, or did not send all in time; ask again later."
 UNEXPECTED = "Something in imgflow failed; its log has more under the request id."
 
 EXCEPTIONS: Mapping[type[Exception], str] = {
+    BadKey: "bad_key",
+    NotAllowed: "url_not_allowed",
+    FetchRefused: "url_refused",
+    TooManyBytes: "image_too_large",
     UnknownColormap: "unknown_colormap",
     BadColormap: "bad_colormap",
     FrameTooTall: "frame_too_tall",
     TooManyRows: "too_many_rows",
     SourceChanged: "original_changed",
     Withheld: "original_withheld",
+    FetchFailed: "url_failed",
     Trouble: "unavailable",
 }
 """What an exception of the other packages is called here; a subclass comes before its base."""
@@ -74,7 +82,8 @@ def refused_by(error: Exception) -> Refused:
         return Refused("unexpected", UNEXPECTED)
     if PROBLEMS[code].status < UNDERSTOOD:
         return Refused(code, f"{error}.".replace("..", "."))
-    return Refused(code, UNAVAILABLE, headers={"Retry-After": str(RETRY_SECONDS)})
+    detail = FETCH_FAILED if code == "url_failed" else UNAVAILABLE
+    return Refused(code, detail, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 def add_handlers(app: FastAPI) -> None:

@@ -34,13 +34,15 @@ class ProblemList(BaseModel):
     items: list[ProblemMeaning]
 
 
-@get(router, TYPE_PREFIX.rstrip("/"), tags=["problems"])
+@get(router, TYPE_PREFIX.rstrip("/"), access="open", tags=["problems"])
 async def list_problems() -> ProblemList:
     """All codes that problems have."""
     return ProblemList(items=[_meaning(code) for code in PROBLEMS])
 
 
-@get(router, TYPE_PREFIX + "{code}", problems=("unknown_problem",), tags=["problems"])
+@get(
+    router, TYPE_PREFIX + "{code}", access="open", problems=("unknown_problem",), tags=["problems"]
+)
 async def read_problem(code: str) -> ProblemMeaning:
     """What one code means; the `type` of every problem leads here."""
     if code not in PROBLEMS:
@@ -48,7 +50,7 @@ async def read_problem(code: str) -> ProblemMeaning:
     return _meaning(code)
 
 
-@get(router, "/docs", include_in_schema=False)
+@get(router, "/docs", access="open", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
     """The API as a page."""
     page = get_swagger_ui_html(
@@ -58,7 +60,7 @@ async def docs(request: Request) -> HTMLResponse:
     return page
 
 
-@get(router, "/", include_in_schema=False, response_class=RedirectResponse)
+@get(router, "/", access="open", include_in_schema=False, response_class=RedirectResponse)
 async def root(request: Request) -> RedirectResponse:
     """The page of the API, until there is a gallery."""
     return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")

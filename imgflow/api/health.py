@@ -28,13 +28,13 @@ class Readiness(BaseModel):
     status: Literal["ready"] = "ready"
 
 
-@get(router, "/health/")
+@get(router, "/health/", access="open")
 async def health() -> Health:
     """Whether the process is up; asks nothing else of anyone."""
     return Health()
 
 
-@get(router, "/health/ready", problems=("not_ready",))
+@get(router, "/health/ready", access="open", problems=("not_ready",))
 async def ready(connections: Connected) -> Readiness:
     """Whether database, source and outputs answer; if not, `parts` names those that do not."""
     silent = await silent_parts(connections.probes)

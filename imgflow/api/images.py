@@ -12,7 +12,7 @@ from imgflow.api.cursors import cursor_after, read_cursor
 from imgflow.api.keys import ImageInPath, find_image
 from imgflow.api.problems import Refused
 from imgflow.api.representations import DeletedItem, ImageItem, ImagePage, item_of
-from imgflow.api.routing import delete, get
+from imgflow.api.routing import change, get
 from imgflow.catalog.rows import Kind, State
 from imgflow.images.opening import MEDIA_TYPES
 from imgflow.lifecycle import delete_images
@@ -86,8 +86,9 @@ def read_image(connections: Connected, image: ImageInPath) -> ImageItem:
     return item_of(find_image(connections.catalog, image))
 
 
-@delete(
+@change(
     router,
+    "DELETE",
     "/images/{image}",
     problems=("invalid_id", "invalid_parameter", "image_not_found"),
 )

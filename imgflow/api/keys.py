@@ -21,10 +21,16 @@ from imgflow.images.outputs import installed_outputs
 
 KEY_PATH = re.compile(r"/(?P<route>images|image|depth)/key(?::|%3[Aa])(?P<rest>.*)", re.DOTALL)
 
+PICTURES = frozenset(
+    {"grayscale", "thumbnail", "proof", "preview", "original", *installed_outputs()}
+)
+"""What `/images/{image}/…` shows."""
+
+ACTIONS = frozenset({"links", "retry"})
+"""What may be done by `POST /images/{image}/…`."""
+
 SUBROUTES = {
-    "images": frozenset(
-        {"grayscale", "thumbnail", "proof", "preview", "original", *installed_outputs()}
-    ),
+    "images": PICTURES,
     "image": frozenset[str](),
     "depth": frozenset({"statistics"}),
 }
@@ -68,7 +74,8 @@ def key_path(scope: Scope) -> str | None:
         return None
     route, rest = match["route"], match["rest"]
     key, slash, last = rest.rpartition("/")
-    if slash and last in SUBROUTES[route]:
+    is_action = route == "images" and scope.get("method") == "POST" and last in ACTIONS
+    if slash and (last in SUBROUTES[route] or is_action):
         return f"{root}/{route}/{_KEY}{key.replace('/', '%2F')}/{last}"
     return f"{root}/{route}/{_KEY}{rest.replace('/', '%2F')}"
 

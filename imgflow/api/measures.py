@@ -9,11 +9,13 @@ runs count lies in the database and is the same from every process.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from fastapi import Request
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
@@ -27,6 +29,15 @@ OTHER = "other"
 CLIENT_GONE = 499  # nginx's number for a caller that did not wait for the answer
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+@dataclass
+class Passed:
+    """What a request took: bytes of both bodies, and time."""
+
+    received: int = 0
+    sent: int = 0
+    seconds: float = 0.0
 
 
 class Measures:
@@ -51,6 +62,28 @@ class Measures:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self._received = Counter(
+            "imgflow_http_received_bytes_total",
+            "Bytes of the bodies of requests.",
+            ("method", "route"),
+            registry=self.registry,
+        )
+        self._sent = Counter(
+            "imgflow_http_sent_bytes_total",
+            "Bytes of the bodies of answers, before they are compressed.",
+            ("method", "route"),
+            registry=self.registry,
+        )
+        self.in_progress = Gauge(
+            "imgflow_http_requests_in_progress",
+            "Requests that are being answered.",
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "imgflow_process_requests_waiting",
+            "Requests that wait for an image to be processed by its URL.",
+            registry=self.registry,
+        )
         self._frame_seconds = Histogram(
             "imgflow_frame_seconds",
             "Finding, reading, colouring and encoding a depth frame; frames that the caller has "
@@ -60,11 +93,13 @@ class Measures:
             registry=self.registry,
         )
 
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+    def request(self, method: str, route: str, status: int, passed: Passed) -> None:
         """Note a request that was answered."""
         method = method if method in METHODS else OTHER
+        self._received.labels(method, route).inc(passed.received)
+        self._sent.labels(method, route).inc(passed.sent)
         self._requests.labels(method, route, str(status)).inc()
-        self._request_seconds.labels(method, route).observe(seconds)
+        self._request_seconds.labels(method, route).observe(passed.seconds)
 
     def frame(self, media_type: str, seconds: float) -> None:
         """Note a frame that was made."""
@@ -85,22 +120,33 @@ class Measured:
             return
         status = 500  # what the layers around make of an exception
         began = time.perf_counter()
+        passed = Passed()
+
+        async def receive_noted() -> Message:
+            message = await receive()
+            passed.received += len(message.get("body", b""))
+            return message
 
         async def send_noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+            else:
+                passed.sent += len(message.get("body", b""))
             await send(message)
 
+        self._measures.in_progress.inc()
         try:
-            await self._app(scope, receive, send_noted)
+            await self._app(scope, receive_noted, send_noted)
         except ClientDisconnect:
             status = CLIENT_GONE
             raise
         finally:
             # Paths that lead nowhere have no route, and callers invent any number of them.
             route = getattr(scope.get("route"), "path", OTHER)
-            self._measures.request(scope["method"], route, status, time.perf_counter() - began)
+            passed.seconds = time.perf_counter() - began
+            self._measures.in_progress.dec()
+            self._measures.request(scope["method"], route, status, passed)
 
 
 def measures_of(request: Request) -> Measures:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from imgflow.api.conditional import Bytes, entity_tag
@@ -14,7 +14,7 @@ from imgflow.api.connections import Connected, Connections
 from imgflow.api.keys import ImageInPath, find_image
 from imgflow.api.problems import Refused
 from imgflow.api.routing import get
-from imgflow.api.serving import SAFE_MEDIA_TYPES, Body, not_modified, serve
+from imgflow.api.serving import SAFE_MEDIA_TYPES, Body, caching, not_modified, serve
 from imgflow.catalog.rows import Image
 from imgflow.errors import SourceChanged
 from imgflow.images.outputs import installed_outputs
@@ -22,9 +22,22 @@ from imgflow.store.objects import SourceObject
 
 router = APIRouter(tags=["pictures"])
 
+VersionInQuery = Annotated[
+    str | None,
+    Query(
+        max_length=100,
+        description="First 16 digits of the SHA-256 of the picture, as URLs of `GET /images` "
+        "have it. While it is right, the answer may be kept for ever.",
+    ),
+]
+
 DEPTH_OUTPUTS = ("preview", "resized")
 PIECE_BYTES = 4 * 2**20
 OPAQUE = "application/octet-stream"
+PICTURE_PROBLEMS = (
+    *("image_not_found", "image_deleted", "image_pending", "image_rejected", "not_a_photo"),
+    *("not_a_depth_image", "output_not_enabled", "output_not_made"),
+)
 SHOWN: dict[int | str, dict[str, Any]] = {
     206: {"description": "The bytes of the header Range."},
     304: {"description": "Known."},
@@ -39,6 +52,7 @@ def _pictures(*media_types: str) -> dict[int | str, dict[str, Any]]:
 @get(
     router,
     "/images/{image}/original",
+    access="reader or link",
     problems=(
         "invalid_id",
         "image_not_found",
@@ -51,15 +65,17 @@ def _pictures(*media_types: str) -> dict[int | str, dict[str, Any]]:
     response_class=Response,
     responses=_pictures(*sorted(SAFE_MEDIA_TYPES), OPAQUE),
 )
-def read_original(request: Request, connections: Connected, image: ImageInPath) -> Response:
+def read_original(
+    request: Request, connections: Connected, image: ImageInPath, v: VersionInQuery = None
+) -> Response:
     """The uploaded object, byte by byte, as long as it is the one that was listed.
 
     Raster pictures are answered with their media type; anything else, also what was rejected or not
     yet looked at, is a download of type `application/octet-stream`.
     """
     row = find_image(connections.catalog, image)
-    body = _original(connections, row)
-    known = not_modified(request, body.etag)
+    body = _original(connections, row, v)
+    known = not_modified(request, body.etag, body.cache_control)
     if known is not None:
         return known
     try:
@@ -76,11 +92,8 @@ def _add_picture(name: str, description: str) -> None:
     get(
         router,
         f"/images/{{image}}/{name}",
-        problems=(
-            *("invalid_id", "image_not_found", "image_deleted", "image_pending", "image_rejected"),
-            *("not_a_photo", "not_a_depth_image", "output_not_enabled", "output_not_made"),
-            *("output_lost", "range_not_satisfiable"),
-        ),
+        problems=(*("invalid_id", *PICTURE_PROBLEMS, "output_lost", "range_not_satisfiable"),),
+        access="reader or link",
         name=f"read_{name}",
         description=description,
         response_class=Response,
@@ -89,17 +102,21 @@ def _add_picture(name: str, description: str) -> None:
 
 
 def _read_picture(
-    name: str, request: Request, connections: Connected, image: ImageInPath
+    name: str,
+    request: Request,
+    connections: Connected,
+    image: ImageInPath,
+    v: VersionInQuery = None,
 ) -> Response:
     """An output as it was made."""
     row = find_image(connections.catalog, image)
     try:
-        return serve(request, _output(connections, row, name))
+        return serve(request, output_body(connections, row, name, v))
     except FileNotFoundError:
         # An overwrite may have been processed, and the older output collected, in between.
         row = find_image(connections.catalog, image)
     try:
-        return serve(request, _output(connections, row, name))
+        return serve(request, output_body(connections, row, name, v))
     except FileNotFoundError as error:
         raise Refused(
             "output_lost", "Materialise the image again to have the output made anew."
@@ -137,7 +154,14 @@ def output_record(image: Image, name: str, enabled: frozenset[str]) -> Mapping[s
     raise Refused("output_not_made", f"Materialise the {name} of {image.key!r}.")
 
 
-def _output(connections: Connections, image: Image, name: str) -> Body:
+def output_body(
+    connections: Connections, image: Image, name: str, version: str | None = None
+) -> Body:
+    """An output, to be served.
+
+    Raises:
+        Refused: the image has no such output; the code says why.
+    """
     record = output_record(image, name, connections.enabled)
 
     def pieces(wanted: Bytes) -> Iterator[bytes]:
@@ -150,10 +174,11 @@ def _output(connections: Connections, image: Image, name: str) -> Body:
         size=record["size"],
         media_type=record["media_type"],
         open=pieces,
+        cache_control=caching(version, record["sha256"]),
     )
 
 
-def _original(connections: Connections, image: Image) -> Body:
+def _original(connections: Connections, image: Image, version: str | None) -> Body:
     upload = image.newest_upload
     # What the row says of content and format is of the upload that was processed last.
     is_processed = image.processed == image.announced
@@ -167,6 +192,7 @@ def _original(connections: Connections, image: Image) -> Body:
         open=lambda wanted: _checked(_cut(connections.source.stream(upload), wanted, upload.size)),
         filename=image.key.rstrip("/").rpartition("/")[2],
         is_attachment=not is_picture,
+        cache_control=caching(version, image.sha256 if is_hashed else None),
     )
 
 

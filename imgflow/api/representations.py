@@ -8,13 +8,17 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from imgflow.api.serving import version_of
 from imgflow.catalog.rows import Image, Kind, State
 
 
 class OutputItem(BaseModel):
     """An output of an image."""
 
-    url: Annotated[str, Field(description="Path below the API.")]
+    url: Annotated[
+        str,
+        Field(description="Path below the API. Pictures name their version: kept by caches."),
+    ]
     media_type: str
     size: Annotated[int, Field(description="Bytes as stored.")]
     width: Annotated[int, Field(description="Pixels.")]
@@ -93,7 +97,7 @@ def item_of(image: Image) -> ImageItem:
         created_at=image.created_at,
         updated_at=image.updated_at,
         recipe=image.recipe,
-        run_id=image.run_id,
+        run_id=image.run_id or None,
         reason=image.reason,
         reason_code=image.reason_code,
         facts=dict(image.facts),
@@ -104,7 +108,12 @@ def item_of(image: Image) -> ImageItem:
 
 def _output(image: Image, name: str, record: Mapping[str, Any]) -> OutputItem:
     # The array lies in the database; as numbers it is the frame of the whole image.
-    url = f"/image/{image.id}?format=npy" if name == "resized" else f"/images/{image.id}/{name}"
+    version = version_of(record["sha256"])
+    url = (
+        f"/image/{image.id}?format=npy"
+        if name == "resized"
+        else f"/images/{image.id}/{name}?v={version}"
+    )
     return OutputItem(
         url=url,
         media_type=record["media_type"],

@@ -1,25 +1,37 @@
-"""Registering routes: every GET is a HEAD too, what changes something needs a token.
+"""Registering routes: what each needs of its caller, and the problems that it answers with.
 
-All declare their problems.
+Every GET is a HEAD too. Reading needs the scope `read` where the API is open to others, and
+changing something always needs the scope `write`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter
 
-from imgflow.api.access import PROBLEMS_OF_TOKENS, needs
+from imgflow.api.access import (
+    PROBLEMS_OF_LINKS,
+    PROBLEMS_OF_TOKENS,
+    READING,
+    READING_PICTURES,
+    WITH_TOKEN,
+    needs,
+    needs_reader_or_link,
+)
 from imgflow.api.problems import problem_responses
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+Access = Literal["open", "reader", "reader or link"]
 
 
 def get(
     router: APIRouter,
     path: str,
     *,
+    access: Access = "reader",
     problems: tuple[str, ...] = (),
     responses: dict[int | str, dict[str, Any]] | None = None,
     **options: Any,
@@ -29,10 +41,19 @@ def get(
     Args:
         router: to register with.
         path: of the route.
-        problems: codes that it answers with.
+        access: who may read; `open` is for what says nothing of any image.
+        problems: codes that it answers with, besides those of access.
         responses: further answers, for OpenAPI.
         options: of `APIRouter.add_api_route`.
     """
+    if access == "reader":
+        problems = (*PROBLEMS_OF_TOKENS, *problems)
+        options["dependencies"] = [needs("read")]
+        options["openapi_extra"] = {"security": READING}
+    elif access == "reader or link":
+        problems = (*PROBLEMS_OF_TOKENS, *PROBLEMS_OF_LINKS, *problems)
+        options["dependencies"] = [needs_reader_or_link()]
+        options["openapi_extra"] = {"security": READING_PICTURES}
     declared = {**problem_responses(*problems), **(responses or {})}
 
     def register(handler: Handler) -> Handler:
@@ -45,26 +66,37 @@ def get(
     return register
 
 
-def delete(
-    router: APIRouter, path: str, *, problems: tuple[str, ...] = (), **options: Any
+def change(
+    router: APIRouter,
+    method: Literal["POST", "PUT", "DELETE"],
+    path: str,
+    *,
+    problems: tuple[str, ...] = (),
+    responses: dict[int | str, dict[str, Any]] | None = None,
+    openapi_extra: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Callable[[Handler], Handler]:
-    """Register a handler for DELETE, which needs a token with the scope `write`.
+    """Register a handler of what changes something, which needs a token with the scope `write`.
 
     Args:
         router: to register with.
+        method: of HTTP.
         path: of the route.
         problems: codes that it answers with, besides those of tokens.
+        responses: further answers, for OpenAPI.
+        openapi_extra: of the operation, for OpenAPI.
         options: of `APIRouter.add_api_route`.
     """
-    declared = problem_responses(*PROBLEMS_OF_TOKENS, *problems)
+    declared = {**problem_responses(*PROBLEMS_OF_TOKENS, *problems), **(responses or {})}
 
     def register(handler: Handler) -> Handler:
         router.add_api_route(
             path,
             handler,
-            methods=["DELETE"],
+            methods=[method],
             responses=declared,
             dependencies=[needs("write")],
+            openapi_extra={"security": WITH_TOKEN, **(openapi_extra or {})},
             **options,
         )
         return handler

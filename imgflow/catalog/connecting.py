@@ -30,13 +30,22 @@ def database_url(settings: Settings) -> str:
     return settings.database_url or embedded_postgres(settings.home).url
 
 
-def make_engine(url: str, *, pool_size: int = 2, max_overflow: int = 2) -> sa.Engine:
-    """Make an engine; nothing is connected yet."""
+def make_engine(
+    url: str, *, pool_size: int = 2, max_overflow: int = 2, pool_seconds: float = 10.0
+) -> sa.Engine:
+    """Make an engine; nothing is connected yet.
+
+    Args:
+        url: of the database.
+        pool_size: connections that are kept.
+        max_overflow: further ones while they are needed.
+        pool_seconds: for which a connection is waited for while all are in use.
+    """
     return sa.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=max_overflow,
-        pool_timeout=10,
+        pool_timeout=pool_seconds,
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": 5,
@@ -61,6 +70,8 @@ def retried(engine: sa.Engine, work: Callable[[], Answer]) -> Answer:
         except (SQLAlchemyError, psycopg2.Error) as error:  # the driver's own, from a COPY
             if not is_outage(error):
                 raise
+            if isinstance(error, PoolTimeout):  # waited for already, while others did too
+                raise Trouble("All connections to the database are in use.") from error
             if wait is None:
                 raise Trouble(_explain(engine, error)) from error
             logger.warning("%s It is tried again in %.1f s.", _explain(engine, error), wait)

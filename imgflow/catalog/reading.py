@@ -23,6 +23,10 @@ SAME_SIZE = sa.text(
 )
 
 
+# Made once: an alias collects all columns again, which takes half a millisecond.
+ROWS = images.alias("i")
+
+
 class Reading(Connected):
     """Rows by key, by id, by content, in pages and in numbers."""
 
@@ -69,6 +73,15 @@ class Reading(Connected):
                 found[image.size] = (*found.get(image.size, ()), image.content)
         return found
 
+    def by_content(self, kind: Kind, sha256: str) -> Image | None:
+        """The first image of these very bytes that is ready."""
+        statement = sa.text(
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.sha256 = :sha256 "  # noqa: S608
+            "AND i.source = :source AND i.kind = :kind AND i.state = 'ready' "
+            "AND i.processed = i.announced ORDER BY i.id LIMIT 1"
+        ).bindparams(source=self.source, kind=kind, sha256=sha256)
+        return next(iter(self.images(statement)), None)
+
     def page(
         self,
         *,
@@ -86,7 +99,7 @@ class Reading(Connected):
         """
         if not (is_storable(prefix or "") and is_storable(media_type or "")):
             return []
-        i = images.alias("i")
+        i = ROWS
         query = sa.select(i).where(i.c.source == self.source, i.c.id > after_id)
         query = query.where(i.c.state == state) if state else query.where(i.c.state != "deleted")
         if kind:

@@ -81,6 +81,11 @@ class WorkerPool:
             self._pool.stop()
         self._pool.join()
 
+    def stop(self) -> None:
+        """End the workers, whatever they are doing."""
+        self._pool.stop()
+        self._pool.join()
+
     def _end_lost_tasks(self) -> None:
         """Let tasks end whose worker is not there any more.
 

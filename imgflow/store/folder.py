@@ -18,9 +18,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO, overload
 
-from imgflow.errors import SourceChanged, Trouble, Unreadable
+from imgflow.errors import BadKey, SourceChanged, Trouble, Unreadable
 from imgflow.store.location import Location
-from imgflow.store.objects import CHUNK_BYTES, MOST_KEY_BYTES, Digest, Page, SourceObject, is_text
+from imgflow.store.objects import (
+    CHUNK_BYTES,
+    MOST_KEY_BYTES,
+    Digest,
+    Page,
+    SourceObject,
+    check_any_key,
+    is_text,
+)
 from imgflow.store.whole import Writers
 
 # Names of uploads that are not whole yet; the listing leaves them alone.
@@ -31,6 +39,9 @@ NUL = 0
 
 # Of a file or folder, on every file system that Linux knows; one byte more for the slash.
 MOST_NAME_BYTES = 255 + 1
+
+# What a path is told where a file stands for a folder, or a folder for a file.
+IN_THE_WAY = (FileExistsError, NotADirectoryError, IsADirectoryError)
 
 # A page that follows another within this time goes on where that one ended. Reading the folder
 # again for each page made a round over n files cost n² / 1,000.
@@ -120,11 +131,29 @@ class FolderSource:
                 yield piece
             _compare(announced, file)
 
+    def check_key(self, key: str) -> None:
+        """Raise `BadKey` unless a listing would show a file of this name."""
+        check_any_key(key, tuple(prefix.decode() for prefix in self._exclude))
+        parts = key.split("/")
+        if any(part in ("", ".", "..") for part in parts):
+            raise BadKey(f"{key!r} is not the name of a file below {self._folder}.")
+        if max(len(part.encode()) for part in parts) >= MOST_NAME_BYTES:
+            raise BadKey(f"A part of {key[:80]!r}… is longer than file systems take.")
+        if parts[-1].startswith(UNFINISHED):
+            raise BadKey(f"{key!r} would never be listed: name it otherwise.")
+
     def upload(self, key: str, file: Path) -> None:
         """Copy a file to a hidden name beside its place, then rename it there."""
+        self.check_key(key)
         target = self._path(key)
-        if len(key.encode()) > MOST_KEY_BYTES or target.name.startswith(UNFINISHED):
-            raise Trouble(f"{key!r} would never be listed: shorten it or name it otherwise.")
+        try:
+            self._copy(key, file, target)
+        except Trouble as trouble:
+            if isinstance(trouble.__cause__, IN_THE_WAY):
+                raise BadKey(f"{key!r} and another file or folder exclude each other.") from trouble
+            raise
+
+    def _copy(self, key: str, file: Path, target: Path) -> None:
         with file.open("rb") as original, self._errors("written", key):
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=target.parent)

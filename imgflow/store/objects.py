@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from imgflow.errors import BadKey
 from imgflow.store.location import Location
 
 CHUNK_BYTES = 1 << 20
@@ -95,6 +96,21 @@ def is_text(key: str) -> bool:
     return True
 
 
+def check_any_key(key: str, exclude: tuple[str, ...]) -> None:
+    """Raise `BadKey` for what can be no key of any source, or lies where nothing is listed.
+
+    Args:
+        key: to be written.
+        exclude: prefixes of keys that the source leaves out.
+    """
+    if not key or "\0" in key or not is_text(key) or len(key.encode()) > MOST_KEY_BYTES:
+        raise BadKey(
+            f"{key[:80]!r}: a key is text of 1 to {MOST_KEY_BYTES:,} bytes in UTF-8 without NUL."
+        )
+    if key.startswith(exclude):
+        raise BadKey(f"{key!r} lies among outputs, where nothing is taken for an upload.")
+
+
 class Source(Protocol):
     """Where images land.
 
@@ -121,8 +137,15 @@ class Source(Protocol):
     def stream(self, announced: SourceObject) -> Iterator[bytes]:
         """Read the object in pieces of about `CHUNK_BYTES`; raises as `read`, also midway."""
 
+    def check_key(self, key: str) -> None:
+        """Raise `BadKey` unless a listing would show an object under this key."""
+
     def upload(self, key: str, file: Path) -> None:
-        """Put a file under a key, visible only when whole."""
+        """Put a file under a key, visible only when whole.
+
+        Raises:
+            BadKey: no listing would show it, or something else stands in its place.
+        """
 
     def delete(self, key: str) -> None:
         """Delete an object; one that does not exist is no error."""

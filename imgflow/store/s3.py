@@ -30,10 +30,17 @@ from botocore.utils import parse_timestamp
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
-from imgflow.errors import SettingsError, SourceChanged, Trouble
+from imgflow.errors import BadKey, SettingsError, SourceChanged, Trouble
 from imgflow.store.location import Checksums, Location
 from imgflow.store.naming import is_exact
-from imgflow.store.objects import CHUNK_BYTES, Digest, Page, SourceObject
+from imgflow.store.objects import (
+    CHUNK_BYTES,
+    MOST_KEY_BYTES,
+    Digest,
+    Page,
+    SourceObject,
+    check_any_key,
+)
 from imgflow.store.refusals import MISSING, error_code, explain, first_line, refused_object
 
 if TYPE_CHECKING:
@@ -183,6 +190,12 @@ class S3Source:
             "before-parse.s3.ListObjectsV2", _make_readable, unique_id="imgflow"
         )
 
+    @property
+    def endpoint(self) -> str:
+        """URL of the service."""
+        url: str = self._client.meta.endpoint_url
+        return url
+
     def list_page(self, start_after: str | None, limit: int) -> Page:
         """List in the order of the keys' bytes, without folder markers and excluded prefixes.
 
@@ -260,8 +273,17 @@ class S3Source:
         for piece in result.stream(min_chunk_size=CHUNK_BYTES):
             yield bytes(piece)
 
+    def check_key(self, key: str) -> None:
+        """Raise `BadKey` unless a listing would show an object of this name."""
+        check_any_key(key, self._exclude)
+        if len((self.location.prefix + key).encode()) > MOST_KEY_BYTES:
+            raise BadKey(f"With the prefix of {self.location.url} the key is too long for S3.")
+
     def upload(self, key: str, file: Path) -> None:
         """Upload a file, in parts and at most four at a time when it is large."""
+        self.check_key(key)
+        if key.endswith("/") and not file.stat().st_size:
+            raise BadKey(f"{key!r} without bytes is a folder marker, which is never listed.")
         self._ask(
             "written",
             lambda: self._client.upload_file(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from imgflow.api.app import create_app
@@ -94,8 +95,19 @@ class Library:
     def client(self) -> Iterator[TestClient]:
         """A client of an API over this library."""
         app = create_app(self.settings)
-        with TestClient(app, raise_server_exceptions=False, follow_redirects=False) as client:
+        with local(app) as client:
             yield client
+
+
+def local(app: FastAPI, client: str = "127.0.0.1", host: str = "127.0.0.1") -> TestClient:
+    """A client of this machine, or of another one."""
+    return TestClient(
+        app,
+        base_url=f"http://{host}:8000",
+        client=(client, 50_000),
+        raise_server_exceptions=False,
+        follow_redirects=False,
+    )
 
 
 def encoded(key: str) -> str:

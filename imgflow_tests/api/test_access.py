@@ -141,7 +141,21 @@ def test_openapi_shows_which_routes_need_a_token(client: TestClient) -> None:
         for method, operation in operations.items()
         if "security" in operation
     }
-    assert secured == {"delete /images/{image}": [{"token": []}]}
+    with_token = [{"token": []}, {"session": []}]
+    changing = {route for route, security in secured.items() if security == with_token}
+    assert changing == {
+        "delete /images/{image}",
+        "put /images/{image}/original",
+        "post /images/{image}/links",
+        "post /images/{image}/retry",
+        "post /session",
+        "post /process",
+    }
+    # Reading needs nothing on the machine itself.
+    assert all({} in secured[route] for route in secured.keys() - changing)
+    assert secured["get /images"] == [{}, *with_token]
+    assert secured["get /images/{image}/proof"] == [{}, *with_token, {"link": []}]
+    assert "get /health/" not in secured
     answers = document["paths"]["/images/{image}"]["delete"]["responses"]
     assert {"200", "401", "403", "404", "422", "503"} <= answers.keys()
     assert "`token_missing`" in answers["401"]["description"]

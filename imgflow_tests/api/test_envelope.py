@@ -92,6 +92,10 @@ def test_the_routes_are_the_contract(document: dict[str, Any]) -> None:
         "/images/{image}/proof",
         "/images/{image}/preview",
         "/image/{image}",
+        "/images/{image}/links",
+        "/images/{image}/retry",
+        "/session",
+        "/process",
         "/depth/{image}/statistics",
         "/colormaps",
         "/colormaps/{name}",
@@ -126,6 +130,8 @@ def test_depths_are_numbers_to_clients(document: dict[str, Any]) -> None:
 
 def test_every_route_answers_head(client: TestClient, library: Library) -> None:
     names = {"image": str(library.image("holes/one.csv").id), "name": "gray", "code": "not_found"}
-    for path in client.get("/openapi.json").json()["paths"]:
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        if "get" not in operations:
+            continue
         get, head = (client.request(verb, path.format(**names)) for verb in ("GET", "HEAD"))
         assert head.status_code == get.status_code, path

@@ -15,7 +15,7 @@ from imgflow.api.readiness import Probe, silent_parts
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.errors import SettingsError, Trouble
 from imgflow.settings import load_settings
-from imgflow_tests.api.library import Library
+from imgflow_tests.api.library import Library, local
 
 
 def silent(client: TestClient) -> list[str]:
@@ -61,7 +61,7 @@ def test_an_api_starts_without_its_database_and_finds_it_later(
     settings = own_library.settings.model_copy(update={"database_url": url})
     connection = psycopg2.connect(postgres.url)
     connection.autocommit = True
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with local(create_app(settings)) as client:
         began = time.monotonic()
         assert silent(client) == ["database"]
         assert client.get("/health/").status_code == 200

@@ -40,7 +40,7 @@ def test_a_row_says_what_was_uploaded_and_what_became_of_it(
     assert row["original_url"] == f"/images/{image.id}/original"
     assert set(row["outputs"]) == {"grayscale", "thumbnail"}
     assert row["outputs"]["thumbnail"] == {
-        "url": f"/images/{image.id}/thumbnail",
+        "url": f"/images/{image.id}/thumbnail?v={hashlib.sha256(thumbnail).hexdigest()[:16]}",
         "media_type": "image/jpeg",
         "size": len(thumbnail),
         "width": 256,

@@ -23,7 +23,7 @@ from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.monitoring import read_state
 from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
 from imgflow.errors import Trouble
-from imgflow_tests.api.library import Library, encoded
+from imgflow_tests.api.library import Library, encoded, local
 
 # What Prometheus sends.
 ACCEPT = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
@@ -193,7 +193,7 @@ def test_without_its_database_the_api_says_so_and_what_it_still_knows(
     settings = own_library.settings.model_copy(update={"database_url": url})
     connection = psycopg2.connect(postgres.url)
     connection.autocommit = True
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with local(create_app(settings)) as client:
         began = time.monotonic()
         found = values(client)
         assert time.monotonic() - began < 3
@@ -258,3 +258,18 @@ def test_a_catalogue_that_cannot_be_counted_in_time_is_up_without_counts(
     began = time.monotonic()
     assert collected(metrics) == {"imgflow_up": 1}
     assert time.monotonic() - began < 2
+
+
+def test_bytes_in_and_out_are_counted_by_route(own_library: Library) -> None:
+    token = {"Authorization": "Bearer the-token"}
+    own_library.settings = own_library.settings.model_copy(update={"api_token": "the-token"})
+    with own_library.client() as client:
+        put = client.put("/images/key:a.csv/original", content=bytes(70_000), headers=token)
+        shown = client.get(f"/images/{put.json()['id']}/original").content
+        found = values(client)
+    route = "/images/{image}/original"
+    assert found["imgflow_http_received_bytes_total", "PUT", route] == 70_000
+    assert found["imgflow_http_sent_bytes_total", "PUT", route] == len(put.content)
+    assert found["imgflow_http_sent_bytes_total", "GET", route] == len(shown) == 70_000
+    assert found["imgflow_http_requests_in_progress",] == 1, "the scrape itself"
+    assert found["imgflow_process_requests_waiting",] == 0

@@ -14,7 +14,7 @@ from imgflow.api.problems import PROBLEMS
 from imgflow.errors import Withheld
 from imgflow.store.folder import FolderSource
 from imgflow.store.objects import SourceObject
-from imgflow_tests.api.library import Library, encoded
+from imgflow_tests.api.library import Library, encoded, local
 from imgflow_tests.pictures import depth_csv, jpeg
 
 PHOTO, HOLE = encoded("photos/a.jpg"), encoded("holes/one.csv")
@@ -87,23 +87,34 @@ PATHS = [
 
 # Problems that take more than a path have a test of their own below, or beside what they are about.
 ELSEWHERE = {
+    "bad_key",  # test_uploads, and the two others of uploads
     "bad_request",
+    "body_too_large",
     "frame_too_tall",  # test_frames
     "image_deleted",
+    "image_too_large",  # test_process, and the other problems of URLs
+    "image_unprocessable",
+    "link_expired",  # test_sharing
+    "link_wrong",
     "method_not_allowed",
     "not_ready",  # test_health
     "original_changed",
     "original_deleted",
+    "original_exists",
     "original_withheld",
     "output_lost",
     "output_not_made",
     "range_not_satisfiable",
+    "still_processing",
     "scope_missing",  # test_access, and the two of tokens
     "token_missing",
     "token_unknown",
     "too_many_rows",
     "unavailable",
     "unexpected",
+    "url_failed",
+    "url_not_allowed",
+    "url_refused",
 }
 
 
@@ -259,7 +270,7 @@ def test_trouble_outside_is_a_503_that_says_nothing_of_the_inside(
     away = own_library.settings.model_copy(
         update={"database_url": "postgresql://imgflow:hunter2@127.0.0.1:1/imgflow"}
     )
-    with TestClient(create_app(away), raise_server_exceptions=False) as client:
+    with local(create_app(away)) as client:
         for path in ("/images", "/images/1", "/images/1/thumbnail", "/image/1"):
             answer = client.get(path)
             check(answer, "unavailable")
@@ -294,6 +305,6 @@ def test_any_other_refusal_of_the_framework_is_a_bad_request(own_library: Librar
     def teapot() -> None:
         raise HTTPException(418, INSIDE)
 
-    with TestClient(app) as client:
+    with local(app) as client:
         check(client.get("/teapot"), "bad_request")
         assert INSIDE not in client.get("/teapot").text

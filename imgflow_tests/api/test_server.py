@@ -36,11 +36,15 @@ def served(library: Library) -> Iterator[Library]:
 
 
 @pytest.fixture(scope="module")
-def server(served: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def server_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server") / "log"
+
+
+@pytest.fixture(scope="module")
+def server(served: Library, server_log: Path) -> Iterator[httpx.Client]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("server")
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith("IMGFLOW_")},
         "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -48,10 +52,10 @@ def server(served: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "IMGFLOW_DATABASE_URL": served.settings.database_url,
     }
     command = [sys.executable, "-m", "uvicorn", "--factory", "imgflow.api.app:create_app"]
-    with (folder / "log").open("wb") as log:
+    with server_log.open("wb") as log:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
-            cwd=folder,
+            cwd=server_log.parent,
             env=variables,
             stdout=log,
             stderr=log,
@@ -59,7 +63,7 @@ def server(served: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
             for _ in range(200):
-                assert process.poll() is None, (folder / "log").read_text()
+                assert process.poll() is None, server_log.read_text()
                 try:
                     client.get("/health/")
                     break
@@ -130,3 +134,31 @@ def test_an_upload_that_changes_while_it_is_sent_is_seen_to_be_cut_short(
         receive()
     assert 0 < received < BIG_BYTES
     assert server.get("/health/").status_code == 200
+
+
+def test_the_log_of_requests_shows_no_signature(
+    server: httpx.Client, served: Library, server_log: Path
+) -> None:
+    image = served.image(KEYS[0]).id
+    secret = "A" * 43
+    server.get(f"/images/{image}/thumbnail?expires=17&signature={secret}")
+    server.get(f"/images?prefix=x&X-Amz-Signature={secret}&X-Amz-Credential={secret}")
+    server.get(f"/images?prefix=https%3A%2F%2Fs3%2Fa%3FX-Amz-Signature%3D{secret}")
+    log = server_log.read_text()
+    assert f"/images/{image}/thumbnail?expires=17&signature=*** HTTP" in log
+    assert log.count("***") >= 4
+    assert secret not in log
+
+
+def test_alone_it_starts_from_its_settings_or_says_why_not(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "imgflow.api"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "IMGFLOW_API_HOST": "0.0.0.0"},  # noqa: S104
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("imgflow: IMGFLOW_API_HOST=0.0.0.0 lets other machines reach")

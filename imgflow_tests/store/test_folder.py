@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imgflow.errors import SettingsError, SourceChanged, Trouble, Unreadable
+from imgflow.errors import BadKey, SettingsError, SourceChanged, Trouble, Unreadable
 from imgflow.store.folder import CONTINUE_SECONDS, UNFINISHED, FolderSource
 from imgflow.store.location import parse_location
 from imgflow.store.objects import Page, SourceObject
@@ -310,7 +310,7 @@ def test_a_key_never_leads_out_of_the_folder(tmp_path: Path, key: str) -> None:
         source.read(announced)
     with pytest.raises(Trouble):
         source.delete(key)
-    with pytest.raises(Trouble):
+    with pytest.raises(BadKey):
         source.upload(key, tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == b"outside"
     assert list(folder.iterdir()) == []
@@ -357,7 +357,7 @@ def test_an_upload_that_fails_leaves_nothing_and_says_why(tmp_path: Path) -> Non
     put(folder, "folder/a")
     source = source_of(folder)
     for key in ("file/below", "folder", "n" * 300, "d/" * 600 + "a", f"{UNFINISHED}mine"):
-        with pytest.raises(Trouble, match=key[:4]):
+        with pytest.raises(BadKey, match=key[:4]):
             source.upload(key, original)
     assert keys_of(source) == ["file", "folder/a"]
     leftovers = [path for path in folder.rglob("*") if path.name.startswith(UNFINISHED)]

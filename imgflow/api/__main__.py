@@ -1,0 +1,17 @@
+"""`python -m imgflow.api`: the API alone, on the address and port of the settings."""
+
+import sys
+
+import uvicorn
+
+from imgflow.api.app import create_app
+from imgflow.errors import SettingsError
+from imgflow.settings import load_settings
+
+if __name__ == "__main__":
+    try:
+        settings = load_settings()
+        app = create_app(settings)
+    except SettingsError as error:
+        sys.exit(f"imgflow: {error}")
+    uvicorn.run(app, host=settings.api_host, port=settings.api_port, server_header=False)

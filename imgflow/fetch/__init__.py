@@ -1,0 +1,1 @@
+"""Fetching what a URL of somebody else leads to."""

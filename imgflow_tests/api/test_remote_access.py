@@ -1,0 +1,122 @@
+"""What others than this machine may read, and what counts as this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from imgflow.api.app import create_app
+from imgflow.errors import SettingsError
+from imgflow_tests.api.library import Library, local
+from imgflow_tests.api.test_problems import check
+from imgflow_tests.pictures import depth_csv, jpeg
+
+READER, WRITER = "reader-token", "writer-token"
+TOKENS = f"{READER}:read,{WRITER}:write"
+MakeLibrary = Callable[..., Library]
+
+OPEN = {
+    "/health/", "/health/ready", "/problems", "/problems/{code}", "/colormaps",
+    "/colormaps/{name}", "/session",
+}  # fmt: skip
+
+
+@pytest.fixture
+def listening(make_library: MakeLibrary) -> Iterator[tuple[Library, TestClient]]:
+    """An API that listens on all addresses, asked from elsewhere."""
+    library = make_library(api_token=TOKENS, api_host="0.0.0.0")  # noqa: S104
+    library.add("a.jpg", jpeg())
+    library.add("b.csv", depth_csv(rows=5))
+    app = create_app(library.settings)
+    with local(app, client="192.0.2.7", host="192.0.2.1") as client:
+        yield library, client
+
+
+def test_everything_that_shows_an_image_needs_a_token_with_the_scope_read(
+    listening: tuple[Library, TestClient],
+) -> None:
+    library, client = listening
+    photo, depth = library.image("a.jpg").id, library.image("b.csv").id
+    paths = client.get("/openapi.json").json()["paths"]
+    reading = {path for path, operations in paths.items() if "get" in operations} - OPEN
+    assert len(reading) >= 10
+    for template in reading:
+        is_depth = "preview" in template or not template.startswith("/images")
+        path = template.format(image=depth if is_depth else photo)
+        for method in ("GET", "HEAD"):
+            answer = client.request(method, path)
+            assert answer.status_code == 401, path
+            assert answer.headers["WWW-Authenticate"] == 'Bearer realm="imgflow"'
+        check(client.get(path), "token_missing")
+        check(client.get(path, headers=bearer("wrong")), "token_unknown")
+        check(client.get(path, headers=bearer(WRITER)), "scope_missing")
+        if template != "/images/{image}/proof":
+            assert client.get(path, headers=bearer(READER)).status_code == 200, path
+
+
+def test_what_says_nothing_of_images_is_open(listening: tuple[Library, TestClient]) -> None:
+    _, client = listening
+    for template in OPEN:
+        path = template.format(code="not_found", name="gray")
+        assert client.get(path).status_code == 200, path
+    for path in ("/docs", "/openapi.json"):
+        assert client.get(path).status_code == 200
+
+
+def test_an_api_for_all_has_no_open_reads_even_on_this_machine(
+    listening: tuple[Library, TestClient],
+) -> None:
+    library, _ = listening
+    with local(create_app(library.settings)) as client:
+        check(client.get("/images"), "token_missing")
+
+
+@pytest.mark.parametrize(
+    ("client", "host", "headers"),
+    [
+        ("192.0.2.7", "127.0.0.1", {}),
+        ("127.0.0.1", "192.0.2.1", {}),
+        ("127.0.0.1", "127.0.0.1", {"Host": "attacker.example"}),  # a name that resolves to here
+        ("127.0.0.1", "127.0.0.1", {"Host": "127.0.0.1.attacker.example:8000"}),
+        ("127.0.0.1", "127.0.0.1", {"Host": "[::1"}),
+        ("127.0.0.1", "127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}),
+        ("127.0.0.1", "127.0.0.1", {"Forwarded": "for=127.0.0.1"}),
+    ],
+)
+def test_reads_are_open_to_this_machine_only(
+    own_library: Library, client: str, host: str, headers: dict[str, str]
+) -> None:
+    with local(create_app(own_library.settings), client, host) as asking:
+        check(asking.get("/images", headers=headers), "token_missing")
+
+
+@pytest.mark.parametrize("name", ["localhost:8000", "127.0.0.1", "[::1]:8000", "api.localhost"])
+def test_names_of_this_machine(own_library: Library, name: str) -> None:
+    with local(create_app(own_library.settings), client="::1", host="127.0.0.9") as asking:
+        assert asking.get("/images", headers={"Host": name}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "::ffff:127.0.0.1"])  # noqa: S104
+def test_without_a_token_of_the_setting_the_api_does_not_listen_to_others(
+    make_library: MakeLibrary, host: str
+) -> None:
+    with pytest.raises(SettingsError, match="does not start without IMGFLOW_API_TOKEN"):
+        create_app(make_library(api_host=host).settings)
+    create_app(make_library(api_host=host, api_token="some-token").settings)  # noqa: S106
+
+
+@pytest.mark.parametrize("host", ["localhost", "::1", "127.0.0.53", "[::1]"])
+def test_on_loopback_it_starts_without_one(make_library: MakeLibrary, host: str) -> None:
+    create_app(make_library(api_host=host).settings)
+
+
+@pytest.mark.parametrize("host", ["example.org", "127.0.0.1:80", "1.2.3", ""])
+def test_what_is_no_address_is_refused(make_library: MakeLibrary, host: str) -> None:
+    with pytest.raises(SettingsError, match=r"^IMGFLOW_API_HOST: .*IP address"):
+        make_library(api_host=host)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
