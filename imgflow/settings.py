@@ -199,8 +199,8 @@ class Settings(BaseSettings):
         Field(
             ge=64,
             le=1_048_576,
-            description="MiB that a worker may take for one photograph (on Linux); one that needs "
-            "more is rejected.",
+            description="MiB that a worker may take for one image (on Linux); one that needs more "
+            "is rejected.",
         ),
     ] = 3_072
     decode_seconds: Annotated[

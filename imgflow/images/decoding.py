@@ -1,5 +1,6 @@
 """From the bytes of an upload to an opened photograph within limits, or to the reason why not."""
 
+import importlib
 import math
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,10 @@ DECODING_VERSION = 2
 
 _BLIND_DECODERS = {"WEBP": 16, "JPEG2000": 20, "AVIF": 10, "HEIF": 8}
 """Bytes a pixel that decoders take which call a picture damaged when memory runs out."""
+
+
+_WIDE_FORMATS = frozenset({"PNG", "TIFF", "JPEG2000"})
+"""Formats with more than 8 bits a channel, for which `modes` uses numpy."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,15 @@ def open_photo(data: bytes, limits: Limits) -> Photo:
 
 
 def prepare_decoder(data: bytes, limits: Limits) -> None:
-    """Load what `open_photo` needs for these bytes, so that it does not count as their cost."""
+    """Load what these bytes may need, so that it does not count as their cost.
+
+    Also since OpenBLAS, which numpy loads, asks for ever for memory that it is refused.
+    """
     kind = sniff(data)
     if kind.name in limits.formats:
         load_decoder(kind.name)
+        if kind.name in _WIDE_FORMATS:
+            importlib.import_module("numpy")
 
 
 def _not_enabled(name: str, limits: Limits) -> Rejected:

@@ -132,7 +132,7 @@ def installed_outputs() -> Mapping[str, PhotoOutput]:
 def _loaded(entry: EntryPoint) -> PhotoOutput:
     try:
         output = entry.load()
-    except Exception as error:
+    except Exception as error:  # importing foreign code may raise anything; the package is named
         raise SettingsError(
             f"The output {entry.name!r} of {_origin(entry)} cannot be loaded ({error!r}). Mend or "
             "uninstall the package."
