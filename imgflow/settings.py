@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
 from imgflow.images.decoding import Limits
+from imgflow.images.lettering import font_digest
 from imgflow.images.opening import MEDIA_TYPES
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.tokens import Tokens
@@ -152,6 +153,13 @@ class Settings(BaseSettings):
     watermark_text: Annotated[
         str,
         Field(max_length=200, description="Text on proofs; empty: no proofs are made."),
+    ] = ""
+    watermark_font: Annotated[
+        str,
+        Field(
+            description="File of a TrueType or OpenType font for that text, with all its letters, "
+            "the same on every machine. Empty: fonts of imgflow, which have those of every script."
+        ),
     ] = ""
     output_parameters: Annotated[
         dict[str, dict[str, bool | int | float | str]],
@@ -288,6 +296,8 @@ class Settings(BaseSettings):
         return PhotoRecipe(
             thumbnail_size=(self.thumbnail_size, self.thumbnail_size),
             watermark_text=self.watermark_text or None,
+            watermark_font=self.watermark_font,
+            watermark_font_sha256=font_digest(self.watermark_font) if self.watermark_font else "",
             parameters=tuple(
                 (output, name, value)
                 for output, values in sorted(self.output_parameters.items())

@@ -18,6 +18,8 @@ OTHER = {
     "background": (0, 0, 0),
     "watermark_text": "other",
     "proof_size": (99, 99),
+    "watermark_font": "/fonts/a.ttf",
+    "watermark_font_sha256": "a" * 64,
     "parameters": (("blur", "radius", 1.0),),
 }
 TOUCHED = {
@@ -28,6 +30,8 @@ TOUCHED = {
     "background": {"grayscale", "thumbnail"},
     "watermark_text": {"proof"},
     "proof_size": {"proof"},
+    "watermark_font": set(),
+    "watermark_font_sha256": {"proof"},
     "parameters": set(),
 }
 KNOWN = {"grayscale": "328d263bbc69193c", "thumbnail": "ad1e3ca81a687b13"}
