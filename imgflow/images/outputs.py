@@ -96,10 +96,10 @@ def _typeface(recipe: PhotoRecipe) -> Typeface:
 PHOTO_OUTPUTS: dict[str, PhotoOutput] = {
     output.name: output
     for output in (
-        PhotoOutput("grayscale", 1, ("grayscale_format", "jpeg_quality", "background"), _grayscale),
+        PhotoOutput("grayscale", 2, ("grayscale_format", "jpeg_quality", "background"), _grayscale),
         PhotoOutput(
             "thumbnail",
-            1,
+            2,
             ("thumbnail_size", "thumbnail_format", "jpeg_quality", "background"),
             _thumbnail,
         ),

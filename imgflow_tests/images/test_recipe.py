@@ -34,7 +34,7 @@ TOUCHED = {
     "watermark_font_sha256": {"proof"},
     "parameters": set(),
 }
-KNOWN = {"grayscale": "328d263bbc69193c", "thumbnail": "ad1e3ca81a687b13"}
+KNOWN = {"grayscale": "26e06c841899b6c1", "thumbnail": "0c9674db97849684"}
 
 
 def test_every_setting_of_the_recipe_is_covered_here():
