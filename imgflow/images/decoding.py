@@ -19,8 +19,8 @@ from imgflow.images.sniffing import public_name, sniff
 
 __all__ = ["DECODING_VERSION", "Limits", "Photo", "PhotoFacts", "open_photo", "prepare_decoder"]
 
-DECODING_VERSION = 2
-"""Part of every output's fingerprint; bumped by hand when decoded pixels change."""
+DECODING_VERSION = 3
+"""Part of every output's fingerprint; bumped by hand when decoded pixels or the credit change."""
 
 _BLIND_DECODERS = {"WEBP": 16, "JPEG2000": 20, "AVIF": 10, "HEIF": 8}
 """Bytes a pixel that decoders take which call a picture damaged when memory runs out."""

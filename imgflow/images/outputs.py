@@ -96,16 +96,16 @@ def _typeface(recipe: PhotoRecipe) -> Typeface:
 PHOTO_OUTPUTS: dict[str, PhotoOutput] = {
     output.name: output
     for output in (
-        PhotoOutput("grayscale", 2, ("grayscale_format", "jpeg_quality", "background"), _grayscale),
+        PhotoOutput("grayscale", 1, ("grayscale_format", "jpeg_quality", "background"), _grayscale),
         PhotoOutput(
             "thumbnail",
-            2,
+            1,
             ("thumbnail_size", "thumbnail_format", "jpeg_quality", "background"),
             _thumbnail,
         ),
         PhotoOutput(
             "proof",
-            2,
+            1,
             ("watermark_text", "watermark_font_sha256", "proof_size", "jpeg_quality"),
             _proof,
         ),
