@@ -14,6 +14,7 @@ from imgflow.images.bit_depth import bits_per_channel
 from imgflow.images.encoding import Encoded
 from imgflow.images.recipe import PhotoRecipe
 from imgflow_tests.images.pictures import encoded, pixels, process, rgb_profile, srgb_profile
+from imgflow_tests.images.profiles import gray_profile
 from imgflow_tests.images.wide_pictures import gray_png16_samples, iccp, png16, tiff16
 
 NOISE = np.random.default_rng(16).integers(0, 65536, (37, 53, 4)).astype(np.uint16)
@@ -129,23 +130,6 @@ def test_a_profile_is_applied_to_16_bit_colour_in_16_bits() -> None:
 def test_an_srgb_profile_changes_nothing_in_16_bits() -> None:
     plain = process(png16(NOISE)).outputs["grayscale"].data
     assert process(png16(NOISE, iCCP=iccp(srgb_profile()))).outputs["grayscale"].data == plain
-
-
-def gray_profile(gamma: float) -> bytes:
-    """A gray profile of one curve (ICC.1:2010, 8.4.4)."""
-    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
-    note = b"text" + bytes(4) + b"CC0\0"
-    text = b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(78)
-    tags, body = b"", b""
-    for name, element in ((b"desc", text), (b"cprt", note), (b"wtpt", white), (b"kTRC", curve)):
-        tags += struct.pack(">4sII", name, 132 + 4 * 12 + len(body), len(element))
-        body += element + bytes(-len(element) % 4)
-    size = 132 + len(tags) + len(body)
-    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ ")
-    header += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
-    header += struct.pack(">3i", 63190, 65536, 54061)
-    return header.ljust(128, b"\0") + struct.pack(">I", 4) + tags + body
 
 
 @pytest.mark.parametrize("format_name", ["PNG", "TIFF"])
