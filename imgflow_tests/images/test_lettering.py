@@ -141,3 +141,11 @@ def test_the_fonts_keep_their_licences() -> None:
     assert {name for name in SHIPPED if name in licences} == set(SHIPPED)
     assert "SIL OPEN FONT LICENSE Version 1.1" in licences
     assert "Bitstream Vera" in licences
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_fonts_are_unpacked_in_little_memory(name: str) -> None:
+    # xz's strongest presets ask for 64 MB to unpack 5, which a worker may not have.
+    packed = files("imgflow.images.fonts").joinpath(name).read_bytes()
+    unpacker = lzma.LZMADecompressor(memlimit=8 * 2**20)
+    assert unpacker.decompress(packed)[:4] in (b"OTTO", b"\0\1\0\0")
