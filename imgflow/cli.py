@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -161,20 +161,31 @@ def show(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    as_json: AsJson = False,
+    selftest: Annotated[
+        bool,
+        typer.Option("--selftest", help="Only process the golden set, and compare every value."),
+    ] = False,
+) -> None:
     """Check source, outputs, database, Dagster and settings, and say what to mend.
 
-    Exit code 1 when something must be mended.
+    Exit code 1 when something must be mended, or a golden value differs.
     """
     from imgflow.doctor import Finding, all_checks, examine
     from imgflow.doctor import as_json as findings_as_json
     from imgflow.settings import load_settings
 
     findings: list[Finding] = []
+    found: Iterable[Finding]
     try:
-        found = chain(
-            [Finding("settings", "ok", "they can be read")], examine(all_checks(load_settings()))
-        )
+        if selftest:
+            from imgflow.selftest import selftest as golden_set
+
+            found = golden_set()
+        else:
+            checks = all_checks(load_settings())
+            found = chain([Finding("settings", "ok", "they can be read")], examine(checks))
     except SettingsError as error:
         found = chain([Finding("settings", "wrong", str(error))])
     for finding in found:

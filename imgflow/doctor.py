@@ -110,6 +110,7 @@ def local_checks(settings: Settings) -> dict[str, Check]:
         "home": lambda: check_home(settings.home),
         "source": lambda: check_source(stores, settings.home),
         "outputs": lambda: check_outputs(stores, settings.home),
+        "recipe": lambda: check_recipe(settings),
         "open files": check_open_files,
         "ports": lambda: check_ports(settings),
     }
@@ -202,6 +203,15 @@ def check_outputs(stores: StoreConfig, home: Path) -> Iterator[Finding]:
         return
     where = ", inside the source, whose listing leaves them out" if location.below(source) else ""
     yield ok("outputs", f"{location.url} can be written, read and deleted from{where}")
+
+
+def check_recipe(settings: Settings) -> Iterator[Finding]:
+    """Whether all outputs of photographs can be made: packages, parameters, letters, font."""
+    from imgflow.images.outputs import enabled_outputs
+
+    yield ok(
+        "recipe", f"outputs of a photograph: {', '.join(enabled_outputs(settings.photo_recipe))}"
+    )
 
 
 def check_open_files() -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
 from imgflow.fetch.hosts import Entry
 from imgflow.images.decoding import Limits
+from imgflow.images.lettering import font_digest
 from imgflow.images.opening import MEDIA_TYPES
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.tokens import Tokens
@@ -202,6 +203,13 @@ class Settings(BaseSettings):
         str,
         Field(max_length=200, description="Text on proofs; empty: no proofs are made."),
     ] = ""
+    watermark_font: Annotated[
+        str,
+        Field(
+            description="File of a TrueType or OpenType font for that text, with all its letters, "
+            "the same on every machine. Empty: fonts of imgflow, which have those of every script."
+        ),
+    ] = ""
     output_parameters: Annotated[
         dict[str, dict[str, bool | int | float | str]],
         Field(
@@ -248,8 +256,8 @@ class Settings(BaseSettings):
         Field(
             ge=64,
             le=1_048_576,
-            description="MiB that a worker may take for one photograph (on Linux); one that needs "
-            "more is rejected.",
+            description="MiB that a worker may take for one image (on Linux); one that needs more "
+            "is rejected.",
         ),
     ] = 3_072
     decode_seconds: Annotated[
@@ -392,6 +400,8 @@ class Settings(BaseSettings):
         return PhotoRecipe(
             thumbnail_size=(self.thumbnail_size, self.thumbnail_size),
             watermark_text=self.watermark_text or None,
+            watermark_font=self.watermark_font,
+            watermark_font_sha256=font_digest(self.watermark_font) if self.watermark_font else "",
             parameters=tuple(
                 (output, name, value)
                 for output, values in sorted(self.output_parameters.items())

@@ -221,3 +221,16 @@ def test_a_home_without_room_or_that_is_a_file_is_named(
     monkeypatch.setattr("imgflow.doctor.LEAST_FREE_BYTES", 10**18)
     (found,) = check_home(tmp_path)
     assert (found.state, "make room" in found.text) == ("wrong", True)
+
+
+def test_a_watermark_that_cannot_be_drawn_is_wrong_and_named(
+    make_settings: Callable[..., Settings], ports: dict[str, int]
+) -> None:
+    sound = findings_of(make_settings(**ports, watermark_text="© 写真"))
+    assert sound["recipe"].text.endswith("grayscale, thumbnail, proof")
+    found = wrong(findings_of(make_settings(**ports, watermark_text="\ue123")))
+    assert "U+E123" in found["recipe"]
+
+
+def findings_of(settings: Settings) -> dict[str, Finding]:
+    return {finding.part: finding for finding in examine(local_checks(settings))}

@@ -29,7 +29,7 @@ from imgflow.catalog import counters
 from imgflow.catalog.counters import ARRIVAL_BOUNDS, ARRIVAL_TO_READY, cumulated, series
 from imgflow.catalog.monitoring import Reading, read_state
 from imgflow.catalog.rows import Kind, State
-from imgflow.errors import ImgflowError
+from imgflow.errors import TROUBLE_CODES, ImgflowError
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
@@ -133,6 +133,15 @@ def gauges(reading: Reading) -> Iterator[Metric]:
     for labels, count in sorted(reading.rejected.items()):
         rejected.add_metric(labels, count)
     yield rejected
+    waiting = GaugeMetricFamily(
+        "imgflow_waiting_images",
+        "Images that trouble keeps waiting, by what it is.",
+        labels=("kind", "code"),
+    )
+    # Zero rather than a gap, so that an alert on one of them sees it begin and end.
+    for labels in product(KINDS, TROUBLE_CODES):
+        waiting.add_metric(labels, reading.waiting.get(labels, 0))
+    yield waiting
     yield GaugeMetricFamily(
         "imgflow_backlog_images",
         "Images that wait to be processed.",

@@ -40,7 +40,7 @@ class Probe:
     def _run(self, future: Future[None]) -> None:
         try:
             self._check()
-        except Exception as error:
+        except Exception as error:  # of this thread, which has nobody to raise it to but the future
             future.set_exception(error)
         else:
             future.set_result(None)
@@ -67,6 +67,6 @@ async def _outcome(probe: Probe) -> BaseException | None:
     check = asyncio.shield(asyncio.wrap_future(probe.start()))
     try:
         await check
-    except Exception as error:
+    except Exception as error:  # a part is silent whatever its check raised, which is logged
         return error
     return None

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from imgflow.catalog.connecting import outages_in_words
 from imgflow.catalog.counters import Series, read_counters
 from imgflow.catalog.rows import Kind, State
+from imgflow.errors import TROUBLE_CODES
 
 # Prometheus waits for a scrape for ten by default.
 STATEMENT_SECONDS = 7
@@ -35,6 +36,7 @@ class Reading:
     Attributes:
         images: how many by kind and state.
         rejected: how many are rejected, by kind and code of the reason.
+        waiting: how many are kept waiting by trouble, by kind and code of the reason.
         backlog_seconds: for how long the oldest pending image has been pending; 0 without one.
         unreadable_messages: of the queue that are kept.
         counters: of runs, see `counters`.
@@ -42,6 +44,7 @@ class Reading:
 
     images: Mapping[tuple[Kind, State], int]
     rejected: Mapping[tuple[Kind, str], int]
+    waiting: Mapping[tuple[Kind, str], int]
     backlog_seconds: float
     unreadable_messages: int
     counters: Mapping[Series, float]
@@ -55,6 +58,7 @@ def read_state(engine: sa.Engine, source: str) -> Reading:
     """
     images: Counter[tuple[Kind, State]] = Counter()
     rejected: Counter[tuple[Kind, str]] = Counter()
+    waiting: Counter[tuple[Kind, str]] = Counter()
     values = {"source": source}
     with outages_in_words(engine), engine.connect() as connection:
         connection.execute(sa.text(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'"))
@@ -62,9 +66,12 @@ def read_state(engine: sa.Engine, source: str) -> Reading:
             images[kind, state] += count
             if state == "rejected":
                 rejected[kind, code or "unknown"] += count
+            elif state == "pending" and code in TROUBLE_CODES:
+                waiting[kind, code] += count
         return Reading(
             images=images,
             rejected=rejected,
+            waiting=waiting,
             backlog_seconds=max(0.0, float(connection.execute(BACKLOG, values).scalar() or 0)),
             unreadable_messages=connection.execute(UNREADABLE, values).scalar_one(),
             counters=read_counters(connection, source),

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from imgflow.catalog.connected import BIGINT, TEXT, Connected
 from imgflow.catalog.rows import Image, Kind
 from imgflow.catalog.tables import COLUMNS, images
+from imgflow.errors import TROUBLE_CODES
 
 WAITING = sa.text(
     f"""
@@ -95,10 +96,14 @@ class Requesting(Connected):
         query = sa.text(
             "SELECT EXISTS (SELECT FROM images WHERE source = :source "
             "AND (state = 'pending' OR unreported) "
-            "AND coalesce(reason_code, '') NOT IN ('trouble', 'unreadable') "
+            "AND coalesce(reason_code, '') <> ALL(:troubles) "
             "AND (unreported AND not_before IS NULL "
             "OR not_before <= now() + :seconds * interval '1 second'))"
-        ).bindparams(source=self.source, seconds=seconds)
+        ).bindparams(
+            sa.bindparam("troubles", list(TROUBLE_CODES), TEXT),
+            source=self.source,
+            seconds=seconds,
+        )
         return bool(self.transaction(lambda connection: connection.execute(query).scalar()))
 
     def reopen(self, image_ids: Sequence[int]) -> None:

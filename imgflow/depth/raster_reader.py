@@ -55,6 +55,7 @@ class TiffDepthReader(PngDepthReader):
 
 
 def _rows(file: IO[bytes], format: str, limits: DepthLimits) -> Iterator[DepthRows]:
+    # A lack of memory passes through: whoever set a limit says which.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the limit is our own
@@ -62,7 +63,7 @@ def _rows(file: IO[bytes], format: str, limits: DepthLimits) -> Iterator[DepthRo
         _check(picture, limits)
         first, step = _depth_scale(picture)
         picture.load()
-    except Rejected:
+    except (Rejected, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise Rejected("not_a_depth_map", f"this is no {format}") from error
@@ -70,6 +71,8 @@ def _rows(file: IO[bytes], format: str, limits: DepthLimits) -> Iterator[DepthRo
         raise Rejected("too_many_pixels", str(error)) from error
     # Decoders raise whatever they stumble over: struct.error, EOFError, KeyError, SyntaxError …
     except Exception as error:
+        if "out of memory" in str(error):  # libtiff's and zlib's way to say it
+            raise MemoryError(str(error)) from error
         raise Rejected("corrupt_depth_map", f"the picture cannot be decoded: {error}") from error
     width, height = picture.size
     step_rows = max(1, _BLOCK_VALUES // width)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from PIL import Image, ImageCms
 
 _SPACES = {b"RGB ": ("RGB", "RGBA"), b"GRAY": ("L",), b"CMYK": ("CMYK",)}
-_D50_TO_D65_SRGB = (
+D50_TO_D65_SRGB = (
     (0.4361, 0.2225, 0.0139),
     (0.3851, 0.7169, 0.0971),
     (0.1431, 0.0606, 0.7141),
@@ -30,10 +30,10 @@ def is_srgb(profile: bytes) -> bool:
         profile: An ICC profile, possibly damaged.
     """
     try:
-        tags = _tag_table(profile)
+        tags = tag_table(profile)
         if profile[16:20] != b"RGB " or b"A2B0" in tags or b"A2B1" in tags:
             return False
-        for name, primary in zip((b"r", b"g", b"b"), _D50_TO_D65_SRGB, strict=True):
+        for name, primary in zip((b"r", b"g", b"b"), D50_TO_D65_SRGB, strict=True):
             found = struct.unpack_from(">3i", tags[name + b"XYZ"], 8)
             if any(
                 abs(value / 65536 - wanted) > _PRIMARY_TOLERANCE
@@ -47,7 +47,7 @@ def is_srgb(profile: bytes) -> bool:
     return True
 
 
-def _tag_table(profile: bytes) -> dict[bytes, bytes]:
+def tag_table(profile: bytes) -> dict[bytes, bytes]:
     """The tagged elements of a profile (ICC.1:2010, 7.3)."""
     (count,) = struct.unpack_from(">I", profile, 128)
     if count > (len(profile) - _HEADER_BYTES) // 12:

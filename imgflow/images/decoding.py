@@ -1,5 +1,6 @@
 """From the bytes of an upload to an opened photograph within limits, or to the reason why not."""
 
+import importlib
 import math
 from dataclasses import dataclass, replace
 
@@ -7,6 +8,7 @@ from PIL import Image
 
 from imgflow.errors import Rejected, SettingsError
 from imgflow.images import exif
+from imgflow.images.bit_depth import bits_per_channel
 from imgflow.images.colour import jpeg2000_profile
 from imgflow.images.failures import pillow_errors, too_large, too_many_pixels
 from imgflow.images.frames import count_frames
@@ -17,11 +19,17 @@ from imgflow.images.sniffing import public_name, sniff
 
 __all__ = ["DECODING_VERSION", "Limits", "Photo", "PhotoFacts", "open_photo", "prepare_decoder"]
 
-DECODING_VERSION = 2
-"""Part of every output's fingerprint; bumped by hand when decoded pixels change."""
+DECODING_VERSION = 3
+"""Part of every output's fingerprint; bumped by hand when decoded pixels or the credit change."""
 
 _BLIND_DECODERS = {"WEBP": 16, "JPEG2000": 20, "AVIF": 10, "HEIF": 8}
 """Bytes a pixel that decoders take which call a picture damaged when memory runs out."""
+
+
+_PILLOW_BITS = 8
+_PLANAR_CONFIGURATION, _BY_PLANE = 284, 2  # TIFF 6.0, section 8
+_WIDE_FORMATS = frozenset({"PNG", "TIFF", "JPEG2000"})
+"""Formats with more than 8 bits a channel, for which `modes` uses numpy."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +117,15 @@ def open_photo(data: bytes, limits: Limits) -> Photo:
 
 
 def prepare_decoder(data: bytes, limits: Limits) -> None:
-    """Load what `open_photo` needs for these bytes, so that it does not count as their cost."""
+    """Load what these bytes may need, so that it does not count as their cost.
+
+    Also since OpenBLAS, which numpy loads, asks for ever for memory that it is refused.
+    """
     kind = sniff(data)
     if kind.name in limits.formats:
         load_decoder(kind.name)
+        if kind.name in _WIDE_FORMATS:
+            importlib.import_module("numpy")
 
 
 def _not_enabled(name: str, limits: Limits) -> Rejected:
@@ -155,6 +168,8 @@ def _read_header(image: Image.Image, data: bytes, limits: Limits) -> Header:
             f"The file has more than {limits.max_frames:,} frames or pages, which is not accepted.",
         )
     mode, stored, is_jpeg = image.mode, raw_mode(image), name in ("JPEG", "MPO")
+    if name == "TIFF" and image.tag_v2.get(_PLANAR_CONFIGURATION) == _BY_PLANE:  # type: ignore[attr-defined]
+        stored += " by plane"
     # Pillow turns a TIFF upright, and forgets its orientation, when it loads it.
     facts = exif.read_exif(image) if name == "TIFF" else None
     if not is_jpeg:
@@ -164,6 +179,9 @@ def _read_header(image: Image.Image, data: bytes, limits: Limits) -> Header:
                 raise ValueError("the decoded picture is not of the size that its header said")
     # A PNG may carry EXIF behind its pixels, where it is found only now.
     facts = facts or exif.read_exif(image)
+    notes = ["exif broken, ignored"] if facts.is_broken else []
+    if (bits := bits_per_channel(image, data)) > _PILLOW_BITS:
+        notes.append(f"{bits} bits per channel read as {_PILLOW_BITS}")
     profile = image.info.get("icc_profile")
     if name == "JPEG2000":
         profile = jpeg2000_profile(data)
@@ -178,5 +196,5 @@ def _read_header(image: Image.Image, data: bytes, limits: Limits) -> Header:
         credit=facts.credit,
         profile=profile if isinstance(profile, bytes) else b"",
         stored=stored,
-        notes=("exif broken, ignored",) if facts.is_broken else (),
+        notes=tuple(notes),
     )

@@ -5,12 +5,13 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
 
-from imgflow.images.modes import WIDE, narrow
+from imgflow.images.modes import ALPHA, WIDE, narrow
+from imgflow.images.wide import as_gray_with_alpha, with_alpha
 
 LONGEST_JPEG_SIDE = 65_500
 """libjpeg's own limit, in pixels."""
@@ -32,7 +33,8 @@ class Encoded:
         extension: With the dot, such as `.jpg`.
         width: In pixels.
         height: In pixels.
-        mode: Pillow's mode of the picture in the file: L, LA, I;16, RGB or RGBA.
+        mode: Pillow's mode of the picture in the file: L, LA, I;16, RGB or RGBA; `LA;16` where it
+            is 16-bit gray with alpha, which Pillow reads as RGBA.
         metadata: Stands in the row and in the asset's metadata, such as a score.
     """
 
@@ -47,7 +49,7 @@ class Encoded:
 
 def has_alpha(image: Image.Image) -> bool:
     """Whether the picture is transparent somewhere, by an alpha channel or a transparent level."""
-    return image.mode in ("LA", "RGBA") or "transparency" in image.info
+    return image.mode in ("LA", "RGBA") or "transparency" in image.info or ALPHA in image.info
 
 
 def flattened(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
@@ -78,6 +80,9 @@ def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes)
         credit: An EXIF block, or `b""`.
     """
     options: dict[str, Any] = {"exif": credit} if credit else {}
+    if format_name == "PNG" and ALPHA in image.info:
+        pairs = encode(with_alpha(image, image.info[ALPHA]), "PNG", quality=quality, credit=credit)
+        return replace(pairs, data=as_gray_with_alpha(pairs.data), mode="LA;16")
     if format_name == "PNG":
         options["compress_level"] = _PNG_COMPRESSION
         if image.mode == WIDE and "transparency" in image.info:

@@ -1,4 +1,4 @@
-"""The three EXIF facts that matter here: orientation, artist and copyright. All else is dropped."""
+"""The three facts that matter here: orientation, artist and copyright. All else is dropped."""
 
 import struct
 from dataclasses import dataclass
@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from PIL import Image
 
 from imgflow.images.failures import PILLOW_ERRORS
+from imgflow.images.rights import credit_beside_exif
 
 _ORIENTATION = 0x0112
 _ARTIST = 0x013B
 _COPYRIGHT = 0x8298
-_CARRIERS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+_CARRIERS = (
+    *("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"),
+    *("photoshop", "Author", "Copyright"),
+)
 _ASCII_TYPE = 2
 _INLINE_BYTES = 4  # values up to this size stand in the directory itself
 _LONGEST_CREDIT_BYTES = 4096
@@ -59,15 +63,25 @@ def read_exif(image: Image.Image) -> ExifFacts:
         # Pillow may have met the damage already when it opened the file, and then keeps quiet.
         is_broken = len(tags) == 0 and bool(image.info.get("exif"))
     except PILLOW_ERRORS:
-        return ExifFacts(is_broken=True)
+        orientation = artist = rights = None
+        is_broken = True
     if image.format == "HEIF":
         # The container's own turn is applied when it is decoded, and its EXIF then says 1.
         orientation = image.info.get("original_orientation")
     return ExifFacts(
         orientation=orientation if isinstance(orientation, int) and orientation in UPRIGHT else 1,
         is_broken=is_broken,
-        credit=_credit_block({_ARTIST: _text_bytes(artist), _COPYRIGHT: _text_bytes(rights)}),
+        credit=_credit(image, _text_bytes(artist), _text_bytes(rights)),
     )
+
+
+def _credit(image: Image.Image, artist: bytes, rights: bytes) -> bytes:
+    """What EXIF says; each of the two from elsewhere where EXIF is silent."""
+    if not artist or not rights:
+        other_artist, other_rights = credit_beside_exif(image)
+        artist = artist or _text_bytes(other_artist.encode())
+        rights = rights or _text_bytes(other_rights.encode())
+    return _credit_block({_ARTIST: artist, _COPYRIGHT: rights})
 
 
 def _text_bytes(value: object) -> bytes:

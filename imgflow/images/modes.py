@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WIDE = "I;16"
+ALPHA = "imgflow alpha"
+"""Where the `info` of a picture of mode I;16 has its alpha, 16 bits too: no mode has both."""
 _SIXTEEN_BITS = 65535
 _EIGHT_BITS = 255
 _BAND_ROWS = 128
@@ -56,8 +58,6 @@ def plain(image: Image.Image, stored: str) -> tuple[Image.Image, tuple[str, ...]
         The picture, and notes about what was lost.
     """
     notes: tuple[str, ...] = ()
-    if stored.endswith((";16B", ";16L", ";16N")) and image.mode in ("RGB", "RGBA", "CMYK"):
-        notes = ("16 bits per channel read as 8",)
     if image.mode in ("I", "F"):
         picture, rule = wide_from_numbers(image)
         return picture, (*notes, rule)
@@ -74,6 +74,8 @@ def _expanded(image: Image.Image, stored: str) -> Image.Image:
     if transparency is not None and image.mode in ("1", "L", "RGB"):
         image.info["transparency"] = _in_8_bit(transparency, stored)
         return image.convert("RGBA" if image.mode == "RGB" else "LA")
+    if stored == "LA;16B":
+        return image.convert("LA")  # Pillow gives gray levels as colours
     if image.mode in _ALREADY_PLAIN:
         return image
     return image.convert(_TARGETS.get(image.mode, "RGB"))
@@ -173,12 +175,14 @@ def narrow(image: Image.Image) -> Image.Image:
     """Bring a 16-bit grayscale picture to 8 bits, rounded (PNG, section 13.12: v * 255 / 65535).
 
     Returns:
-        Mode L, or LA where `info["transparency"]` named a transparent level.
+        Mode L, or LA where `info` has an alpha channel or names a transparent level.
     """
     import numpy as np
 
     levels = np.asarray(image).astype(np.uint32)
     gray = Image.fromarray(((levels * 255 + 32895) >> 16).astype(np.uint8))
+    if ALPHA in image.info:
+        return Image.merge("LA", (gray, narrow(image.info[ALPHA])))
     transparent = image.info.get("transparency")
     if transparent is None:
         return gray

@@ -19,6 +19,7 @@ from imgflow.images.encoding import (
     for_jpeg,
     has_alpha,
 )
+from imgflow.images.lettering import Typeface, check_letters
 from imgflow.images.modes import WIDE
 from imgflow.images.photo import Photo
 from imgflow.images.recipe import Parameter, PhotoRecipe
@@ -83,9 +84,13 @@ def _proof(photo: Photo, recipe: PhotoRecipe) -> Encoded:
     """The picture within `recipe.proof_size` under a watermark: JPEG, or PNG where it has alpha."""
     image = photo.fitted(recipe.proof_size)
     image = image.convert("RGBA" if has_alpha(image) else "RGB")
-    marked = watermarked(image, recipe.watermark_text or "")
+    marked = watermarked(image, recipe.watermark_text or "", _typeface(recipe))
     format_name = "PNG" if has_alpha(marked) else "JPEG"
     return encode(marked, format_name, quality=recipe.jpeg_quality, credit=photo.credit)
+
+
+def _typeface(recipe: PhotoRecipe) -> Typeface:
+    return Typeface(recipe.watermark_font, recipe.watermark_font_sha256)
 
 
 PHOTO_OUTPUTS: dict[str, PhotoOutput] = {
@@ -98,7 +103,12 @@ PHOTO_OUTPUTS: dict[str, PhotoOutput] = {
             ("thumbnail_size", "thumbnail_format", "jpeg_quality", "background"),
             _thumbnail,
         ),
-        PhotoOutput("proof", 1, ("watermark_text", "proof_size", "jpeg_quality"), _proof),
+        PhotoOutput(
+            "proof",
+            1,
+            ("watermark_text", "watermark_font_sha256", "proof_size", "jpeg_quality"),
+            _proof,
+        ),
     )
 }
 """imgflow's own outputs by name, in the order in which they are shown."""
@@ -132,7 +142,7 @@ def installed_outputs() -> Mapping[str, PhotoOutput]:
 def _loaded(entry: EntryPoint) -> PhotoOutput:
     try:
         output = entry.load()
-    except Exception as error:
+    except Exception as error:  # importing foreign code may raise anything; the package is named
         raise SettingsError(
             f"The output {entry.name!r} of {_origin(entry)} cannot be loaded ({error!r}). Mend or "
             "uninstall the package."
@@ -162,7 +172,8 @@ def enabled_outputs(recipe: PhotoRecipe) -> tuple[str, ...]:
     """Names of the outputs that a recipe makes: proofs only with a watermark text, all installed.
 
     Raises:
-        SettingsError: The recipe has parameters that no output knows.
+        SettingsError: The recipe has parameters that no output knows, or a watermark with letters
+            that its font lacks.
     """
     installed = installed_outputs()
     for name, parameter, _ in recipe.parameters:
@@ -175,5 +186,7 @@ def enabled_outputs(recipe: PhotoRecipe) -> tuple[str, ...]:
     for name in installed:
         recipe.parameters_of(name)
     has_watermark = bool((recipe.watermark_text or "").strip())
+    if has_watermark:
+        check_letters(recipe.watermark_text or "", _typeface(recipe))
     own = (name for name in PHOTO_OUTPUTS if name != "proof" or has_watermark)
     return (*own, *installed)

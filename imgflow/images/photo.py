@@ -1,13 +1,16 @@
 """One decoded photograph: its facts, and the two pictures that all outputs are made from."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from PIL import Image
 
+from imgflow.images import wide
 from imgflow.images.colour import is_srgb, is_usable, to_srgb
 from imgflow.images.exif import TURNED, UPRIGHT
 from imgflow.images.failures import pillow_errors
-from imgflow.images.modes import WIDE, narrow, plain
+from imgflow.images.modes import ALPHA, WIDE, narrow, plain
+from imgflow.images.opening import open_as, pillow_session
 
 _WORTHWHILE_REDUCTION = 2.0
 """Pictures are first reduced by whole numbers, to no less than this many times the wanted size."""
@@ -106,7 +109,8 @@ class Photo:
         colours were clipped to fit into RGB it is up to 14 levels off.
 
         Returns:
-            Mode L, LA (straight alpha) or I;16 (0 to 65535).
+            Mode L, LA (straight alpha) or I;16 (0 to 65535; its alpha, if it has one, is another
+            such picture in `info[modes.ALPHA]`).
 
         Raises:
             Rejected: `truncated`, `corrupt` or `too_large`.
@@ -160,7 +164,10 @@ class Photo:
         turn = UPRIGHT.get(self.header.orientation)
         if turn is None or self.header.upright_at_load:
             return image
-        return image.transpose(turn)
+        turned = image.transpose(turn)
+        if ALPHA in image.info:
+            turned.info[ALPHA] = image.info[ALPHA].transpose(turn)
+        return turned
 
     def _note(self, text: str) -> None:
         if text not in self._notes:
@@ -174,9 +181,47 @@ class Photo:
                 self._full, notes = plain(self._image, self.header.stored)
             for note in notes:
                 self._note(note)
+            if ";16" in self.header.stored and self._full.mode != WIDE and not self._has_wide_luma:
+                self._note("16 bits per channel read as 8")
         return self._full
 
+    @cached_property
+    def _has_wide_luma(self) -> bool:
+        """Whether the picture has 16 bits a channel in colour, or in gray with alpha."""
+        header = self.header
+        if header.format not in ("PNG", "TIFF"):
+            return False
+        if header.stored == wide.GRAY_WITH_ALPHA:
+            return True
+        if header.stored not in wide.WIDE_COLOURS:
+            return False
+        return not self._is_foreign("RGB") or wide.describes_light(header.profile, b"RGB ")
+
+    def _wide_luma(self) -> Image.Image:
+        """The grayscale picture in 16 bits, of a second decode; as stored."""
+        header = self.header
+        is_gray = header.stored == wide.GRAY_WITH_ALPHA
+        data = wide.as_bytes(self.data) if is_gray else self.data
+        self._whole()  # loads the high bytes into the picture that was opened
+        pixels = header.stored_size[0] * header.stored_size[1]
+        with pillow_session(pixels), pillow_errors(header.format, self.data):
+            second = open_as(data, header.format)
+            if is_gray:
+                second.load()
+                luma, alpha = wide.luma_of_gray(second)
+            else:
+                profile = header.profile if self._is_foreign("RGB") else b""
+                clear = second.info.get("transparency")
+                luma, alpha = wide.luma_of_colour(
+                    self._image, wide.low_bytes(second), clear, profile
+                )
+        if alpha is not None:
+            luma.info[ALPHA] = alpha
+        return self._in_srgb(luma) if is_gray else luma
+
     def _stored_luma(self) -> Image.Image:
+        if self._has_wide_luma:
+            return self._wide_luma()
         image = self._in_srgb(self._whole())
         if image.mode in ("L", "LA", WIDE):
             return image
@@ -194,8 +239,12 @@ class Photo:
 
     def _in_srgb(self, image: Image.Image) -> Image.Image:
         if image.mode == WIDE:
-            if self.header.profile:
-                self._note("icc profile not applied to 16-bit grayscale")
+            profile = self.header.profile
+            if not profile or is_srgb(profile):
+                return image
+            if wide.describes_light(profile, b"GRAY"):
+                return wide.gray_in_srgb(image, profile)
+            self._note("icc profile broken or of another colour space, ignored")
             return image
         if image.mode == "LA":
             gray, alpha = image.split()

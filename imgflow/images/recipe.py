@@ -30,6 +30,8 @@ class PhotoRecipe:
             no alpha.
         watermark_text: What proofs are marked with; None or blank: no proofs are made.
         proof_size: Box in pixels that proofs fit.
+        watermark_font: File of the font that proofs are marked with; empty: fonts of imgflow.
+        watermark_font_sha256: Of that file, since the same path may hold another font elsewhere.
         parameters: Of installed outputs, where they differ from the defaults: name of the output,
             name of the parameter, value.
     """
@@ -41,6 +43,8 @@ class PhotoRecipe:
     background: tuple[int, int, int] = (255, 255, 255)
     watermark_text: str | None = None
     proof_size: tuple[int, int] = (512, 512)
+    watermark_font: str = ""
+    watermark_font_sha256: str = ""
     parameters: tuple[tuple[str, str, Parameter], ...] = ()
 
     def __post_init__(self) -> None:

@@ -9,7 +9,10 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import PurePosixPath
+
+import numpy as np
 
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.depth_arrays import DepthArrays
@@ -18,6 +21,7 @@ from imgflow.depth.formats import reader_of
 from imgflow.depth.frames import EncodedFrame
 from imgflow.depth.ordering import OutOfOrder, ResizedChunk, ResizedDepth
 from imgflow.depth.preview import PreviewBuilder
+from imgflow.depth.resampling import resize_width
 from imgflow.images.encoding import Encoded
 from imgflow.orchestration.worker import (
     Outcome,
@@ -29,7 +33,7 @@ from imgflow.orchestration.worker import (
     ready,
     what_to_make,
 )
-from imgflow.orchestration.worker_limits import cpu_limit
+from imgflow.orchestration.worker_limits import cpu_limit, memory_limit
 
 
 def process_depth(worker: Worker, task: Task) -> Outcome:
@@ -53,7 +57,12 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
                 bytes_read=task.upload.size,
                 milliseconds=watch.milliseconds,
             )
-    with watch.step("process"), cpu_limit(worker.config.depth_seconds):
+    load_libraries()
+    with (
+        watch.step("process"),
+        cpu_limit(worker.config.depth_seconds),
+        memory_limit(worker.config.photo_limits.max_memory),
+    ):
         resized, preview, sha256 = image.process()
     with watch.step("write"):
         outputs = {"resized": resized, "preview": worker.write(task, "preview", sha256, preview)}
@@ -75,6 +84,18 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
         bytes_read=task.upload.size,
         milliseconds=watch.milliseconds,
     )
+
+
+@cache
+def load_libraries() -> None:
+    """Load what depth work uses, before memory is limited.
+
+    So that it does not count as the image's, and since OpenBLAS asks for ever for memory that it is
+    refused while it is being loaded.
+    """
+    import pandas  # noqa: F401 - by the reader of CSV
+
+    resize_width(np.zeros((1, 2), dtype=np.float32), 1)
 
 
 class DepthImage:

@@ -280,6 +280,8 @@ def start_worker(config: WorkerConfig) -> None:
     for name in aws_variables():
         del os.environ[name]
     os.environ.update(config.variables)
+    # Every core has a worker, and each thread of OpenBLAS takes memory that the limit would count.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _config[:] = [config]
 
 

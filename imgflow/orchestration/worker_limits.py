@@ -49,6 +49,11 @@ def memory_limit(size: int) -> Iterator[None]:
         )
     try:
         yield
+    except MemoryError as error:
+        limit_named = f" A worker may take {size // 2**20:,} MiB." if taken is not None else ""
+        raise Rejected(
+            "too_large", f"The file needs more memory than there is for it.{limit_named}"
+        ) from error
     except Rejected as rejection:
         if rejection.code != "too_large" or taken is None:
             raise

@@ -22,7 +22,7 @@ from imgflow.catalog.counters import OUTCOMES, Counters, series
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.monitoring import read_state
 from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
-from imgflow.errors import Trouble
+from imgflow.errors import OutputFailed, Trouble
 from imgflow_tests.api.library import Library, encoded, local
 
 # What Prometheus sends.
@@ -114,6 +114,17 @@ def test_unreadable_messages_are_counted(own_library: Library) -> None:
     messages.keep([UnreadableMessage("1", "no JSON", b"?")])
     with own_library.client() as client:
         assert values(client)["imgflow_unreadable_messages",] == 1
+
+
+def test_images_that_wait_are_counted_by_what_keeps_them(own_library: Library) -> None:
+    own_library.put("waiting.jpg", b"not looked at")
+    own_library.announce()
+    image = own_library.image("waiting.jpg")
+    own_library.catalog.note_trouble({image.id: "it raised"}, code=OutputFailed.code)
+    with own_library.client() as client:
+        found = values(client)
+    assert found["imgflow_waiting_images", "output_failed", "photo"] == 1
+    assert found["imgflow_waiting_images", "trouble", "photo"] == 0
 
 
 def test_what_runs_counted_outlives_the_api(own_library: Library) -> None:

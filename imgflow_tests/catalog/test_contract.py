@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Count
+from imgflow.errors import TROUBLE_CODES
 from imgflow.store.objects import Digest, SourceObject
 from imgflow_tests.catalog.uploads import WHEN, announced, row, upload, verdict
 
@@ -317,8 +318,9 @@ class TestRecording:
         with catalog.engine.begin() as connection:
             connection.execute(sa.text("UPDATE images SET not_before = now()"))
         assert catalog.is_due_soon(5)
-        catalog.note_trouble({image.id: "the store is away"})
-        assert not catalog.is_due_soon(60), "who knows for how long"
+        for code in TROUBLE_CODES:
+            catalog.note_trouble({image.id: "the store is away"}, code=code)
+            assert not catalog.is_due_soon(60), "who knows for how long"
 
     def test_a_deleted_image_stays_deleted(self, catalog: PostgresCatalog) -> None:
         (image,) = announced(catalog, "a.jpg")

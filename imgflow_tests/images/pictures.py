@@ -40,6 +40,10 @@ def pixels(output: Encoded) -> np.ndarray:
     return np.asarray(opened(output))
 
 
+def gray_of(data: bytes) -> np.ndarray:
+    return pixels(process(data).outputs["grayscale"])
+
+
 def luma_reference(rgb: np.ndarray) -> np.ndarray:
     """BT.601 in 16-bit fixed point, written anew so that it is not Pillow checking Pillow."""
     r, g, b = (rgb[..., channel].astype(np.int64) for channel in range(3))

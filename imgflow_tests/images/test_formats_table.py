@@ -11,6 +11,7 @@ from PIL import Image
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.images.sniffing import public_name
 from imgflow_tests.images.pictures import encoded, process, rgb_profile, scene
+from imgflow_tests.images.wide_pictures import png16, tiff16
 
 DOCUMENT = Path(__file__).parents[2] / "docs/formats.md"
 TABLE = re.compile(r"(<!-- formats: .*? -->\n)(.*?)(<!-- end of formats -->)", re.DOTALL)
@@ -25,6 +26,10 @@ def clear() -> Image.Image:
 def wide(dtype: type, highest: float) -> Image.Image:
     levels = np.linspace(0, highest, 96 * 64).reshape(64, 96)
     return Image.fromarray(levels.astype(dtype))
+
+
+def wide_samples(channels: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 65536, (64, 96, channels)).astype(np.uint16)
 
 
 def clear_palette() -> bytes:
@@ -48,6 +53,9 @@ def samples() -> Iterator[tuple[str, bytes]]:
     yield "colour with alpha", encoded(clear(), "PNG")
     yield "gray with alpha", encoded(clear().convert("LA"), "PNG")
     yield "gray, 16 bits", encoded(wide(np.uint16, 65535), "PNG")
+    yield "colour, 16 bits a channel", png16(wide_samples(3))
+    yield "colour with alpha, 16 bits a channel", png16(wide_samples(4))
+    yield "gray with alpha, 16 bits a channel", png16(wide_samples(2))
     yield "1 bit", encoded(photo.convert("1"), "PNG")
     yield "palette", encoded(photo.quantize(), "PNG")
     yield "palette with a clear colour", clear_palette()
@@ -60,6 +68,7 @@ def samples() -> Iterator[tuple[str, bytes]]:
     yield "colour", encoded(photo, "TIFF")
     yield "3 pages", encoded(photo, "TIFF", **pages)
     yield "gray, 16 bits", encoded(wide(np.uint16, 65535), "TIFF")
+    yield "colour, 16 bits a channel", tiff16(wide_samples(3))
     yield "32-bit floats, 0 to 1", encoded(wide(np.float32, 1), "TIFF")
     yield "32-bit floats, 0 to 9000", encoded(wide(np.float32, 9000), "TIFF")
     yield "32-bit integers, 0 to 9000", encoded(wide(np.int32, 9000), "TIFF")

@@ -18,6 +18,8 @@ OTHER = {
     "background": (0, 0, 0),
     "watermark_text": "other",
     "proof_size": (99, 99),
+    "watermark_font": "/fonts/a.ttf",
+    "watermark_font_sha256": "a" * 64,
     "parameters": (("blur", "radius", 1.0),),
 }
 TOUCHED = {
@@ -28,9 +30,11 @@ TOUCHED = {
     "background": {"grayscale", "thumbnail"},
     "watermark_text": {"proof"},
     "proof_size": {"proof"},
+    "watermark_font": set(),
+    "watermark_font_sha256": {"proof"},
     "parameters": set(),
 }
-KNOWN = {"grayscale": "328d263bbc69193c", "thumbnail": "ad1e3ca81a687b13"}
+KNOWN = {"grayscale": "022238dfa3a376b8", "thumbnail": "3f581642a5775581"}
 
 
 def test_every_setting_of_the_recipe_is_covered_here():

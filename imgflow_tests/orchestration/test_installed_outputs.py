@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imgflow.catalog.monitoring import read_state
 from imgflow.errors import SettingsError
 from imgflow.images.outputs import enabled_outputs, installed_outputs
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.status import read_status
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import jpeg
 
@@ -185,6 +187,9 @@ def test_a_model_that_is_away_keeps_its_image_waiting_and_rejects_nothing(
     image = project.catalog.by_keys(["a.jpg"])["a.jpg"]
     assert (image.state, image.reason_code) == ("pending", "output_failed")
     assert "'score'" in str(image.reason)
+    assert read_status(project.catalog).as_json()["reasons"] == {"output_failed": 1}
+    reading = read_state(project.catalog.engine, project.catalog.source)
+    assert reading.waiting == {("photo", "output_failed"): 1}
 
 
 def test_every_installed_output_is_an_asset(

@@ -1,0 +1,483 @@
+"""Writes `imgflow/golden`: `python -m imgflow_tests.golden`.
+
+The values come from formulas of the standards, in numpy or by hand; nothing of imgflow is asked.
+`ycck.jpg` is kept as it is, since Pillow writes no YCCK.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imgflow_tests.images.pictures import corners, encoded, rgb_profile, scene
+from imgflow_tests.images.profiles import cmyk_profile, gray_profile
+from imgflow_tests.images.wide_pictures import iccp, png16, tiff16
+from imgflow_tests.orchestration.hostile import png
+
+FOLDER = Path(__file__).parents[1] / "imgflow/golden"
+PLACES = ((9, 5), (29, 5), (9, 17), (29, 17))
+COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255))
+NINE = ((255, 0, 0), (1, 1, 1), (17, 203, 99), (128, 64, 32), (255, 255, 0), (0, 255, 255))
+WATERMARK_LEVEL = 128
+TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def luma(colour: Any) -> int:
+    """BT.601 in 16-bit fixed point."""
+    red, green, blue = (int(value) for value in colour)
+    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+
+
+def encode_srgb(light: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1."""
+    light = np.clip(light, 0, 1)
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def from_adobe(colour: Any, white: int) -> np.ndarray:
+    """A colour of Adobe RGB's primaries and a gamma of 1.8 in sRGB, both relative to D50."""
+    primaries = np.array(
+        [[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]]
+    )
+    srgb = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]])
+    light = np.linalg.inv(srgb) @ primaries @ (np.asarray(colour) / white) ** 1.8
+    return np.rint(encode_srgb(light) * white).astype(int)
+
+
+def lanczos(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Lanczos with three lobes, widened by the scale, in double precision."""
+
+    def weights(size: int, new: int) -> np.ndarray:
+        scale = size / new
+        x = (np.arange(size) + 0.5 - (np.arange(new)[:, None] + 0.5) * scale) / scale
+        kernel = np.where(abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
+        return kernel / kernel.sum(axis=1, keepdims=True)
+
+    rows, columns = weights(pixels.shape[0], height), weights(pixels.shape[1], width)
+    made = np.einsum("yh,hwc,xw->yxc", rows, pixels.astype(float), columns, optimize=True)
+    return np.clip(np.rint(made), 0, 255).astype(np.uint8)
+
+
+def case(name: str, file: str, format_name: str, mode: str, **values: Any) -> dict[str, Any]:
+    facts = {"format": format_name, "mode": mode, "width": 40, "height": 24, "frames": 1}
+    facts.update(values.pop("facts", {}))
+    return {"name": name, "file": file, "facts": facts, **values}
+
+
+def quarters(levels: Any = None) -> dict[str, Any]:
+    """What grayscale and thumbnail of the four quarters have in their middles."""
+    levels = levels or [luma(colour) for colour in COLOURS]
+    return {
+        "gray": [[*place, level] for place, level in zip(PLACES, levels, strict=True)],
+        "colours": [[*place, list(colour)] for place, colour in zip(PLACES, COLOURS, strict=True)],
+    }
+
+
+def clear(mode: str = "RGBA") -> Image.Image:
+    """The quarters, the upper two clear to a half."""
+    image = corners("RGBA")
+    alpha = Image.new("L", image.size, 255)
+    alpha.paste(128, (0, 0, 40, 12))
+    image.putalpha(alpha)
+    return image.convert(mode)
+
+
+def vectors() -> Image.Image:
+    image = Image.new("RGB", (len(NINE), 1))
+    for x, colour in enumerate(NINE):
+        image.putpixel((x, 0), colour)
+    return image
+
+
+def wide_vectors() -> np.ndarray:
+    return np.random.default_rng(601).integers(0, 65536, (2, 6, 4)).astype(np.uint16)
+
+
+def jpegs() -> Iterator[tuple[bytes, dict[str, Any]]]:
+    close = {"tolerance": 3, "colour_tolerance": 6}
+    jpeg = {"quality": 98, "subsampling": 0}
+    picture = corners()
+    yield (
+        encoded(picture, "JPEG", **jpeg),
+        case("JPEG, baseline", "baseline.jpg", "JPEG", "RGB", **quarters(), **close),
+    )
+    yield (
+        encoded(picture, "JPEG", **jpeg, progressive=True),
+        case("JPEG, progressive", "progressive.jpg", "JPEG", "RGB", **quarters(), **close),
+    )
+    gray = {"gray": quarters()["gray"], "tolerance": 3}
+    yield (
+        encoded(picture.convert("L"), "JPEG", quality=98),
+        case("JPEG, gray", "gray.jpg", "JPEG", "L", **gray),
+    )
+    yield (
+        encoded(picture.convert("CMYK"), "JPEG", quality=98),
+        case("JPEG, CMYK", "cmyk.jpg", "JPEG", "CMYK", **quarters(), **close),
+    )
+    ycck = (FOLDER / "ycck.jpg").read_bytes()
+    yield ycck, case("JPEG, YCCK", "ycck.jpg", "JPEG", "CMYK", **quarters(), **close)
+    # L* 50 is a share of 0.184 of the light (CIE 15), which sRGB stores as 119.
+    inks = Image.new("CMYK", (40, 24), (255, 0, 0, 0))
+    yield (
+        encoded(inks, "JPEG", quality=100, icc_profile=cmyk_profile(cyan=(50, 0, 0))),
+        case(
+            "JPEG, CMYK with profile",
+            "cmyk-icc.jpg",
+            "JPEG",
+            "CMYK",
+            gray=[[20, 12, 119]],
+            tolerance=4,
+        ),
+    )
+    profile = cmyk_profile(cyan=(50, 0, 0))
+    segment = b"ICC_PROFILE\0\1\1" + profile
+    marked = ycck[:2] + b"\xff\xe2" + struct.pack(">H", len(segment) + 2) + segment + ycck[2:]
+    # Cyan and yellow, or magenta: the upper right and lower left quarters are cyan in this profile.
+    yield (
+        marked,
+        case(
+            "JPEG, YCCK with profile",
+            "ycck-icc.jpg",
+            "JPEG",
+            "CMYK",
+            gray=[[29, 5, 119], [9, 17, 119], [29, 17, 255]],
+            tolerance=4,
+        ),
+    )
+    for orientation, turn in TURNS.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored = picture if turn is None else picture.transpose(turn)
+        yield (
+            encoded(stored, "JPEG", **jpeg, exif=exif.tobytes()),
+            case(
+                f"EXIF orientation {orientation}",
+                f"orientation-{orientation}.jpg",
+                "JPEG",
+                "RGB",
+                facts={"orientation": orientation},
+                **quarters(),
+                **close,
+            ),
+        )
+
+
+def pngs() -> Iterator[tuple[bytes, dict[str, Any]]]:
+    picture, exact = corners(), quarters()
+    gray = {"gray": exact["gray"]}
+    alpha = {
+        "alpha": [
+            [*place, value] for place, value in zip(PLACES, (128, 128, 255, 255), strict=True)
+        ]
+    }
+    size = {"width": len(NINE), "height": 1}
+    yield (
+        encoded(vectors(), "PNG"),
+        case(
+            "luma of single colours",
+            "vectors.png",
+            "PNG",
+            "RGB",
+            facts=size,
+            gray=[[x, 0, luma(colour)] for x, colour in enumerate(NINE)],
+            colours=[[x, 0, list(colour)] for x, colour in enumerate(NINE)],
+        ),
+    )
+    yield encoded(picture, "PNG"), case("PNG, colour", "rgb.png", "PNG", "RGB", **exact)
+    yield (
+        encoded(clear(), "PNG"),
+        case("PNG, alpha", "rgba.png", "PNG", "RGBA", **gray, **alpha, gray_mode="LA"),
+    )
+    yield (
+        encoded(clear("LA"), "PNG"),
+        case("PNG, gray with alpha", "la.png", "PNG", "LA", **gray, **alpha, gray_mode="LA"),
+    )
+    yield encoded(picture.convert("L"), "PNG"), case("PNG, gray", "l.png", "PNG", "L", **gray)
+    bits = picture.convert("L").point(lambda level: 255 * (level > 100)).convert("1")
+    yield (
+        encoded(bits, "PNG"),
+        case("PNG, 1 bit", "1.png", "PNG", "1", gray=quarters([0, 255, 0, 255])["gray"]),
+    )
+    palette = Image.new("P", (40, 24), 3)
+    palette.putpalette([value for colour in COLOURS for value in colour])
+    for index, (x, y) in enumerate(((0, 0), (20, 0), (0, 12))):
+        palette.paste(index, (x, y, x + 20, y + 12))
+    yield encoded(palette, "PNG"), case("PNG, palette", "p.png", "PNG", "P", **exact)
+    yield (
+        encoded(palette, "PNG", transparency=0),
+        case(
+            "PNG, palette with a clear colour",
+            "p-clear.png",
+            "PNG",
+            "P",
+            gray_mode="LA",
+            gray=gray["gray"],
+            alpha=[
+                [*place, value] for place, value in zip(PLACES, (0, 255, 255, 255), strict=True)
+            ],
+        ),
+    )
+    ramp = np.linspace(0, 65535, 24 * 40).round().astype(np.uint16).reshape(24, 40)
+    levels = [[x, y, int(ramp[y, x])] for x, y in PLACES]
+    yield (
+        encoded(Image.fromarray(ramp), "PNG"),
+        case("PNG, gray of 16 bits", "i16.png", "PNG", "I;16", gray=levels, gray_mode="I;16"),
+    )
+    linear = encode_srgb(ramp / 65535) * 65535
+    yield (
+        encoded(Image.fromarray(ramp), "PNG", icc_profile=gray_profile(1.0)),
+        case(
+            "PNG, gray of 16 bits with profile",
+            "i16-icc.png",
+            "PNG",
+            "I;16",
+            gray_mode="I;16",
+            gray=[[x, y, round(linear[y, x])] for x, y in PLACES],
+            tolerance=1,
+        ),
+    )
+    wide, size = wide_vectors(), {"width": 6, "height": 2}
+    places = [(x, y) for y in range(2) for x in range(6)]
+    exact_wide = [[x, y, luma(wide[y, x, :3])] for x, y in places]
+    yield (
+        png16(wide[..., :3]),
+        case(
+            "PNG, colour of 16 bits",
+            "rgb16.png",
+            "PNG",
+            "RGB",
+            facts=size,
+            gray=exact_wide,
+            gray_mode="I;16",
+        ),
+    )
+    yield (
+        png16(wide),
+        case(
+            "PNG, colour and alpha of 16 bits",
+            "rgba16.png",
+            "PNG",
+            "RGBA",
+            facts=size,
+            gray=exact_wide,
+            alpha=[[x, y, int(wide[y, x, 3])] for x, y in places],
+            gray_mode="LA;16",
+        ),
+    )
+    yield (
+        png16(wide[..., 2:]),
+        case(
+            "PNG, gray and alpha of 16 bits",
+            "la16.png",
+            "PNG",
+            "RGBA",
+            facts=size,
+            gray_mode="LA;16",
+            gray=[[x, y, int(wide[y, x, 2])] for x, y in places],
+            alpha=[[x, y, int(wide[y, x, 3])] for x, y in places],
+        ),
+    )
+    middle = (150, 120, 90)
+    plain = encoded(Image.new("RGB", (40, 24), middle), "PNG", icc_profile=rgb_profile())
+    brought = from_adobe(middle, 255)
+    yield (
+        plain,
+        case(
+            "ICC profile, 8 bits",
+            "icc.png",
+            "PNG",
+            "RGB",
+            gray=[[20, 12, luma(brought)]],
+            tolerance=1,
+            colours=[[20, 12, brought.tolist()]],
+            colour_tolerance=1,
+        ),
+    )
+    middle16 = tuple(value * 257 for value in middle)
+    brought16 = from_adobe(middle16, 65535)
+    yield (
+        png16(np.full((24, 40, 3), middle16, np.uint16), iCCP=iccp(rgb_profile())),
+        case(
+            "ICC profile, 16 bits",
+            "icc16.png",
+            "PNG",
+            "RGB",
+            gray=[[20, 12, luma(brought16)]],
+            tolerance=20,
+            gray_mode="I;16",
+        ),
+    )
+
+
+def others() -> Iterator[tuple[bytes, dict[str, Any]]]:
+    picture, exact = corners(), quarters()
+    gray = {"gray": exact["gray"]}
+    alpha = {
+        "alpha": [
+            [*place, value] for place, value in zip(PLACES, (128, 128, 255, 255), strict=True)
+        ]
+    }
+    more = [picture.transpose(turn) for turn in (TURNS[3], TURNS[2])]
+    pages = {"save_all": True, "append_images": more}
+    three = {"facts": {"frames": 3}}
+    yield (
+        encoded(picture, "GIF", **pages),
+        case("GIF, animated", "animated.gif", "GIF", "P", **exact, **three),
+    )
+    lossless = {"lossless": True, "exact": True}
+    yield encoded(picture, "WEBP", lossless=True), case("WebP", "rgb.webp", "WEBP", "RGB", **exact)
+    yield (
+        encoded(clear(), "WEBP", **lossless),
+        case("WebP, alpha", "rgba.webp", "WEBP", "RGBA", **gray, **alpha, gray_mode="LA"),
+    )
+    yield (
+        encoded(picture, "WEBP", **pages, lossless=True),
+        case("WebP, animated", "animated.webp", "WEBP", "RGB", **exact, **three),
+    )
+    yield (
+        encoded(picture, "TIFF", compression="tiff_lzw"),
+        case("TIFF, LZW", "lzw.tif", "TIFF", "RGB", **exact),
+    )
+    yield (
+        encoded(picture, "TIFF", **pages, compression="tiff_adobe_deflate"),
+        case("TIFF, 3 pages", "pages.tif", "TIFF", "RGB", **exact, **three),
+    )
+    yield (
+        encoded(picture.convert("CMYK"), "TIFF", compression="tiff_lzw"),
+        case("TIFF, CMYK", "cmyk.tif", "TIFF", "CMYK", **exact),
+    )
+    ramp = np.linspace(0, 1, 24 * 40, dtype=np.float32).reshape(24, 40)
+    yield (
+        encoded(Image.fromarray(ramp), "TIFF", compression="tiff_adobe_deflate"),
+        case(
+            "TIFF, floats",
+            "float.tif",
+            "TIFF",
+            "F",
+            gray_mode="I;16",
+            gray=[[x, y, round(float(ramp[y, x]) * 65535)] for x, y in PLACES],
+        ),
+    )
+    wide = wide_vectors()
+    yield (
+        tiff16(wide[..., :3], order=">"),
+        case(
+            "TIFF, colour of 16 bits",
+            "rgb16.tif",
+            "TIFF",
+            "RGB",
+            facts={"width": 6, "height": 2},
+            gray=[[x, y, luma(wide[y, x, :3])] for y in range(2) for x in range(6)],
+            gray_mode="I;16",
+        ),
+    )
+    yield encoded(picture, "BMP"), case("BMP", "rgb.bmp", "BMP", "RGB", **exact)
+    close = {"tolerance": 4, "colour_tolerance": 8}
+    yield (
+        encoded(picture, "AVIF", quality=95, subsampling="4:4:4"),
+        case("AVIF", "rgb.avif", "AVIF", "RGB", **exact, **close),
+    )
+    yield (
+        encoded(clear(), "AVIF", quality=95, subsampling="4:4:4"),
+        case(
+            "AVIF, alpha",
+            "rgba.avif",
+            "AVIF",
+            "RGBA",
+            **gray,
+            **alpha,
+            tolerance=4,
+            alpha_tolerance=3,
+            gray_mode="LA",
+        ),
+    )
+    yield encoded(picture, "JPEG2000"), case("JPEG 2000", "rgb.jp2", "JPEG2000", "RGB", **exact)
+    yield (
+        encoded(picture, "HEIF", quality=-1, chroma=444),
+        case("HEIC", "rgb.heic", "HEIF", "RGB", **exact, **close),
+    )
+
+
+def reference(photo: bytes) -> bytes:
+    """The thumbnail of a photograph, as PNG."""
+    pixels = lanczos(np.asarray(Image.open(io.BytesIO(photo))), 96, 64)
+    return encoded(Image.fromarray(pixels), "PNG")
+
+
+def whole_pictures() -> Iterator[tuple[bytes, dict[str, Any]]]:
+    spec = find_spec("skimage")
+    assert spec is not None
+    assert spec.origin is not None
+    with Image.open(Path(spec.origin).parent / "data/chelsea.png") as cat:
+        photo = cat.convert("RGB").resize((300, 200), Image.Resampling.BICUBIC)
+    data = encoded(photo, "JPEG", quality=90)
+    yield (
+        data,
+        case(
+            "a thumbnail beside Lanczos",
+            "photo.jpg",
+            "JPEG",
+            "RGB",
+            facts={"width": 300, "height": 200},
+            similar_to="thumbnail.png",
+        ),
+    )
+    yield (
+        encoded(Image.new("L", (600, 400), WATERMARK_LEVEL), "PNG"),
+        case(
+            "a watermark on plain gray",
+            "plain.png",
+            "PNG",
+            "L",
+            facts={"width": 600, "height": 400},
+            watermark=WATERMARK_LEVEL,
+        ),
+    )
+
+
+def rejected() -> Iterator[tuple[bytes, dict[str, Any]]]:
+    whole = encoded(scene(), "JPEG")
+    for name, file, data, code in (
+        ("a JPEG cut short", "cut.jpg", whole[: len(whole) // 2], "truncated"),
+        ("a PNG of 3,600 megapixels", "huge.png", png(60_000, 60_000, b""), "too_many_pixels"),
+        ("a page named .jpg", "page.jpg", b"<!doctype html><p>no picture</p>", "not_an_image"),
+        ("JPEG XL", "picture.jxl", b"\xff\x0a" + bytes(30), "unsupported_format"),
+    ):
+        yield data, {"name": name, "file": file, "rejected": code}
+
+
+def golden() -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Every file with what it must give."""
+    yield from (*jpegs(), *pngs(), *others(), *whole_pictures(), *rejected())
+
+
+def write() -> None:
+    told = []
+    for data, one in golden():
+        (FOLDER / one["file"]).write_bytes(data)
+        if "similar_to" in one:
+            (FOLDER / one["similar_to"]).write_bytes(reference(data))
+        told.append(one)
+    lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in told)
+    (FOLDER / "cases.json").write_text(f"[\n{lines}\n]\n")
+
+
+if __name__ == "__main__":
+    write()
