@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.forkserver
+import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from itertools import islice
@@ -14,7 +15,14 @@ from types import TracebackType
 from pebble import CONSTS, ProcessExpired, ProcessPool
 from pebble.common.types import Result, ResultStatus
 
-from imgflow.orchestration.worker import Outcome, Task, WorkerConfig, rejected, start_worker
+from imgflow.orchestration.worker import (
+    Outcome,
+    Task,
+    WorkerConfig,
+    rejected,
+    start_worker,
+    work_through,
+)
 from imgflow.store.opening import StoreConfig
 
 # Tasks handed over for each worker: enough to keep it busy while a flush is written, few enough to
@@ -39,9 +47,9 @@ CONSTS.sleep_unit = 0.02
 CONTEXT = multiprocessing.get_context("forkserver")
 
 # Imported once, in the server that workers are forked from. The recipe of depth images is a part
-# of each worker's configuration.
+# of each worker's configuration; numpy takes 40 MB, which would count as an image's.
 PRELOADED = (
-    *("imgflow.orchestration.worker", "imgflow.depth.recipe", "pebble.pool.process"),
+    *("imgflow.orchestration.worker", "imgflow.depth.recipe", "pebble.pool.process", "numpy"),
     *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin"),
 )
 
@@ -49,9 +57,11 @@ PRELOADED = (
 def prepare_workers(stores: StoreConfig) -> None:
     """Start the server that workers are forked from, which imports while this process goes on."""
     preloaded = list(PRELOADED)
-    if any(location.scheme == "s3" for location in stores.locations()):
+    if stores.is_remote:
         preloaded.append("imgflow.store.s3")
     CONTEXT.set_forkserver_preload(preloaded)
+    # Every core has a worker, and each thread of OpenBLAS takes memory that the limit would count.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     multiprocessing.forkserver.ensure_running()
 
 
@@ -99,7 +109,12 @@ class WorkerPool:
                 manager.task_manager.task_done(task.id, Result(ResultStatus.ERROR, death))
 
     def outcomes(
-        self, tasks: Iterable[Task], work: Callable[[Task], Outcome], seconds: float
+        self,
+        tasks: Iterable[Task],
+        work: Callable[[Task], Outcome],
+        seconds: float,
+        *,
+        together: int = 1,
     ) -> Iterator[tuple[Task, Outcome]]:
         """Process tasks and yield them as they are done, in any order.
 
@@ -107,59 +122,88 @@ class WorkerPool:
             tasks: taken as workers become free.
             work: a module-level function.
             seconds: of processor time that `work` gives an image; only named in the verdict here.
+            together: how many tasks a worker gets at once, at most: it reads ahead among them, and
+                there are fewer messages. When one takes the worker with it, the others are done
+                again, each alone.
         """
-        waiting = iter(tasks)
-        running: dict[Future[Outcome], tuple[Task, int]] = {}
+        waiting = _groups(tasks, together, self._workers)
+        running: dict[Future[list[Outcome]], tuple[list[Task], int]] = {}
 
-        def submit(task: Task, attempt: int) -> None:
-            future = self._pool.schedule(work, args=[task], timeout=seconds + GRACE_SECONDS)
-            running[future] = (task, attempt)
+        def submit(group: list[Task], attempt: int) -> None:
+            timeout = len(group) * seconds + GRACE_SECONDS
+            future = self._pool.schedule(work_through, args=[work, group], timeout=timeout)
+            running[future] = (group, attempt)
 
         while True:
-            for task in islice(waiting, self._workers * WINDOW - len(running)):
-                submit(task, 1)
+            handed_over = sum(len(group) for group, _ in running.values())
+            while handed_over < self._workers * WINDOW and (group := next(waiting, None)):
+                submit(group, 1)
+                handed_over += len(group)
             if not running:
                 return
             done, _ = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
             if not done:
                 self._end_lost_tasks()
             for future in done:
-                task, attempt = running.pop(future)
-                outcome = _outcome(future, task, attempt, seconds)
-                if outcome is None:
-                    submit(task, attempt + 1)
-                else:
-                    yield task, outcome
+                group, attempt = running.pop(future)
+                try:
+                    yield from zip(group, future.result(), strict=True)
+                except ProcessExpired as death:
+                    if len(group) > 1:
+                        for task in group:
+                            submit([task], 1)
+                    elif _deserves_another_try(death, attempt):
+                        submit(group, attempt + 1)
+                    else:
+                        yield group[0], _meaning(death, group[0], seconds)
+                except FutureTimeout:
+                    yield from ((task, _stuck(task)) for task in group)
 
 
-def _outcome(future: Future[Outcome], task: Task, attempt: int, seconds: float) -> Outcome | None:
-    """The answer of a worker, or what its death means; None when it deserves another try."""
-    try:
-        return future.result()
-    except ProcessExpired as death:
-        if death.exitcode == -signal.SIGXCPU:
-            return Outcome(
-                rejected(
-                    task,
-                    "too_slow",
-                    f"processing took more than the {seconds:g} seconds of processor time that are "
-                    "allowed",
-                )
-            )
-        if attempt < TRIES:
-            return None
+def _groups(tasks: Iterable[Task], together: int, workers: int) -> Iterator[list[Task]]:
+    """Tasks in groups of at most so many, smaller towards the end, so that no worker ends late."""
+    left = len(tasks) if isinstance(tasks, Sized) else None
+    waiting = iter(tasks)
+    size = together
+    while True:
+        if left is not None:
+            size = min(together, max(1, left // (2 * workers)))
+            left -= size
+        group = list(islice(waiting, size))
+        if not group:
+            return
+        yield group
+
+
+def _deserves_another_try(death: ProcessExpired, attempt: int) -> bool:
+    return death.exitcode != -signal.SIGXCPU and attempt < TRIES
+
+
+def _meaning(death: ProcessExpired, task: Task, seconds: float) -> Outcome:
+    """What it says about an image that its worker died."""
+    if death.exitcode == -signal.SIGXCPU:
         return Outcome(
             rejected(
                 task,
-                "crashed",
-                f"the decoder crashed on it, {TRIES} times ({_cause(death.exitcode)})",
+                "too_slow",
+                f"processing took more than the {seconds:g} seconds of processor time that are "
+                "allowed",
             )
         )
-    except FutureTimeout:
-        return Outcome(
-            trouble=f"{task.upload.key!r}: the worker neither computed nor answered for "
-            f"{GRACE_SECONDS} seconds and was replaced"
+    return Outcome(
+        rejected(
+            task,
+            "crashed",
+            f"the decoder crashed on it, {TRIES} times ({_cause(death.exitcode)})",
         )
+    )
+
+
+def _stuck(task: Task) -> Outcome:
+    return Outcome(
+        trouble=f"{task.upload.key!r}: the worker neither computed nor answered for "
+        f"{GRACE_SECONDS} seconds and was replaced"
+    )
 
 
 def _cause(exitcode: int | None) -> str:

@@ -84,7 +84,7 @@ def process_partitions(
 
             def run(tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
                 """Run tasks, and return the keys of those whose upload is not the announced one."""
-                outcomes = pool.outcomes(tasks, family.work, seconds)
+                outcomes = pool.outcomes(tasks, family.work, seconds, together=family.together)
                 return batch.run_tasks(
                     images,
                     outcomes,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from imgflow.images.decoding import Limits, prepare_decoder
 from imgflow.images.process import PhotoFacts, process_photo
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.images.sniffing import suffix_mismatch
+from imgflow.orchestration.transfers import BESIDE_BYTES, Transfers
 from imgflow.orchestration.worker_limits import cpu_limit, memory_limit
 from imgflow.store.naming import output_name
 from imgflow.store.objects import SourceObject
@@ -129,13 +131,37 @@ class Worker:
         self.config = config
         self.source: Source = config.stores.open_source()
         self.outputs: OutputStore = config.stores.open_outputs()
+        self._threads: Transfers | None = None
+        self._transfers: Transfers | None = None  # while tasks overlap
+        self._unwritten: list[Future[None]] = []
+
+    def overlapping(self, tasks: Sequence[Task], work: Callable[[Task], Outcome]) -> list[Outcome]:
+        """Work on photographs one after the other, while the next are read and the last written.
+
+        An answer counts only when all that it names is written.
+        """
+        if self._threads is None:
+            self._threads = Transfers(self.source, self.outputs)
+        self._transfers = self._threads
+        most = self.config.photo_limits.max_bytes
+        self._transfers.expect(task.upload for task in tasks if task.upload.size <= most)
+        answers = []
+        try:
+            for task in tasks:
+                outcome = work(task)
+                answers.append((task, outcome, self._unwritten))
+                self._unwritten = []
+            return [answered(task, partial(_written, outcome, w)) for task, outcome, w in answers]
+        finally:
+            self._transfers.end()
+            self._transfers = None
 
     def photo(self, task: Task) -> Outcome:
         """Process one photograph; of bytes that are known, only what is missing."""
         watch = Stopwatch()
         with watch.step("read"):
             self._refuse_size(task.upload, self.config.photo_limits.max_bytes)
-            body = self.source.read(task.upload)
+            body = (self._transfers or self.source).read(task.upload)
         sha256 = hashlib.sha256(body).hexdigest()
         wanted, kept = what_to_make(task, sha256)
         content = known_content(task, sha256)
@@ -149,7 +175,10 @@ class Worker:
             with (
                 watch.step("process"),
                 cpu_limit(self.config.decode_seconds),
-                memory_limit(self.config.photo_limits.max_memory),
+                memory_limit(
+                    self.config.photo_limits.max_memory,
+                    beside=BESIDE_BYTES if self._transfers else 0,
+                ),
             ):
                 done = process_photo(
                     body, self.config.photo_recipe, self.config.photo_limits, sorted(wanted)
@@ -185,7 +214,11 @@ class Worker:
         """Put an output under its immutable name, and describe it for the row."""
         fingerprint = task.enabled[name]
         path = self.name(task, name, sha256, encoded.extension)
-        self.outputs.put(path, encoded.data, encoded.media_type)
+        if self._transfers is None:
+            self.outputs.put(path, encoded.data, encoded.media_type)
+        else:
+            written = self._transfers.put(path, encoded.data, encoded.media_type)
+            self._unwritten.append(written)
         return {
             "name": path,
             "fingerprint": fingerprint,
@@ -280,8 +313,6 @@ def start_worker(config: WorkerConfig) -> None:
     for name in aws_variables():
         del os.environ[name]
     os.environ.update(config.variables)
-    # Every core has a worker, and each thread of OpenBLAS takes memory that the limit would count.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _config[:] = [config]
 
 
@@ -293,6 +324,27 @@ def this_worker() -> Worker:
     then the trouble of that task, and the next one tries again.
     """
     return Worker(_config[0])
+
+
+def work_through(work: Callable[[Task], Outcome], tasks: Sequence[Task]) -> list[Outcome]:
+    """Do work on tasks that a pool process got at once, in their order.
+
+    Of one task alone nothing is done beside it: what dies with it is its own fault.
+    """
+    if len(tasks) > 1 and work is process_photo_task and _config[0].stores.is_remote:
+        try:
+            worker = this_worker()
+        except Trouble:
+            pass  # each task meets it again and says so
+        else:
+            return worker.overlapping(tasks, work)
+    return [work(task) for task in tasks]
+
+
+def _written(outcome: Outcome, writes: Sequence[Future[None]], _task: Task) -> Outcome:
+    for write in writes:
+        write.result()
+    return outcome
 
 
 def process_photo_task(task: Task) -> Outcome:

@@ -29,12 +29,16 @@ def cpu_limit(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def memory_limit(size: int) -> Iterator[None]:
+def memory_limit(size: int, *, beside: int = 0) -> Iterator[None]:
     """Let the operating system refuse memory beyond that many bytes above its own start.
 
     `RLIMIT_DATA` counts writable private memory only. `RLIMIT_AS` would also count what libraries
     merely reserve: 64 MiB of addresses for each thread of the store. Where memory is not counted
     so (elsewhere than on Linux), there is no limit.
+
+    Args:
+        size: for one image.
+        beside: for what else the process does meanwhile.
 
     Raises:
         Rejected: `too_large`, with the limit in its reason.
@@ -42,7 +46,7 @@ def memory_limit(size: int) -> Iterator[None]:
     taken = _bytes_at_start()
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if taken is not None:
-        limit = taken + size
+        limit = taken + size + beside
         resource.setrlimit(
             resource.RLIMIT_DATA,
             (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard),

@@ -69,6 +69,11 @@ class StoreConfig:
         return source, output
 
     @property
+    def is_remote(self) -> bool:
+        """Whether bytes travel over a network."""
+        return any(location.scheme == "s3" for location in self.locations())
+
+    @property
     def _home(self) -> Location | None:
         if not self.home:
             return None

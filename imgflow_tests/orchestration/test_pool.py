@@ -17,7 +17,7 @@ from imgflow.catalog.rows import Verdict
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.images.decoding import Limits
 from imgflow.images.recipe import PhotoRecipe
-from imgflow.orchestration.pool import WorkerPool
+from imgflow.orchestration.pool import WorkerPool, _groups
 from imgflow.orchestration.worker import Outcome, Task, WorkerConfig
 from imgflow.orchestration.worker_limits import cpu_limit
 from imgflow.store.objects import SourceObject
@@ -91,14 +91,15 @@ def tasks(*keys: str) -> list[Task]:
     ]
 
 
+@pytest.mark.parametrize("together", [1, 8])
 def test_images_that_kill_their_worker_are_rejected_and_the_others_are_done(
-    pool: WorkerPool, tmp_path: Path
+    pool: WorkerPool, tmp_path: Path, together: int
 ) -> None:
     killed_once = str(tmp_path / "killed-once")
     keys = [*(f"good{n}" for n in range(30)), "segfault", killed_once, "loop", "exit", "good30"]
     outcomes = {
         task.upload.key: outcome.verdict
-        for task, outcome in pool.outcomes(tasks(*keys), misbehave, CPU_SECONDS)
+        for task, outcome in pool.outcomes(tasks(*keys), misbehave, CPU_SECONDS, together=together)
     }
     rejected = {
         key: (verdict.reason_code, verdict.reason)
@@ -128,6 +129,13 @@ def test_a_batch_of_any_size_holds_few_tasks_at_once(pool: WorkerPool) -> None:
     for _ in range(20):
         next(outcomes)
     assert taken < 200
+
+
+def test_workers_get_the_last_images_in_smaller_groups() -> None:
+    sizes = [len(group) for group in _groups(tasks(*map(str, range(100))), 8, 2)]
+    assert sum(sizes) == 100
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-4:]) == (8, [1, 1, 1, 1])
 
 
 def test_no_worker_is_left_when_the_pool_ends_in_the_middle(pool: WorkerPool) -> None:
