@@ -40,9 +40,9 @@ from imgflow.images.recipe import PhotoRecipe
 
 BOX = (256, 256)
 QUALITY = 85
+THUMBNAIL_QUALITY = 95
 PHOTOS = 6
 ROUNDS = 5
-LUMA = np.array([0.299, 0.587, 0.114])
 Outputs = dict[str, bytes]
 
 
@@ -112,7 +112,8 @@ def opened(data: bytes) -> Image.Image:
 
 def thumbnail(image: Image.Image, size: tuple[int, int], **options: Any) -> bytes:
     options = {"resample": Image.Resampling.LANCZOS, "reducing_gap": 2.0, **options}
-    return saved(image.resize(size, **options), "JPEG", quality=QUALITY)
+    small = image.resize(size, **options)
+    return saved(small, "JPEG", quality=THUMBNAIL_QUALITY, subsampling=0)
 
 
 def both_outputs() -> Iterator[Way]:
@@ -147,12 +148,16 @@ def both_outputs() -> Iterator[Way]:
             cv2.setNumThreads(1)
             image = cv2.imdecode(np.frombuffer(photo.data, np.uint8), cv2.IMREAD_COLOR)
             quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+            best = [
+                *(cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY),
+                *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+            ]
             small = cv2.resize(image, photo.small, interpolation=cv2.INTER_AREA)
             return {
                 "grayscale": cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), quality)[
                     1
                 ].tobytes(),
-                "thumbnail": cv2.imencode(".jpg", small, quality)[1].tobytes(),
+                "thumbnail": cv2.imencode(".jpg", small, best)[1].tobytes(),
             }
 
         yield Way("OpenCV: INTER_AREA", opencv)
@@ -164,7 +169,7 @@ def both_outputs() -> Iterator[Way]:
             small = pyvips.Image.thumbnail_buffer(photo.data, photo.small[0])
             return {
                 "grayscale": image.colourspace("b-w").jpegsave_buffer(Q=QUALITY),
-                "thumbnail": small.jpegsave_buffer(Q=QUALITY),
+                "thumbnail": small.jpegsave_buffer(Q=THUMBNAIL_QUALITY),
             }
 
         yield Way("libvips: thumbnail (shrink on load)", vips)
@@ -223,16 +228,18 @@ def thumbnail_files() -> Iterator[Way]:
 
         return Way(name, work)
 
-    yield way("JPEG 85, 4:2:0 (imgflow)", "JPEG", quality=QUALITY)
-    yield way("JPEG 85, optimized", "JPEG", quality=QUALITY, optimize=True)
-    yield way("JPEG 85, progressive", "JPEG", quality=QUALITY, progressive=True)
-    yield way("JPEG 85, 4:4:4", "JPEG", quality=QUALITY, subsampling=0)
-    yield way("JPEG 75", "JPEG", quality=75)
-    yield way("JPEG 90", "JPEG", quality=90)
-    for method in (0, 4):
-        yield way(f"WebP 80, method {method}", "WEBP", quality=80, method=method)
-    for speed in (10, 6):
-        yield way(f"AVIF 70, speed {speed}", "AVIF", quality=70, speed=speed, max_threads=1)
+    best = {"quality": THUMBNAIL_QUALITY, "subsampling": 0}
+    yield way("JPEG 95, 4:4:4 (imgflow)", "JPEG", **best)
+    yield way("JPEG 95, 4:4:4, optimized", "JPEG", **best, optimize=True)
+    yield way("JPEG 95, 4:4:4, progressive", "JPEG", **best, progressive=True)
+    yield way("JPEG 95, 4:2:0", "JPEG", quality=95)
+    yield way("JPEG 90, 4:4:4", "JPEG", quality=90, subsampling=0)
+    yield way("JPEG 85, 4:2:0", "JPEG", quality=85)
+    for quality, method in ((80, 4), (95, 0), (95, 4)):
+        yield way(f"WebP {quality}, method {method}", "WEBP", quality=quality, method=method)
+    for quality, speed in ((70, 10), (90, 10), (90, 6)):
+        name = f"AVIF {quality}, speed {speed}"
+        yield way(name, "AVIF", quality=quality, speed=speed, max_threads=1)
     yield way("PNG, level 1", "PNG", compress_level=1)
 
 
@@ -260,10 +267,10 @@ def pngs() -> Iterator[Way]:
 
         return Way(name, work)
 
-    yield way("level 1 (imgflow)", compress_level=1)
-    for level in (0, 2, 3, 4, 6, 9):
+    yield way("level 1, Z_RLE (imgflow, photographs)", compress_level=1, compress_type=3)
+    yield way("level 1 (imgflow, drawings)", compress_level=1)
+    for level in (0, 3, 4, 6):
         yield way(f"level {level}", compress_level=level)
-    yield way("level 1, Z_RLE", compress_level=1, compress_type=3)
     yield way("level 1, Z_FILTERED", compress_level=1, compress_type=1)
     if cv2 := package("cv2"):
         options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -327,7 +334,7 @@ GROUPS: Mapping[str, Callable[[], Iterator[Way]]] = {
 
 
 def likeness(photo: Sample, name: str, made: bytes) -> float:
-    """SSIM beside the reference at equal size; 1 where it is not compared."""
+    """SSIM of the luma beside the reference at equal size; 1 where it is not compared."""
     if name == "wide":
         return 1.0
     reference = photo.thumbnail if name == "thumbnail" else photo.luma
@@ -337,8 +344,8 @@ def likeness(photo: Sample, name: str, made: bytes) -> float:
         pixels = np.asarray(opened(made).convert("RGB" if reference.ndim > 2 else "L"))
     if pixels.shape != reference.shape:
         return float("nan")
-    channel = -1 if reference.ndim > 2 else None
-    return float(structural_similarity(reference, pixels, channel_axis=channel))
+    lumas = (np.asarray(Image.fromarray(part).convert("L")) for part in (reference, pixels))
+    return float(structural_similarity(*lumas))
 
 
 def run(group: str, rounds: int = ROUNDS) -> list[Way]:
