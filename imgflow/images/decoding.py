@@ -40,7 +40,8 @@ class Limits:
         max_bytes: Size of the file.
         max_pixels: Width times height, from the header, before anything is decoded. Memory for
             grayscale and thumbnail peaks at 5 bytes a pixel for a baseline JPEG and an opaque PNG,
-            9 for most others, 12 for 32-bit TIFF, 16 for WebP and 20 for JPEG 2000.
+            9 for most others, 12 for 32-bit TIFF, 13 for 16-bit colour (18 with alpha), 16 for WebP
+            and 20 for JPEG 2000.
         max_side: Longest side in pixels; 65,500 is the most that a JPEG output can have.
         max_frames: Frames or pages in the file.
         max_memory: Bytes that decoding may take. Whoever calls holds the process to it; here only

@@ -20,7 +20,10 @@ _MEDIA_TYPES = {
     "PNG": ("image/png", ".png"),
     "WEBP": ("image/webp", ".webp"),
 }
-_PNG_COMPRESSION = 1  # on photographs 4 times as fast as zlib's default, for files 5 to 10 % larger
+_PNG_COMPRESSION = 1  # on photographs 4 times as fast as zlib's default, for files 15 % larger
+_RUN_LENGTHS = 3  # zlib's Z_RLE: of photographs 10 to 18 % smaller in less time
+_LARGEST_SHARE = 0.3  # of one level in a photograph; pages and screens have more, and repetitions
+_FULL_CHROMA_QUALITY = 90  # from which JPEG keeps all of the colour, 4:4:4
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes)
     Args:
         image: JPEG: L or RGB. PNG: L, LA, RGB, RGBA or I;16. WebP: L, LA, RGB or RGBA.
         format_name: `JPEG`, `PNG` or `WEBP`.
-        quality: For JPEG and WebP, 1 to 100.
+        quality: For JPEG and WebP, 1 to 100; JPEG keeps its colours at full size from 90.
         credit: An EXIF block, or `b""`.
     """
     options: dict[str, Any] = {"exif": credit} if credit else {}
@@ -85,10 +88,14 @@ def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes)
         return replace(pairs, data=as_gray_with_alpha(pairs.data), mode="LA;16")
     if format_name == "PNG":
         options["compress_level"] = _PNG_COMPRESSION
+        if _is_photographic(image):
+            options["compress_type"] = _RUN_LENGTHS
         if image.mode == WIDE and "transparency" in image.info:
             options["transparency"] = image.info["transparency"]
     else:
         options["quality"] = quality
+        if format_name == "JPEG" and quality >= _FULL_CHROMA_QUALITY:
+            options["subsampling"] = "4:4:4"
     # Pillow's encoders fall back on what the decoder left here: comments, profiles, transparency.
     info, image.info = image.info, {}
     file = io.BytesIO()
@@ -98,6 +105,17 @@ def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes)
         image.info = info  # other outputs may use the same picture
     media_type, extension = _MEDIA_TYPES[format_name]
     return Encoded(file.getvalue(), media_type, extension, *image.size, image.mode)
+
+
+def _is_photographic(image: Image.Image) -> bool:
+    """Whether no level is frequent, as in photographs and unlike in drawings, pages and screens.
+
+    Those repeat whole patterns, which run lengths do not find: 3.5 times the bytes for a page of
+    text.
+    """
+    if image.mode not in ("L", "RGB"):
+        return False
+    return max(image.histogram()) <= _LARGEST_SHARE * image.width * image.height
 
 
 def for_jpeg(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

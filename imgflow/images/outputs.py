@@ -77,7 +77,7 @@ def _thumbnail(photo: Photo, recipe: PhotoRecipe) -> Encoded:
         format_name = "PNG" if has_alpha(image) else "JPEG"
     if format_name == "JPEG":
         image = flattened(image, recipe.background)
-    return encode(image, format_name, quality=recipe.jpeg_quality, credit=photo.credit)
+    return encode(image, format_name, quality=recipe.thumbnail_quality, credit=photo.credit)
 
 
 def _proof(photo: Photo, recipe: PhotoRecipe) -> Encoded:
@@ -96,11 +96,11 @@ def _typeface(recipe: PhotoRecipe) -> Typeface:
 PHOTO_OUTPUTS: dict[str, PhotoOutput] = {
     output.name: output
     for output in (
-        PhotoOutput("grayscale", 1, ("grayscale_format", "jpeg_quality", "background"), _grayscale),
+        PhotoOutput("grayscale", 2, ("grayscale_format", "jpeg_quality", "background"), _grayscale),
         PhotoOutput(
             "thumbnail",
-            1,
-            ("thumbnail_size", "thumbnail_format", "jpeg_quality", "background"),
+            2,
+            ("thumbnail_size", "thumbnail_format", "thumbnail_quality", "background"),
             _thumbnail,
         ),
         PhotoOutput(

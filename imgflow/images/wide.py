@@ -87,7 +87,8 @@ def luma_of_colour(
 
     width, height = high.size
     luma = np.empty((height, width), np.uint16)
-    alpha = np.full((height, width), _OPAQUE, np.uint16)
+    has_alpha = high.mode == "RGBA" or transparency is not None
+    alpha = np.full((height, width) if has_alpha else (1, 1), _OPAQUE, np.uint16)
     convert = _to_srgb(profile) if profile else None
     for rows, pixels in _bands(high, low):
         if pixels.shape[2] > 3:  # noqa: PLR2004 - channels

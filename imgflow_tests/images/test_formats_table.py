@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,17 @@ from PIL import Image
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.images.sniffing import public_name
 from imgflow_tests.images.pictures import encoded, process, rgb_profile, scene
+from imgflow_tests.images.profiles import cmyk_profile
 from imgflow_tests.images.wide_pictures import png16, tiff16
 
+CYAN = (50, 0, 0)  # Lab
 DOCUMENT = Path(__file__).parents[2] / "docs/formats.md"
 TABLE = re.compile(r"(<!-- formats: .*? -->\n)(.*?)(<!-- end of formats -->)", re.DOTALL)
+
+
+def golden(name: str) -> bytes:
+    """A file of the golden set."""
+    return files("imgflow.golden").joinpath(name).read_bytes()
 
 
 def clear() -> Image.Image:
@@ -47,6 +55,12 @@ def samples() -> Iterator[tuple[str, bytes]]:
     yield "colour, progressive", encoded(photo, "JPEG", progressive=True)
     yield "gray", encoded(photo.convert("L"), "JPEG")
     yield "CMYK without profile", encoded(photo.convert("CMYK"), "JPEG")
+    yield (
+        "CMYK with profile",
+        encoded(photo.convert("CMYK"), "JPEG", icc_profile=cmyk_profile(CYAN)),
+    )
+    yield "YCCK without profile", golden("ycck.jpg")
+    yield "YCCK with profile", golden("ycck-icc.jpg")
     yield "colour with a wide-gamut profile", encoded(photo, "JPEG", icc_profile=rgb_profile())
     yield "two pictures", encoded(photo, "MPO", save_all=True, append_images=[photo])
     yield "colour", encoded(photo, "PNG")
@@ -57,6 +71,7 @@ def samples() -> Iterator[tuple[str, bytes]]:
     yield "colour with alpha, 16 bits a channel", png16(wide_samples(4))
     yield "gray with alpha, 16 bits a channel", png16(wide_samples(2))
     yield "1 bit", encoded(photo.convert("1"), "PNG")
+    yield "palette, 2 bits", encoded(photo.quantize(4), "PNG", bits=2)
     yield "palette", encoded(photo.quantize(), "PNG")
     yield "palette with a clear colour", clear_palette()
     yield "animated, 3 frames", encoded(photo, "PNG", **pages)

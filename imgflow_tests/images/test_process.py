@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageDraw
 
 from imgflow.images.decoding import Limits
 from imgflow.images.process import process_photo
@@ -154,3 +154,16 @@ def test_a_picture_smaller_than_the_box_keeps_its_pixels():
         "thumbnail"
     ]
     np.testing.assert_array_equal(pixels(output), np.asarray(image))
+
+
+def test_photographs_and_pages_are_compressed_each_in_its_way(corpus: Path):
+    page = Image.new("L", (800, 600), 255)
+    draw = ImageDraw.Draw(page)
+    for y in range(0, 600, 20):
+        draw.text((4, y), "The quick brown fox jumps over the lazy dog. " * 3, fill=0)
+    photo = Image.open(corpus / "photos/clic-1-2048x1216.jpg").convert("L")
+    for image in (page, photo):
+        output = process(encoded(image, "PNG")).outputs["grayscale"]
+        np.testing.assert_array_equal(pixels(output), np.asarray(image))
+        assert len(output.data) <= len(encoded(image, "PNG", compress_level=1))
+    assert len(output.data) < 0.92 * len(encoded(photo, "PNG", compress_level=1))

@@ -15,6 +15,7 @@ OTHER = {
     "thumbnail_format": "webp",
     "grayscale_format": "png",
     "jpeg_quality": 50,
+    "thumbnail_quality": 50,
     "background": (0, 0, 0),
     "watermark_text": "other",
     "proof_size": (99, 99),
@@ -26,7 +27,8 @@ TOUCHED = {
     "thumbnail_size": {"thumbnail"},
     "thumbnail_format": {"thumbnail"},
     "grayscale_format": {"grayscale"},
-    "jpeg_quality": {"grayscale", "thumbnail", "proof"},
+    "jpeg_quality": {"grayscale", "proof"},
+    "thumbnail_quality": {"thumbnail"},
     "background": {"grayscale", "thumbnail"},
     "watermark_text": {"proof"},
     "proof_size": {"proof"},
@@ -34,7 +36,7 @@ TOUCHED = {
     "watermark_font_sha256": {"proof"},
     "parameters": set(),
 }
-KNOWN = {"grayscale": "022238dfa3a376b8", "thumbnail": "3f581642a5775581"}
+KNOWN = {"grayscale": "dc696930e6ee84fc", "thumbnail": "179f9c5485666ac3"}
 
 
 def test_every_setting_of_the_recipe_is_covered_here():
@@ -92,6 +94,7 @@ def test_proofs_are_made_only_with_a_watermark(text, has_proof):
         {"grayscale_format": "bmp"},
         {"jpeg_quality": 0},
         {"jpeg_quality": 101},
+        {"thumbnail_quality": 0},
         {"background": (0, 0, 256)},
         {"watermark_text": "x" * 201},
     ],
