@@ -34,7 +34,8 @@ class Statistics(BaseModel):
     width: Annotated[int, Field(description="Pixels of a row.")]
     depth_first: Annotated[float, Field(description="Smallest depth in the interval.")]
     depth_last: Annotated[float, Field(description="Largest depth in the interval.")]
-    count: Annotated[int, Field(description="Pixels: rows times width.")]
+    count: Annotated[int, Field(description="Pixels: rows times width, less the missing ones.")]
+    missing: Annotated[int, Field(description="Missing pixels, which count for nothing else.")]
     min: float
     max: float
     mean: float
@@ -47,7 +48,7 @@ class Statistics(BaseModel):
 @get(
     router,
     "/depth/{image}/statistics",
-    problems=(*INTERVAL_PROBLEMS, "invalid_parameter"),
+    problems=(*INTERVAL_PROBLEMS, "no_pixels", "invalid_parameter"),
 )
 def read_statistics(
     connections: Connected,

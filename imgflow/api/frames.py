@@ -48,6 +48,7 @@ DOCUMENTED_HEADERS = {
     "X-Imgflow-Rows": "Rows of the frame.",
     "X-Imgflow-Depth-First": "Depth of the topmost row.",
     "X-Imgflow-Depth-Last": "Depth of the lowest row.",
+    "X-Imgflow-Missing": "Pixels that are missing: transparent in PNG and WebP, #5588ff in JPEG.",
     "X-Imgflow-Value-Range": "Values of the first and the last colour.",
 }
 
@@ -157,6 +158,7 @@ def _answer(
         "X-Imgflow-Rows": str(frame.height),
         "X-Imgflow-Depth-First": repr(float(interval.depths[0])),
         "X-Imgflow-Depth-Last": repr(float(interval.depths[-1])),
+        "X-Imgflow-Missing": str(frame.missing),
         "X-Imgflow-Value-Range": f"{value_range[0]!r},{value_range[1]!r}",
         "Content-Length": str(len(frame.data)),
     }

@@ -9,8 +9,8 @@ from imgflow.depth.colormaps import DEFAULT_COLORMAP
 
 # Raise a version when the same input and recipe would give other values: what is stored becomes
 # stale.
-RESIZED_VERSION = 1
-PREVIEW_VERSION = 1
+RESIZED_VERSION = 2
+PREVIEW_VERSION = 2
 
 CHUNK_ROWS = 512
 """Rows in a stored chunk: 300 KiB at width 150, so that a frame of 500 rows reads two or three."""

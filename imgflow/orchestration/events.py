@@ -18,6 +18,7 @@ from imgflow.store.objects import SourceObject
 ARRAY_FACTS = (
     *("columns", "depth_min", "depth_max", "value_min", "value_max", "step_median"),
     *("gaps", "largest_step", "duplicates", "was_sorted", "empty_rows_dropped", "first_lines"),
+    *("missing_pixels", "rows_with_missing"),
 )
 
 
@@ -163,6 +164,7 @@ def _array_facts(record: Mapping[str, Any]) -> dict[str, Any]:
         "shape": f"{record['height']} x {record['width']}",
         "dtype": "float32",
         **{name: facts[name] for name in ARRAY_FACTS if name in facts},
+        "missing_lines": list(facts.get("missing_lines", ())),
         "notes": "\n".join(facts["notes"]),
     }
 

@@ -91,6 +91,7 @@ ELSEWHERE = {
     "frame_too_tall",  # test_frames
     "image_deleted",
     "method_not_allowed",
+    "no_pixels",  # test_missing_pixels
     "not_ready",  # test_health
     "original_changed",
     "original_deleted",
