@@ -90,9 +90,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = metrics.registry_of(connections, measures)
     add_handlers(app)
     for module in (
+        frames,  # first, since routes are tried one after the other, and a frame takes 1 ms
         images,
         pictures,
-        frames,
         depth_statistics,
         colormaps,
         health,

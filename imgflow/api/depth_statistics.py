@@ -12,18 +12,14 @@ from imgflow.api.connections import Connected
 from imgflow.api.intervals import (
     INTERVAL_PROBLEMS,
     BoundsInQuery,
-    find_array,
     read_rows,
     reading,
 )
 from imgflow.api.keys import ImageInPath
 from imgflow.api.routing import get
 from imgflow.depth.statistics import statistics
-from imgflow.errors import Trouble
 
 router = APIRouter(tags=["depth images"])
-
-ATTEMPTS = 3
 
 
 class Statistics(BaseModel):
@@ -57,19 +53,14 @@ def read_statistics(
     bins: Annotated[int, Query(ge=1, le=1_024, description="Bins of the histogram.")] = 64,
 ) -> Statistics:
     """Statistics and histogram of a depth interval."""
-    for _ in range(ATTEMPTS):
-        array = find_array(connections, image, bounds)
-        with reading(connections):
-            interval = read_rows(connections, array, bounds)
-            if interval is None:
-                continue
-            found = statistics(interval.pixels, bins=bins)
-        return Statistics(
-            id=array.image.id,
-            rows=len(interval.depths),
-            width=interval.pixels.shape[1],
-            depth_first=float(interval.depths[0]),
-            depth_last=float(interval.depths[-1]),
-            **asdict(found),
-        )
-    raise Trouble(f"{image} is processed again and again while it is read.")
+    with reading(connections):
+        interval = read_rows(connections, image, bounds)
+        found = statistics(interval.pixels, bins=bins)
+    return Statistics(
+        id=interval.image_id,
+        rows=len(interval.depths),
+        width=interval.pixels.shape[1],
+        depth_first=float(interval.depths[0]),
+        depth_last=float(interval.depths[-1]),
+        **asdict(found),
+    )

@@ -23,12 +23,14 @@ from imgflow.api.intervals import (
 from imgflow.api.keys import ImageInPath
 from imgflow.api.measures import measures_of
 from imgflow.api.problems import Refused
+from imgflow.api.quick_route import quick_route
 from imgflow.api.routing import get
 from imgflow.api.serving import CACHE_CONTROL, not_modified
 from imgflow.catalog.depth_arrays import Interval
 from imgflow.depth.colormaps import DEFAULT_COLORMAP, get_colormap
 from imgflow.depth.custom_colormap import LONGEST_TEXT
 from imgflow.depth.frames import (
+    FRAME_FORMATS,
     MAX_SIDE,
     MEDIA_TYPES,
     EncodedFrame,
@@ -36,13 +38,12 @@ from imgflow.depth.frames import (
     FrameTooTall,
     render_frame,
 )
-from imgflow.errors import Trouble
 
 router = APIRouter(tags=["depth images"])
 
 # Raised when the same parameters give another picture; part of every frame's ETag.
 FRAME_VERSION = 1
-ATTEMPTS = 3
+EIGHT_BITS = (0.0, 255.0)
 
 DOCUMENTED_HEADERS = {
     "X-Imgflow-Rows": "Rows of the frame.",
@@ -64,6 +65,7 @@ DOCUMENTED_HEADERS = {
         "invalid_parameter",
     ),
     response_class=Response,
+    route_class_override=quick_route(frozenset(FRAME_FORMATS)),
     responses={
         200: {
             "description": "The frame.",
@@ -111,22 +113,23 @@ def read_frame(
     get_colormap(colormap)  # an unknown name is refused before anything is read
     asked_range = None if rescale is None else _value_range(rescale)
     began = time.perf_counter()
-    for _ in range(ATTEMPTS):
+
+    def tag(array: str, value_range: tuple[float, float]) -> str:
+        parts = (bounds, colormap, format, value_range, FRAME_VERSION, PIL.__version__)
+        return entity_tag(array, *parts)
+
+    if "If-None-Match" in request.headers:
+        # The row alone tells, and its pixels stay where they are.
         array = find_array(connections, image, bounds)
-        value_range = asked_range or array.value_range
-        etag = entity_tag(
-            array.name, bounds, colormap, format, value_range, FRAME_VERSION, PIL.__version__
-        )
-        known = not_modified(request, etag)
+        known = not_modified(request, tag(array.name, asked_range or array.value_range))
         if known is not None:
             return known
-        with reading(connections):
-            interval = read_rows(connections, array, bounds)
-            if interval is not None:
-                frame = _render(interval, colormap, value_range, format)
-                measures_of(request).frame(frame.media_type, time.perf_counter() - began)
-                return _answer(request, frame, interval, value_range, etag)
-    raise Trouble(f"{image} is processed again and again while its frame is read.")
+    with reading(connections):
+        interval = read_rows(connections, image, bounds)
+        value_range = asked_range or interval.value_range or EIGHT_BITS
+        frame = _render(interval, colormap, value_range, format)
+    measures_of(request).frame(frame.media_type, time.perf_counter() - began)
+    return _answer(request, frame, interval, value_range, tag(interval.array, value_range))
 
 
 def _render(

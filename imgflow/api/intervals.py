@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import Depends, Query
 from pydantic import WithJsonSchema
 
 from imgflow.api.connections import Connections
-from imgflow.api.keys import find_image
+from imgflow.api.keys import find_image, id_of, key_of
 from imgflow.api.pictures import output_record
 from imgflow.api.problems import Refused
 from imgflow.catalog.depth_arrays import Interval, TooManyRows
@@ -23,6 +24,7 @@ from imgflow.errors import Trouble
 # Statistics take 30 bytes a pixel at their peak and frames 20, so 600 MB for one request at most.
 MOST_PIXELS = 20_000_000
 WAIT_SECONDS = 10.0
+ATTEMPTS = 2
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LONGEST_NUMBER = 400
@@ -44,7 +46,7 @@ class Bounds:
     high: float | None
 
 
-async def _bounds(
+async def bounds_of(
     depth_min: Annotated[
         str | None,
         Query(
@@ -63,6 +65,11 @@ async def _bounds(
         DECIMAL,
     ] = None,
 ) -> Bounds:
+    """Read the bounds of an interval.
+
+    Raises:
+        Refused: one is no number, or they descend.
+    """
     low = None if depth_min is None else finite_number("depth_min", depth_min)
     high = None if depth_max is None else finite_number("depth_max", depth_max)
     if low is not None and high is not None and low > high:
@@ -70,7 +77,7 @@ async def _bounds(
     return Bounds(low, high)
 
 
-BoundsInQuery = Annotated[Bounds, Depends(_bounds)]
+BoundsInQuery = Annotated[Bounds, Depends(bounds_of)]
 
 
 def finite_number(name: str, text: str) -> float:
@@ -152,27 +159,33 @@ def reading(connections: Connections) -> Iterator[None]:
         connections.intervals.release()
 
 
-def read_rows(connections: Connections, array: DepthArray, bounds: Bounds) -> Interval | None:
-    """Read the rows of an interval.
-
-    Returns:
-        None when the image has got another array since its row was looked up.
+def read_rows(connections: Connections, named: str, bounds: Bounds) -> Interval:
+    """Read the rows of an interval; one trip to the database where there are any.
 
     Raises:
-        Refused: there are no rows, or too many.
+        Refused: there is no such image or array, or there are no rows in the interval, or too many.
     """
-    most = MOST_PIXELS // array.width
+    catalog = connections.catalog
     try:
-        interval = connections.arrays.read(array.image.id, bounds.low, bounds.high, most_rows=most)
+        for _ in range(ATTEMPTS):
+            image = id_of(named) if named.isdigit() else key_of(named)
+            if image is not None:
+                interval = connections.arrays.read(
+                    image,
+                    bounds.low,
+                    bounds.high,
+                    source=catalog.source,
+                    most_pixels=MOST_PIXELS,
+                )
+                if len(interval.depths):
+                    return interval
+            # Says why there is nothing; unless it came just now, when the next attempt finds it.
+            find_array(connections, named, bounds)
     except TooManyRows as error:
         raise Refused(
             "too_many_rows",
-            f"At most {most:,} rows of this width fit into one answer. Take a narrower interval, "
-            f"or /images/{array.image.id}/preview for the whole image.",
-            most_rows=most,
+            f"At most {error.most_rows:,} rows of this width fit into one answer. Take a narrower "
+            f"interval, or /images/{quote(named, safe=':%')}/preview for the whole image.",
+            most_rows=error.most_rows,
         ) from error
-    if interval.array not in ("", array.name):
-        return None
-    if not len(interval.depths):
-        raise Refused("no_rows", "The interval lies in a gap between two rows; take a wider one.")
-    return interval
+    raise Refused("no_rows", "The interval lies in a gap between two rows; take a wider one.")

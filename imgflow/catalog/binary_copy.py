@@ -37,18 +37,22 @@ class CopiedRows:
         return len(message)
 
     def __iter__(self) -> Iterator[tuple[memoryview | None, ...]]:
-        """Rows of encoded fields; views, so nothing is copied twice."""
-        data = memoryview(b"".join(self._messages))
-        at = len(_HEADER)
-        while True:
-            (count,) = struct.unpack_from(">h", data, at)
-            at += 2
-            if count == _END:
-                return
-            fields: list[memoryview | None] = []
-            for _ in range(count):
-                (size,) = struct.unpack_from(">i", data, at)
-                at += 4
-                fields.append(None if size == _NULL else data[at : at + size])
-                at += max(size, 0)
-            yield tuple(fields)
+        """Rows of encoded fields; views, so nothing is copied twice.
+
+        The protocol puts each row into a message of its own, the header into that of the first row.
+        """
+        for number, message in enumerate(self._messages):
+            data = memoryview(message)
+            at = len(_HEADER) if number == 0 else 0
+            while at < len(data):
+                (count,) = struct.unpack_from(">h", data, at)
+                at += 2
+                if count == _END:
+                    return
+                fields: list[memoryview | None] = []
+                for _ in range(count):
+                    (size,) = struct.unpack_from(">i", data, at)
+                    at += 4
+                    fields.append(None if size == _NULL else data[at : at + size])
+                    at += max(size, 0)
+                yield tuple(fields)

@@ -7,6 +7,7 @@ and becomes the image's array when the row names it. Chunks travel with binary `
 from __future__ import annotations
 
 import io
+import json
 import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,15 +30,9 @@ COPY = (
 )
 COPIED_AT_ONCE = 4 * 2**20
 
-# One statement sees one state of the database: the row's array and its chunks belong together.
-CHUNKS = """
-    SELECT c."array", c.depths, c.pixels FROM images AS i
-    JOIN depth_chunks AS c ON c.image_id = i.id AND c."array" = i.outputs -> 'resized' ->> 'name'
-    WHERE i.id = %s AND c.depth_max >= %s AND c.depth_min <= %s
-    ORDER BY c.chunk LIMIT %s
-"""
-READ = f"COPY ({CHUNKS}) TO STDOUT (FORMAT BINARY)"
-
+# One statement sees one state of the database: the row's array and its chunks belong together. The
+# function is in the migrations.
+READ = "COPY (SELECT * FROM depth_rows(%s, %s, %s, %s, %s, %s, %s, %s)) TO STDOUT (FORMAT BINARY)"
 
 # One statement sees all chunks of an array or none.
 COPY_ARRAY = sa.text(
@@ -53,6 +48,10 @@ COPY_ARRAY = sa.text(
 class TooManyRows(ImgflowError):
     """An interval has more rows than the caller is ready to hold in memory."""
 
+    def __init__(self, most_rows: int, low: float, high: float) -> None:
+        super().__init__(f"more than {most_rows:,} rows lie between {low:g} and {high:g}")
+        self.most_rows = most_rows
+
 
 @dataclass(frozen=True, eq=False)
 class Interval:
@@ -64,12 +63,16 @@ class Interval:
         bytes_read: of arrays that came from the database.
         array: name of the array; empty when none of its chunks touches the interval, and then
             the width is not known either and `pixels` is (0, 0).
+        image_id: of the row.
+        value_range: values of the first and the last colour, as the array's facts say.
     """
 
     depths: NDArray[np.float64]
     pixels: NDArray[np.float32]
     bytes_read: int
     array: str = ""
+    image_id: int = 0
+    value_range: tuple[float, float] | None = None
 
 
 class DepthArrays:
@@ -134,55 +137,74 @@ class DepthArrays:
 
     def read(
         self,
-        image_id: int,
+        image: int | str,
         depth_min: float | None = None,
         depth_max: float | None = None,
         *,
+        source: str | None = None,
         most_rows: int | None = None,
+        most_pixels: int | None = None,
     ) -> Interval:
-        """Read the rows of the current array within two depths, both included.
+        """Read the rows of the current array within two depths, both included, in one trip.
 
         Args:
-            image_id: of a row.
+            image: id of a row, or its key.
             depth_min: smallest depth; None for no bound.
             depth_max: largest depth; None for no bound.
+            source: URL of the image's source, without which a key names nothing.
             most_rows: bounds what is read; None for everything.
+            most_pixels: the same in pixels.
 
         Returns:
             An interval without rows when there are none, or no array.
 
         Raises:
-            TooManyRows: there are more than `most_rows`.
+            TooManyRows: there are more than `most_rows` or `most_pixels`.
         """
         # Python's floats: the driver writes numpy's into the statement by their name.
         low = -math.inf if depth_min is None else float(depth_min)
         high = math.inf if depth_max is None else float(depth_max)
+        named = (image, None) if isinstance(image, int) else (None, image)
         # The first and the last chunk may hold one row of the interval each, and one more tells
         # that there are too many.
-        most = None if most_rows is None else most_rows // CHUNK_ROWS + 3
-
-        def attempt() -> list[_Chunk]:
-            # A transaction around one statement would be two more trips.
-            reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-            with reading.connect() as connection:
-                driver: Any = connection.connection
-                copied = CopiedRows()
-                with driver.cursor() as cursor:
-                    cursor.copy_expert(cursor.mogrify(READ, (image_id, low, high, most)), copied)
-            return [_Chunk.of(*fields) for fields in copied]
-
-        chunks = retried(self._engine, attempt)
+        asked = (source, *named, low, high, most_rows, most_pixels, CHUNK_ROWS)
+        chunks = retried(self._engine, lambda: [_Chunk.of(*row) for row in self._copied(asked)])
         if not chunks:
             return Interval(np.empty(0), np.empty((0, 0), np.float32), 0)
         depths = np.concatenate([chunk.depths for chunk in chunks])
         # Chunks are in order of depth, so what is asked for is one run of rows.
         first = int(np.searchsorted(depths, low, "left"))
         last = max(first, int(np.searchsorted(depths, high, "right")))
-        if most_rows is not None and (len(chunks) == most or last - first > most_rows):
-            raise TooManyRows(f"more than {most_rows:,} rows lie between {low:g} and {high:g}")
+        most = _most_rows(most_rows, most_pixels, width=chunks[0].pixels.shape[1])
+        if most is not None and (last - first > most or len(chunks) == most // CHUNK_ROWS + 3):
+            raise TooManyRows(most, low, high)
         size = sum(chunk.depths.nbytes + chunk.pixels.nbytes for chunk in chunks)
-        pixels = _rows_of(chunks, first, last)
-        return Interval(depths[first:last], pixels, size, chunks[0].array)
+        return Interval(
+            depths[first:last],
+            _rows_of(chunks, first, last),
+            size,
+            chunks[0].array,
+            chunks[0].image_id,
+            chunks[0].value_range,
+        )
+
+    def _copied(self, asked: tuple[Any, ...]) -> CopiedRows:
+        """Run `READ` on the driver itself; SQLAlchemy's connection takes as long as the rows do."""
+        copied = CopiedRows()
+        pooled = self._engine.raw_connection()
+        driver: Any = pooled.dbapi_connection
+        try:
+            # A transaction around one statement would be two more trips.
+            driver.autocommit = True
+            with driver.cursor() as cursor:
+                cursor.copy_expert(cursor.mogrify(READ, asked), copied)
+            driver.autocommit = False
+        except BaseException as error:
+            pooled.invalidate(error)
+            raise
+        finally:
+            pooled.close()
+        return copied
 
     def drop_superseded(self, image_ids: Sequence[int]) -> None:
         """Delete the arrays of these images that their rows do not name."""
@@ -204,17 +226,29 @@ class DepthArrays:
 class _Chunk(NamedTuple):
     """A chunk as it was fetched; its arrays are views into the answer, and unaligned."""
 
+    image_id: int
     array: str
+    value_range: tuple[float, float] | None
     depths: NDArray[np.float64]
     pixels: NDArray[np.float32]
 
     @classmethod
     def of(cls, *fields: memoryview | None) -> _Chunk:
-        """Decode the fields of `CHUNKS`, none of which is ever NULL."""
-        array, depths, pixels = (field or memoryview(b"") for field in fields)
+        """Decode a row of `depth_rows`."""
+        image_id, array, value_range, depths, pixels = (field or b"" for field in fields)
         numbers = np.frombuffer(depths, "<f8")
         rows = np.frombuffer(pixels, "<f4").reshape(len(numbers), -1)
-        return cls(str(array, "utf-8"), numbers, rows)
+        (number,) = struct.unpack(">q", image_id)
+        ends = None
+        if value_range:
+            low, high = json.loads(bytes(value_range))
+            ends = float(low), float(high)
+        return cls(number, str(array, "utf-8"), ends, numbers, rows)
+
+
+def _most_rows(most_rows: int | None, most_pixels: int | None, *, width: int) -> int | None:
+    limits = [most_rows, None if most_pixels is None else most_pixels // width]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _rows_of(chunks: Sequence[_Chunk], first: int, last: int) -> NDArray[np.float32]:
