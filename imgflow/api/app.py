@@ -13,6 +13,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from imgflow.api import (
     colormaps,
+    depth_legends,
     depth_statistics,
     explanations,
     frames,
@@ -94,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         images,
         pictures,
         depth_statistics,
+        depth_legends,
         colormaps,
         health,
         metrics,

@@ -14,7 +14,8 @@ from imgflow.api.intervals import DECIMAL, LONGEST_NUMBER, finite_number
 from imgflow.api.problems import Refused
 from imgflow.api.routing import get
 from imgflow.api.serving import CACHE_CONTROL, not_modified
-from imgflow.depth.colormaps import COLORMAPS, DEFAULT_COLORMAP, get_colormap, legend
+from imgflow.depth.colormaps import COLORMAPS, DEFAULT_COLORMAP, get_colormap
+from imgflow.depth.legends import legend
 
 router = APIRouter(tags=["colour maps"])
 

@@ -111,7 +111,7 @@ def read_frame(
 ) -> Response:
     """The rows of a depth image within two depths, the smallest on top, a pixel per value."""
     get_colormap(colormap)  # an unknown name is refused before anything is read
-    asked_range = None if rescale is None else _value_range(rescale)
+    asked_range = asked_values(rescale)
     began = time.perf_counter()
 
     def tag(array: str, value_range: tuple[float, float]) -> str:
@@ -169,7 +169,14 @@ def _answer(
     return Response(body, headers=headers, media_type=frame.media_type)
 
 
-def _value_range(text: str) -> tuple[float, float]:
+def asked_values(text: str | None) -> tuple[float, float] | None:
+    """Read the parameter `rescale`: values of the first and the last colour.
+
+    Raises:
+        Refused: it is not two numbers that ascend.
+    """
+    if text is None:
+        return None
     parts = text.split(",")
     if len(parts) != 2:  # noqa: PLR2004 - low and high
         raise Refused("bad_number", f"rescale={text[:40]!r} is not low,high.")

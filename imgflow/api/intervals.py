@@ -19,10 +19,12 @@ from imgflow.api.pictures import output_record
 from imgflow.api.problems import Refused
 from imgflow.catalog.depth_arrays import Interval, TooManyRows
 from imgflow.catalog.rows import Image
+from imgflow.depth.rows import DepthLimits
 from imgflow.errors import Trouble
 
 # Statistics take 30 bytes a pixel at their peak and frames 20, so 600 MB for one request at most.
 MOST_PIXELS = 20_000_000
+MOST_DEPTHS = DepthLimits().max_rows
 WAIT_SECONDS = 10.0
 ATTEMPTS = 2
 
@@ -104,6 +106,7 @@ class DepthArray:
         depth_min: smallest depth.
         depth_max: largest depth.
         value_range: values of the first and the last colour.
+        missing_pixels: holes of the uploaded file.
     """
 
     image: Image
@@ -112,6 +115,7 @@ class DepthArray:
     depth_min: float
     depth_max: float
     value_range: tuple[float, float]
+    missing_pixels: int
 
 
 def find_array(connections: Connections, named: str, bounds: Bounds) -> DepthArray:
@@ -131,6 +135,7 @@ def find_array(connections: Connections, named: str, bounds: Bounds) -> DepthArr
         facts["depth_min"],
         facts["depth_max"],
         (float(low), float(high)),
+        facts.get("missing_pixels", 0),  # arrays of earlier versions have none
     )
     is_above = bounds.high is not None and bounds.high < array.depth_min
     is_below = bounds.low is not None and bounds.low > array.depth_max
@@ -165,6 +170,15 @@ def read_rows(connections: Connections, named: str, bounds: Bounds) -> Interval:
     Raises:
         Refused: there is no such image or array, or there are no rows in the interval, or too many.
     """
+    return _read(connections, named, bounds, most_pixels=MOST_PIXELS)
+
+
+def read_depths(connections: Connections, named: str, bounds: Bounds) -> Interval:
+    """Read the depths of an interval, without its pixels; otherwise as `read_rows`."""
+    return _read(connections, named, bounds, most_rows=MOST_DEPTHS, depths_only=True)
+
+
+def _read(connections: Connections, named: str, bounds: Bounds, **limits: Any) -> Interval:
     catalog = connections.catalog
     try:
         for _ in range(ATTEMPTS):
@@ -175,7 +189,7 @@ def read_rows(connections: Connections, named: str, bounds: Bounds) -> Interval:
                     bounds.low,
                     bounds.high,
                     source=catalog.source,
-                    most_pixels=MOST_PIXELS,
+                    **limits,
                 )
                 if len(interval.depths):
                     return interval

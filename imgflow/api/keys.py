@@ -26,7 +26,7 @@ SUBROUTES = {
         {"grayscale", "thumbnail", "proof", "preview", "original", *installed_outputs()}
     ),
     "image": frozenset[str](),
-    "depth": frozenset({"statistics"}),
+    "depth": frozenset({"statistics", "legend"}),
 }
 """What may follow an image in a path."""
 

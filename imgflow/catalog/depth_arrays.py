@@ -32,7 +32,9 @@ COPIED_AT_ONCE = 4 * 2**20
 
 # One statement sees one state of the database: the row's array and its chunks belong together. The
 # function is in the migrations.
-READ = "COPY (SELECT * FROM depth_rows(%s, %s, %s, %s, %s, %s, %s, %s)) TO STDOUT (FORMAT BINARY)"
+FOUND = "FROM depth_rows(%s, %s, %s, %s, %s, %s, %s, %s)) TO STDOUT (FORMAT BINARY)"
+READ = f"COPY (SELECT * {FOUND}"
+READ_DEPTHS = f'COPY (SELECT image_id, "array", value_range, depths, NULL {FOUND}'
 
 # One statement sees all chunks of an array or none.
 COPY_ARRAY = sa.text(
@@ -144,6 +146,7 @@ class DepthArrays:
         source: str | None = None,
         most_rows: int | None = None,
         most_pixels: int | None = None,
+        depths_only: bool = False,
     ) -> Interval:
         """Read the rows of the current array within two depths, both included, in one trip.
 
@@ -154,6 +157,7 @@ class DepthArrays:
             source: URL of the image's source, without which a key names nothing.
             most_rows: bounds what is read; None for everything.
             most_pixels: the same in pixels.
+            depths_only: leave the pixels where they are; the interval's are (n, 0).
 
         Returns:
             An interval without rows when there are none, or no array.
@@ -168,14 +172,19 @@ class DepthArrays:
         # The first and the last chunk may hold one row of the interval each, and one more tells
         # that there are too many.
         asked = (source, *named, low, high, most_rows, most_pixels, CHUNK_ROWS)
-        chunks = retried(self._engine, lambda: [_Chunk.of(*row) for row in self._copied(asked)])
+        statement = READ_DEPTHS if depths_only else READ
+
+        def attempt() -> list[_Chunk]:
+            return [_Chunk.of(*row) for row in self._copied(statement, asked)]
+
+        chunks = retried(self._engine, attempt)
         if not chunks:
             return Interval(np.empty(0), np.empty((0, 0), np.float32), 0)
         depths = np.concatenate([chunk.depths for chunk in chunks])
         # Chunks are in order of depth, so what is asked for is one run of rows.
         first = int(np.searchsorted(depths, low, "left"))
         last = max(first, int(np.searchsorted(depths, high, "right")))
-        most = _most_rows(most_rows, most_pixels, width=chunks[0].pixels.shape[1])
+        most = _most_rows(most_rows, most_pixels, width=chunks[0].pixels.shape[1] or 1)
         if most is not None and (last - first > most or len(chunks) == most // CHUNK_ROWS + 3):
             raise TooManyRows(most, low, high)
         size = sum(chunk.depths.nbytes + chunk.pixels.nbytes for chunk in chunks)
@@ -188,8 +197,8 @@ class DepthArrays:
             chunks[0].value_range,
         )
 
-    def _copied(self, asked: tuple[Any, ...]) -> CopiedRows:
-        """Run `READ` on the driver itself; SQLAlchemy's connection takes as long as the rows do."""
+    def _copied(self, statement: str, asked: tuple[Any, ...]) -> CopiedRows:
+        """Run a statement on the driver itself: SQLAlchemy takes as long as the rows do."""
         copied = CopiedRows()
         pooled = self._engine.raw_connection()
         driver: Any = pooled.dbapi_connection
@@ -197,7 +206,7 @@ class DepthArrays:
             # A transaction around one statement would be two more trips.
             driver.autocommit = True
             with driver.cursor() as cursor:
-                cursor.copy_expert(cursor.mogrify(READ, asked), copied)
+                cursor.copy_expert(cursor.mogrify(statement, asked), copied)
             driver.autocommit = False
         except BaseException as error:
             pooled.invalidate(error)
@@ -237,13 +246,13 @@ class _Chunk(NamedTuple):
         """Decode a row of `depth_rows`."""
         image_id, array, value_range, depths, pixels = (field or b"" for field in fields)
         numbers = np.frombuffer(depths, "<f8")
-        rows = np.frombuffer(pixels, "<f4").reshape(len(numbers), -1)
+        rows = np.frombuffer(pixels, "<f4") if pixels else np.empty(0, np.float32)
         (number,) = struct.unpack(">q", image_id)
         ends = None
         if value_range:
             low, high = json.loads(bytes(value_range))
             ends = float(low), float(high)
-        return cls(number, str(array, "utf-8"), ends, numbers, rows)
+        return cls(number, str(array, "utf-8"), ends, numbers, rows.reshape(len(numbers), -1))
 
 
 def _most_rows(most_rows: int | None, most_pixels: int | None, *, width: int) -> int | None:
