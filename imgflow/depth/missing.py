@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from imgflow.depth.rows import Float32, Float64
 
 MISSING_COLOR = (0x55, 0x88, 0xFF)
-"""Cornflower blue, as far from all built-in colour maps as a colour can be for every eye."""
+"""A blue as far from all built-in colour maps as any can be, also for red-green blindness."""
 
 # A share of exactly a half must not depend on how a sum was rounded.
 LEAST_SHARE = 0.5 - 1e-9

@@ -5,6 +5,7 @@ width and averages rows where there are more than fit, which shows the whole ima
 line.
 """
 
+import base64
 import io
 from typing import Literal
 
@@ -17,6 +18,7 @@ from imgflow.depth.missing import filled, has_missing, shared
 from imgflow.depth.rows import Float32, Float64
 
 _JPEG_QUALITY = 88
+_INLINE_SIZE, _INLINE_QUALITY = (128, 192), 60
 
 
 class PreviewBuilder:
@@ -119,3 +121,16 @@ class PreviewBuilder:
             picture = without_palette(picture, colormap)
             picture.save(out, "JPEG", quality=_JPEG_QUALITY, optimize=True)
         return EncodedFrame(out.getvalue(), MEDIA_TYPES[format], means.shape[1], means.shape[0])
+
+
+def as_data_uri(frame: EncodedFrame) -> str:
+    """A small copy of a picture as text, for where nothing can be fetched: 3 to 8 kB of JPEG.
+
+    Dagster's UI shows it out of an event; the address of a picture would need the API to be up, and
+    to be where the operator's browser finds it.
+    """
+    small = Image.open(io.BytesIO(frame.data))
+    small.thumbnail(_INLINE_SIZE)
+    out = io.BytesIO()
+    small.convert("RGB").save(out, "JPEG", quality=_INLINE_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"

@@ -27,6 +27,7 @@ VALUES: Mapping[type, str] = {
     dg.FloatMetadataValue: "value",
     dg.BoolMetadataValue: "value",
     dg.TextMetadataValue: "text",
+    dg.MarkdownMetadataValue: "md_str",
 }
 
 

@@ -127,6 +127,7 @@ def _image_events(
                 code_version=record["fingerprint"],
                 inputs={family.source: identity},
                 metadata={
+                    **_picture(record),
                     **record.get("metadata", {}),
                     "width": record["width"],
                     "height": record["height"],
@@ -153,6 +154,13 @@ def _image_events(
                 "noop": "metadata" not in made,
             },
         )
+
+
+def _picture(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A small copy of an output where its record has one, as the UI shows pictures."""
+    if "picture" not in record:
+        return {}
+    return {"picture": dg.MetadataValue.md(f"![{record['name']}]({record['picture']})")}
 
 
 def _array_facts(record: Mapping[str, Any]) -> dict[str, Any]:
