@@ -22,6 +22,7 @@ from imgflow.api.intervals import (
 )
 from imgflow.api.keys import ImageInPath
 from imgflow.api.measures import measures_of
+from imgflow.api.overviews import MOST_ROWS, average_rows
 from imgflow.api.problems import Refused
 from imgflow.api.quick_route import quick_route
 from imgflow.api.routing import get
@@ -46,7 +47,8 @@ FRAME_VERSION = 1
 EIGHT_BITS = (0.0, 255.0)
 
 DOCUMENTED_HEADERS = {
-    "X-Imgflow-Rows": "Rows of the frame.",
+    "X-Imgflow-Rows": "Rows of the interval.",
+    "X-Imgflow-Rows-Per-Pixel": "Rows that were averaged for one of the picture; with `max_rows`.",
     "X-Imgflow-Depth-First": "Depth of the topmost row.",
     "X-Imgflow-Depth-Last": "Depth of the lowest row.",
     "X-Imgflow-Missing": "Pixels that are missing: transparent in PNG and WebP, #5588ff in JPEG.",
@@ -108,6 +110,16 @@ def read_frame(
             "eight-bit pixels, else the range of the whole image, so that frames compare.",
         ),
     ] = None,
+    max_rows: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            le=MOST_ROWS,
+            description="Average neighbouring rows until no more than so many are left, for "
+            "intervals of any length. The header X-Imgflow-Rows-Per-Pixel says how many went "
+            "into one.",
+        ),
+    ] = None,
 ) -> Response:
     """The rows of a depth image within two depths, the smallest on top, a pixel per value."""
     get_colormap(colormap)  # an unknown name is refused before anything is read
@@ -115,7 +127,7 @@ def read_frame(
     began = time.perf_counter()
 
     def tag(array: str, value_range: tuple[float, float]) -> str:
-        parts = (bounds, colormap, format, value_range, FRAME_VERSION, PIL.__version__)
+        parts = (bounds, colormap, format, value_range, max_rows, FRAME_VERSION, PIL.__version__)
         return entity_tag(array, *parts)
 
     if "If-None-Match" in request.headers:
@@ -125,11 +137,22 @@ def read_frame(
         if known is not None:
             return known
     with reading(connections):
-        interval = read_rows(connections, image, bounds)
+        if max_rows is None:
+            interval = read_rows(connections, image, bounds)
+            rows = len(interval.depths)
+        else:
+            interval, rows = average_rows(connections, image, bounds, max_rows)
         value_range = asked_range or interval.value_range or EIGHT_BITS
         frame = _render(interval, colormap, value_range, format)
     measures_of(request).frame(frame.media_type, time.perf_counter() - began)
-    return _answer(request, frame, interval, value_range, tag(interval.array, value_range))
+    headers = {
+        "ETag": tag(interval.array, value_range),
+        "X-Imgflow-Rows": str(rows),
+        "X-Imgflow-Value-Range": f"{value_range[0]!r},{value_range[1]!r}",
+    }
+    if max_rows is not None:
+        headers["X-Imgflow-Rows-Per-Pixel"] = f"{rows / frame.height:.6g}"
+    return _answer(request, frame, interval, headers)
 
 
 def _render(
@@ -139,7 +162,7 @@ def _render(
     format: FrameFormat | None,
 ) -> EncodedFrame:
     if format is None:
-        format = "jpeg" if len(interval.depths) <= MAX_SIDE["jpeg"] else "png"
+        format = "jpeg" if len(interval.pixels) <= MAX_SIDE["jpeg"] else "png"
     try:
         return render_frame(interval.pixels, colormap, value_range, format)
     except FrameTooTall as error:
@@ -152,17 +175,13 @@ def _answer(
     request: Request,
     frame: EncodedFrame,
     interval: Interval,
-    value_range: tuple[float, float],
-    etag: str,
+    headers: dict[str, str],
 ) -> Response:
-    headers = {
-        "ETag": etag,
+    headers |= {
         "Cache-Control": CACHE_CONTROL,
-        "X-Imgflow-Rows": str(frame.height),
         "X-Imgflow-Depth-First": repr(float(interval.depths[0])),
         "X-Imgflow-Depth-Last": repr(float(interval.depths[-1])),
         "X-Imgflow-Missing": str(frame.missing),
-        "X-Imgflow-Value-Range": f"{value_range[0]!r},{value_range[1]!r}",
         "Content-Length": str(len(frame.data)),
     }
     body = b"" if request.method == "HEAD" else frame.data

@@ -199,7 +199,8 @@ def _read(connections: Connections, named: str, bounds: Bounds, **limits: Any) -
         raise Refused(
             "too_many_rows",
             f"At most {error.most_rows:,} rows of this width fit into one answer. Take a narrower "
-            f"interval, or /images/{quote(named, safe=':%')}/preview for the whole image.",
+            f"interval, max_rows to have rows averaged, or "
+            f"/images/{quote(named, safe=':%')}/preview for the whole image.",
             most_rows=error.most_rows,
         ) from error
     raise Refused("no_rows", "The interval lies in a gap between two rows; take a wider one.")

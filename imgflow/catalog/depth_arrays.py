@@ -10,15 +10,16 @@ import io
 import json
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import psycopg2
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from imgflow.catalog.binary_copy import CopiedRows, packed
+from imgflow.catalog.binary_copy import CopiedRows, StreamedRows, packed
 from imgflow.catalog.connecting import outages_in_words, retried
 from imgflow.depth.ordering import ResizedChunk
 from imgflow.depth.recipe import CHUNK_ROWS
@@ -175,7 +176,9 @@ class DepthArrays:
         statement = READ_DEPTHS if depths_only else READ
 
         def attempt() -> list[_Chunk]:
-            return [_Chunk.of(*row) for row in self._copied(statement, asked)]
+            copied = CopiedRows()
+            self._copy(statement, asked, copied)
+            return [_Chunk.of(*row) for row in copied]
 
         chunks = retried(self._engine, attempt)
         if not chunks:
@@ -197,23 +200,67 @@ class DepthArrays:
             chunks[0].value_range,
         )
 
-    def _copied(self, statement: str, asked: tuple[Any, ...]) -> CopiedRows:
+    def scan(
+        self,
+        image: int | str,
+        depth_min: float | None,
+        depth_max: float | None,
+        *,
+        source: str,
+        restart: Callable[[], None],
+        take: Callable[[Interval], None],
+    ) -> None:
+        """Read as `read` does, any number of rows in the memory of one chunk.
+
+        Args:
+            image: as there.
+            depth_min: as there.
+            depth_max: as there.
+            source: as there.
+            restart: called before the first rows, and again when a connection broke: then all rows
+                come once more, possibly of another array.
+            take: called with rows that follow each other; their arrays must not be kept.
+        """
+        low = -math.inf if depth_min is None else float(depth_min)
+        high = math.inf if depth_max is None else float(depth_max)
+        named = (image, None) if isinstance(image, int) else (None, image)
+        asked = (source, *named, low, high, None, None, CHUNK_ROWS)
+
+        def take_chunk(fields: tuple[memoryview | None, ...]) -> None:
+            chunk = _Chunk.of(*fields)
+            first = int(np.searchsorted(chunk.depths, low, "left"))
+            last = int(np.searchsorted(chunk.depths, high, "right"))
+            if first < last:
+                depths, pixels = chunk.depths[first:last], chunk.pixels[first:last]
+                size = len(fields[-1] or b"")
+                take(Interval(depths, pixels, size, chunk.array, chunk.image_id, chunk.value_range))
+
+        def attempt() -> None:
+            restart()
+            self._copy(READ, asked, StreamedRows(take_chunk))
+
+        retried(self._engine, attempt)
+
+    def _copy(
+        self, statement: str, asked: tuple[Any, ...], target: CopiedRows | StreamedRows
+    ) -> None:
         """Run a statement on the driver itself: SQLAlchemy takes as long as the rows do."""
-        copied = CopiedRows()
         pooled = self._engine.raw_connection()
         driver: Any = pooled.dbapi_connection
         try:
             # A transaction around one statement would be two more trips.
             driver.autocommit = True
             with driver.cursor() as cursor:
-                cursor.copy_expert(cursor.mogrify(statement, asked), copied)
+                cursor.copy_expert(cursor.mogrify(statement, asked), target)
             driver.autocommit = False
         except BaseException as error:
             pooled.invalidate(error)
+            if type(error) is psycopg2.DatabaseError:
+                # What the driver makes of a connection that is lost amid a COPY.
+                raise psycopg2.OperationalError(str(error)) from error
             raise
         finally:
             pooled.close()
-        return copied
 
     def drop_superseded(self, image_ids: Sequence[int]) -> None:
         """Delete the arrays of these images that their rows do not name."""
