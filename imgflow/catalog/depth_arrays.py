@@ -6,30 +6,22 @@ and becomes the image's array when the row names it. Chunks travel with binary `
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import psycopg2
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from imgflow.catalog.binary_copy import CopiedRows, StreamedRows, packed
+from imgflow.catalog.binary_copy import CopiedRows, StreamedRows
 from imgflow.catalog.connecting import outages_in_words, retried
+from imgflow.catalog.depth_chunks import COPY, Chunk, copy_blocks, rows_of
 from imgflow.depth.ordering import ResizedChunk
 from imgflow.depth.recipe import CHUNK_ROWS
 from imgflow.errors import ImgflowError
-
-COPY = (
-    'COPY depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max, '
-    "depths, pixels) FROM STDIN (FORMAT BINARY)"
-)
-COPIED_AT_ONCE = 4 * 2**20
 
 # One statement sees one state of the database: the row's array and its chunks belong together. The
 # function is in the migrations.
@@ -108,7 +100,7 @@ class DepthArrays:
             )
             driver: Any = connection.connection
             with driver.cursor() as cursor:
-                for block, size in _copy_blocks(image_id, array, chunks):
+                for block, size in copy_blocks(image_id, array, chunks):
                     cursor.copy_expert(COPY, block)
                     written += size
         return written
@@ -175,10 +167,10 @@ class DepthArrays:
         asked = (source, *named, low, high, most_rows, most_pixels, CHUNK_ROWS)
         statement = READ_DEPTHS if depths_only else READ
 
-        def attempt() -> list[_Chunk]:
+        def attempt() -> list[Chunk]:
             copied = CopiedRows()
             self._copy(statement, asked, copied)
-            return [_Chunk.of(*row) for row in copied]
+            return [Chunk.of(*row) for row in copied]
 
         chunks = retried(self._engine, attempt)
         if not chunks:
@@ -193,7 +185,7 @@ class DepthArrays:
         size = sum(chunk.depths.nbytes + chunk.pixels.nbytes for chunk in chunks)
         return Interval(
             depths[first:last],
-            _rows_of(chunks, first, last),
+            rows_of(chunks, first, last),
             size,
             chunks[0].array,
             chunks[0].image_id,
@@ -227,7 +219,7 @@ class DepthArrays:
         asked = (source, *named, low, high, None, None, CHUNK_ROWS)
 
         def take_chunk(fields: tuple[memoryview | None, ...]) -> None:
-            chunk = _Chunk.of(*fields)
+            chunk = Chunk.of(*fields)
             first = int(np.searchsorted(chunk.depths, low, "left"))
             last = int(np.searchsorted(chunk.depths, high, "right"))
             if first < last:
@@ -279,69 +271,6 @@ class DepthArrays:
         retried(self._engine, attempt)
 
 
-class _Chunk(NamedTuple):
-    """A chunk as it was fetched; its arrays are views into the answer, and unaligned."""
-
-    image_id: int
-    array: str
-    value_range: tuple[float, float] | None
-    depths: NDArray[np.float64]
-    pixels: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, *fields: memoryview | None) -> _Chunk:
-        """Decode a row of `depth_rows`."""
-        image_id, array, value_range, depths, pixels = (field or b"" for field in fields)
-        numbers = np.frombuffer(depths, "<f8")
-        rows = np.frombuffer(pixels, "<f4") if pixels else np.empty(0, np.float32)
-        (number,) = struct.unpack(">q", image_id)
-        ends = None
-        if value_range:
-            low, high = json.loads(bytes(value_range))
-            ends = float(low), float(high)
-        return cls(number, str(array, "utf-8"), ends, numbers, rows.reshape(len(numbers), -1))
-
-
 def _most_rows(most_rows: int | None, most_pixels: int | None, *, width: int) -> int | None:
     limits = [most_rows, None if most_pixels is None else most_pixels // width]
     return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _rows_of(chunks: Sequence[_Chunk], first: int, last: int) -> NDArray[np.float32]:
-    """Rows by their number in all chunks; only these are copied."""
-    parts = []
-    start = 0
-    for chunk in chunks:
-        parts.append(chunk.pixels[max(0, first - start) : max(0, last - start)])
-        start += len(chunk.depths)
-    # A copy is aligned, which what follows is faster with.
-    return np.concatenate(parts)
-
-
-def _copy_blocks(
-    image_id: int, array: str, chunks: Iterable[ResizedChunk]
-) -> Iterator[tuple[io.BytesIO, int]]:
-    """Write chunks in PostgreSQL's binary format, a few megabytes at a time."""
-    rows: list[tuple[bytes, ...]] = []
-    size = 0
-    for chunk in chunks:
-        depths = chunk.depths.astype("<f8", copy=False).tobytes()
-        pixels = chunk.pixels.astype("<f4", copy=False).tobytes()
-        row = (
-            struct.pack(">q", image_id),
-            array.encode(),
-            struct.pack(">i", chunk.index),
-            struct.pack(">q", chunk.first_row),
-            struct.pack(">i", len(chunk.depths)),
-            struct.pack(">d", chunk.depths[0]),
-            struct.pack(">d", chunk.depths[-1]),
-            depths,
-            pixels,
-        )
-        rows.append(row)
-        size += len(depths) + len(pixels)
-        if size >= COPIED_AT_ONCE:
-            yield io.BytesIO(packed(rows)), size
-            rows, size = [], 0
-    if rows:
-        yield io.BytesIO(packed(rows)), size
