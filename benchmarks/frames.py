@@ -39,7 +39,7 @@ from imgflow_tests.api.library import Library
 FRAME_ROWS = 500
 WIDTH = 150
 # A new connection's process meets each page of PostgreSQL's shared buffers for the first time once.
-FRAMES, WARM_UP = 1_000, 600
+FRAMES, WARM_UP = 2_000, 1_600
 SMALL = 20_000
 
 

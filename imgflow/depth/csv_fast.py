@@ -35,7 +35,6 @@ _NUMERIC_BYTES = b"0123456789+-.eE, \n"
 # whatever stands behind a NUL. One search for each is a fifth of the cost of looking at every byte.
 _ONLY_FOR_PANDAS = (b"\t", b"\v", b"\f", b"\0", b'"')
 _FIRST_EXACT_PANDAS = 3
-_HOLES = (b",,", b",\n", b'""', b"nan", b"NaN", b"NAN")
 _HOLE_SPELLINGS = ("", "nan", "NaN", "NAN")
 _QUOTED_CELL = re.compile(rb'(?<![^,\n])"([^",\n]*)"(?![^,\n])')
 
@@ -88,8 +87,14 @@ def parse_fixed_point(block: bytes, header: Header) -> tuple[Float64, Float32] |
 
 
 def may_have_holes(block: bytes) -> bool:
-    """Whether cells are empty or NaN in one of the usual spellings; other spellings are rare."""
-    return any(mark in block for mark in _HOLES)
+    """Whether cells may be empty or NaN; also true of blanks, quotes and signs behind a comma.
+
+    Searching for two bytes where one of them is a comma takes ten times as long.
+    """
+    if b"n" in block or b"N" in block:
+        return True
+    is_separator = np.frombuffer(block, dtype=np.uint8) <= _COMMA
+    return bool((is_separator[1:] & is_separator[:-1]).any())
 
 
 def parse_with_pandas(
