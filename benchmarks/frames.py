@@ -143,7 +143,7 @@ def measure(rows: int = 1_000_000) -> list[Measure]:
         home = Path(folder)
         database = embedded_postgres(home)
         library = Library(home, database.url)
-        engine = make_engine(database.url)
+        engine = make_engine(database.url, pre_ping=False)
         arrays = DepthArrays(engine)
         images = {height: store(library, f"{height}.csv", height) for height in (SMALL, rows)}
         measures = []

@@ -65,7 +65,11 @@ class Connections:
             database_url(self._settings), pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW
         )
         self._catalog = PostgresCatalog(self._engine, self._source_url)
-        self.arrays = DepthArrays(self._engine)
+        # Of its own, since a ping takes half as long as all of a frame's rows.
+        self._depth_engine = make_engine(
+            database_url(self._settings), pool_size=INTERVALS_AT_ONCE, pre_ping=False
+        )
+        self.arrays = DepthArrays(self._depth_engine)
         self.database_probe = Probe("database", self._check_database)
         self.tokens = self._open_tokens()
         self.probes = (
@@ -81,6 +85,7 @@ class Connections:
     def close(self) -> None:
         """Give the database's connections back."""
         self._engine.dispose()
+        self._depth_engine.dispose()
 
     def _open_tokens(self) -> Tokens:
         """The tokens of the setting, or the one in the home."""

@@ -30,14 +30,24 @@ def database_url(settings: Settings) -> str:
     return settings.database_url or embedded_postgres(settings.home).url
 
 
-def make_engine(url: str, *, pool_size: int = 2, max_overflow: int = 2) -> sa.Engine:
-    """Make an engine; nothing is connected yet."""
+def make_engine(
+    url: str, *, pool_size: int = 2, max_overflow: int = 2, pre_ping: bool = True
+) -> sa.Engine:
+    """Make an engine; nothing is connected yet.
+
+    Args:
+        url: of the database.
+        pool_size: connections that are kept.
+        max_overflow: connections beyond those.
+        pre_ping: ask each connection whether it is alive before it is used. It takes a trip, and
+            all that runs in `retried` finds out by itself.
+    """
     return sa.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_timeout=10,
-        pool_pre_ping=True,
+        pool_pre_ping=pre_ping,
         connect_args={
             "connect_timeout": 5,
             "application_name": "imgflow",

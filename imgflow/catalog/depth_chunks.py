@@ -26,7 +26,7 @@ class Chunk(NamedTuple):
 
     image_id: int
     array: str
-    value_range: tuple[float, float] | None
+    facts: bytes
     depths: NDArray[np.float64]
     pixels: NDArray[np.float32]
 
@@ -37,11 +37,16 @@ class Chunk(NamedTuple):
         numbers = np.frombuffer(depths, "<f8")
         rows = np.frombuffer(pixels, "<f4") if pixels else np.empty(0, np.float32)
         (number,) = struct.unpack(">q", image_id)
-        ends = None
-        if value_range:
-            low, high = json.loads(bytes(value_range))
-            ends = float(low), float(high)
-        return cls(number, str(array, "utf-8"), ends, numbers, rows.reshape(len(numbers), -1))
+        name, pixels_by_row = str(array, "utf-8"), rows.reshape(len(numbers), -1)
+        return cls(number, name, bytes(value_range), numbers, pixels_by_row)
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Values of the first and the last colour; None where the array has no facts."""
+        if not self.facts:
+            return None
+        low, high = json.loads(self.facts)
+        return float(low), float(high)
 
 
 def rows_of(chunks: Sequence[Chunk], first: int, last: int) -> NDArray[np.float32]:

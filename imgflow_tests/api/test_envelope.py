@@ -92,6 +92,7 @@ def test_the_routes_are_the_contract(document: dict[str, Any]) -> None:
         "/images/{image}/proof",
         "/images/{image}/preview",
         "/image/{image}",
+        "/depth/{image}/legend",
         "/depth/{image}/statistics",
         "/colormaps",
         "/colormaps/{name}",

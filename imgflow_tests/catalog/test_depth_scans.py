@@ -12,7 +12,8 @@ from imgflow_tests.catalog.uploads import announced, verdict
 
 KILL = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE query LIKE 'COPY%depth_rows%' AND pid <> pg_backend_pid()
+WHERE query LIKE 'COPY%depth_rows%' AND state = 'active' AND pid <> pg_backend_pid()
+    AND datname = current_database()
 """
 
 
