@@ -92,7 +92,7 @@ def describe(image: Image) -> Mapping[str, Any]:
         "created_at": image.created_at.isoformat(),
         "updated_at": image.updated_at.isoformat(),
         "outputs": {
-            name: {key: value for key, value in record.items() if key != "facts"}
+            name: {key: value for key, value in record.items() if key not in ("facts", "picture")}
             for name, record in image.outputs.items()
         },
         "facts": dict(image.facts),

@@ -14,6 +14,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from imgflow.api import (
     colormaps,
+    depth_legends,
     depth_statistics,
     explanations,
     frames,
@@ -100,13 +101,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = metrics.registry_of(connections, measures)
     add_handlers(app)
     for module in (
+        frames,  # first, since routes are tried one after the other, and a frame takes 1 ms
         images,
         pictures,
         process,
         uploads,
         sharing,
-        frames,
         depth_statistics,
+        depth_legends,
         colormaps,
         health,
         metrics,

@@ -15,7 +15,8 @@ from imgflow.api.problems import Refused
 from imgflow.api.routing import get
 from imgflow.api.serving import CACHE_CONTROL, not_modified
 from imgflow.depth.colormap_data import DEFAULT_COLORMAP
-from imgflow.depth.colormaps import COLORMAPS, get_colormap, legend
+from imgflow.depth.colormaps import COLORMAPS, get_colormap
+from imgflow.depth.legends import legend
 
 router = APIRouter(tags=["colour maps"])
 

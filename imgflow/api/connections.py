@@ -97,7 +97,11 @@ class Connections:
             pool_seconds=POOL_SECONDS,
         )
         self._catalog = PostgresCatalog(self._engine, self._source_url)
-        self.arrays = DepthArrays(self._engine)
+        # Of its own, since a ping takes half as long as all of a frame's rows.
+        self._depth_engine = make_engine(
+            database_url(self._settings), pool_size=INTERVALS_AT_ONCE, pre_ping=False
+        )
+        self.arrays = DepthArrays(self._depth_engine)
         self.database_probe = Probe("database", self._check_database)
         self.processor = Processor(
             self._settings, self._stores, self._engine.url.render_as_string(False)
@@ -120,6 +124,7 @@ class Connections:
         self.processing.threads.shutdown(wait=False, cancel_futures=True)
         self.processor.close()
         self._engine.dispose()
+        self._depth_engine.dispose()
 
     def _open_tokens(self) -> Tokens:
         """The tokens of the setting, or the one in the home."""

@@ -12,18 +12,14 @@ from imgflow.api.connections import Connected
 from imgflow.api.intervals import (
     INTERVAL_PROBLEMS,
     BoundsInQuery,
-    find_array,
     read_rows,
     reading,
 )
 from imgflow.api.keys import ImageInPath
 from imgflow.api.routing import get
 from imgflow.depth.statistics import statistics
-from imgflow.errors import Trouble
 
 router = APIRouter(tags=["depth images"])
-
-ATTEMPTS = 3
 
 
 class Statistics(BaseModel):
@@ -34,7 +30,8 @@ class Statistics(BaseModel):
     width: Annotated[int, Field(description="Pixels of a row.")]
     depth_first: Annotated[float, Field(description="Smallest depth in the interval.")]
     depth_last: Annotated[float, Field(description="Largest depth in the interval.")]
-    count: Annotated[int, Field(description="Pixels: rows times width.")]
+    count: Annotated[int, Field(description="Pixels: rows times width, less the missing ones.")]
+    missing: Annotated[int, Field(description="Missing pixels, which count for nothing else.")]
     min: float
     max: float
     mean: float
@@ -47,7 +44,7 @@ class Statistics(BaseModel):
 @get(
     router,
     "/depth/{image}/statistics",
-    problems=(*INTERVAL_PROBLEMS, "invalid_parameter"),
+    problems=(*INTERVAL_PROBLEMS, "no_pixels", "invalid_parameter"),
 )
 def read_statistics(
     connections: Connected,
@@ -56,19 +53,14 @@ def read_statistics(
     bins: Annotated[int, Query(ge=1, le=1_024, description="Bins of the histogram.")] = 64,
 ) -> Statistics:
     """Statistics and histogram of a depth interval."""
-    for _ in range(ATTEMPTS):
-        array = find_array(connections, image, bounds)
-        with reading(connections):
-            interval = read_rows(connections, array, bounds)
-            if interval is None:
-                continue
-            found = statistics(interval.pixels, bins=bins)
-        return Statistics(
-            id=array.image.id,
-            rows=len(interval.depths),
-            width=interval.pixels.shape[1],
-            depth_first=float(interval.depths[0]),
-            depth_last=float(interval.depths[-1]),
-            **asdict(found),
-        )
-    raise Trouble(f"{image} is processed again and again while it is read.")
+    with reading(connections):
+        interval = read_rows(connections, image, bounds)
+        found = statistics(interval.pixels, bins=bins)
+    return Statistics(
+        id=interval.image_id,
+        rows=len(interval.depths),
+        width=interval.pixels.shape[1],
+        depth_first=float(interval.depths[0]),
+        depth_last=float(interval.depths[-1]),
+        **asdict(found),
+    )

@@ -20,6 +20,7 @@ from imgflow.catalog.depth_arrays import TooManyRows
 from imgflow.depth.colormaps import UnknownColormap
 from imgflow.depth.custom_colormap import BadColormap
 from imgflow.depth.frames import FrameTooTall
+from imgflow.depth.statistics import NoPixels
 from imgflow.errors import BadKey, SourceChanged, Trouble, Withheld
 from imgflow.fetch.client import FetchFailed, FetchRefused, TooManyBytes
 from imgflow.fetch.hosts import NotAllowed
@@ -40,6 +41,7 @@ EXCEPTIONS: Mapping[type[Exception], str] = {
     BadColormap: "bad_colormap",
     FrameTooTall: "frame_too_tall",
     TooManyRows: "too_many_rows",
+    NoPixels: "no_pixels",
     SourceChanged: "original_changed",
     Withheld: "original_withheld",
     FetchFailed: "url_failed",

@@ -22,7 +22,9 @@ from imgflow.api.intervals import (
 )
 from imgflow.api.keys import ImageInPath
 from imgflow.api.measures import measures_of
+from imgflow.api.overviews import MOST_ROWS, average_rows
 from imgflow.api.problems import Refused
+from imgflow.api.quick_route import quick_route
 from imgflow.api.routing import get
 from imgflow.api.serving import CACHE_CONTROL, not_modified
 from imgflow.catalog.depth_arrays import Interval
@@ -30,6 +32,7 @@ from imgflow.depth.colormap_data import DEFAULT_COLORMAP
 from imgflow.depth.colormaps import get_colormap
 from imgflow.depth.custom_colormap import LONGEST_TEXT
 from imgflow.depth.frames import (
+    FRAME_FORMATS,
     MAX_SIDE,
     MEDIA_TYPES,
     EncodedFrame,
@@ -37,18 +40,19 @@ from imgflow.depth.frames import (
     FrameTooTall,
     render_frame,
 )
-from imgflow.errors import Trouble
 
 router = APIRouter(tags=["depth images"])
 
 # Raised when the same parameters give another picture; part of every frame's ETag.
 FRAME_VERSION = 1
-ATTEMPTS = 3
+EIGHT_BITS = (0.0, 255.0)
 
 DOCUMENTED_HEADERS = {
-    "X-Imgflow-Rows": "Rows of the frame.",
+    "X-Imgflow-Rows": "Rows of the interval.",
+    "X-Imgflow-Rows-Per-Pixel": "Rows that were averaged for one of the picture; with `max_rows`.",
     "X-Imgflow-Depth-First": "Depth of the topmost row.",
     "X-Imgflow-Depth-Last": "Depth of the lowest row.",
+    "X-Imgflow-Missing": "Pixels that are missing: transparent in PNG and WebP, #5588ff in JPEG.",
     "X-Imgflow-Value-Range": "Values of the first and the last colour.",
 }
 
@@ -64,6 +68,7 @@ DOCUMENTED_HEADERS = {
         "invalid_parameter",
     ),
     response_class=Response,
+    route_class_override=quick_route(frozenset(FRAME_FORMATS)),
     responses={
         200: {
             "description": "The frame.",
@@ -106,27 +111,49 @@ def read_frame(
             "eight-bit pixels, else the range of the whole image, so that frames compare.",
         ),
     ] = None,
+    max_rows: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            le=MOST_ROWS,
+            description="Average neighbouring rows until no more than so many are left, for "
+            "intervals of any length. The header X-Imgflow-Rows-Per-Pixel says how many went "
+            "into one.",
+        ),
+    ] = None,
 ) -> Response:
     """The rows of a depth image within two depths, the smallest on top, a pixel per value."""
     get_colormap(colormap)  # an unknown name is refused before anything is read
-    asked_range = None if rescale is None else _value_range(rescale)
+    asked_range = asked_values(rescale)
     began = time.perf_counter()
-    for _ in range(ATTEMPTS):
+
+    def tag(array: str, value_range: tuple[float, float]) -> str:
+        parts = (bounds, colormap, format, value_range, max_rows, FRAME_VERSION, PIL.__version__)
+        return entity_tag(array, *parts)
+
+    if "If-None-Match" in request.headers:
+        # The row alone tells, and its pixels stay where they are.
         array = find_array(connections, image, bounds)
-        value_range = asked_range or array.value_range
-        etag = entity_tag(
-            array.name, bounds, colormap, format, value_range, FRAME_VERSION, PIL.__version__
-        )
-        known = not_modified(request, etag)
+        known = not_modified(request, tag(array.name, asked_range or array.value_range))
         if known is not None:
             return known
-        with reading(connections):
-            interval = read_rows(connections, array, bounds)
-            if interval is not None:
-                frame = _render(interval, colormap, value_range, format)
-                measures_of(request).frame(frame.media_type, time.perf_counter() - began)
-                return _answer(request, frame, interval, value_range, etag)
-    raise Trouble(f"{image} is processed again and again while its frame is read.")
+    with reading(connections):
+        if max_rows is None:
+            interval = read_rows(connections, image, bounds)
+            rows = len(interval.depths)
+        else:
+            interval, rows = average_rows(connections, image, bounds, max_rows)
+        value_range = asked_range or interval.value_range or EIGHT_BITS
+        frame = _render(interval, colormap, value_range, format)
+    measures_of(request).frame(frame.media_type, time.perf_counter() - began)
+    headers = {
+        "ETag": tag(interval.array, value_range),
+        "X-Imgflow-Rows": str(rows),
+        "X-Imgflow-Value-Range": f"{value_range[0]!r},{value_range[1]!r}",
+    }
+    if max_rows is not None:
+        headers["X-Imgflow-Rows-Per-Pixel"] = f"{rows / frame.height:.6g}"
+    return _answer(request, frame, interval, headers)
 
 
 def _render(
@@ -136,7 +163,7 @@ def _render(
     format: FrameFormat | None,
 ) -> EncodedFrame:
     if format is None:
-        format = "jpeg" if len(interval.depths) <= MAX_SIDE["jpeg"] else "png"
+        format = "jpeg" if len(interval.pixels) <= MAX_SIDE["jpeg"] else "png"
     try:
         return render_frame(interval.pixels, colormap, value_range, format)
     except FrameTooTall as error:
@@ -149,23 +176,27 @@ def _answer(
     request: Request,
     frame: EncodedFrame,
     interval: Interval,
-    value_range: tuple[float, float],
-    etag: str,
+    headers: dict[str, str],
 ) -> Response:
-    headers = {
-        "ETag": etag,
+    headers |= {
         "Cache-Control": CACHE_CONTROL,
-        "X-Imgflow-Rows": str(frame.height),
         "X-Imgflow-Depth-First": repr(float(interval.depths[0])),
         "X-Imgflow-Depth-Last": repr(float(interval.depths[-1])),
-        "X-Imgflow-Value-Range": f"{value_range[0]!r},{value_range[1]!r}",
+        "X-Imgflow-Missing": str(frame.missing),
         "Content-Length": str(len(frame.data)),
     }
     body = b"" if request.method == "HEAD" else frame.data
     return Response(body, headers=headers, media_type=frame.media_type)
 
 
-def _value_range(text: str) -> tuple[float, float]:
+def asked_values(text: str | None) -> tuple[float, float] | None:
+    """Read the parameter `rescale`: values of the first and the last colour.
+
+    Raises:
+        Refused: it is not two numbers that ascend.
+    """
+    if text is None:
+        return None
     parts = text.split(",")
     if len(parts) != 2:  # noqa: PLR2004 - low and high
         raise Refused("bad_number", f"rescale={text[:40]!r} is not low,high.")

@@ -8,21 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import Depends, Query
 from pydantic import WithJsonSchema
 
 from imgflow.api.connections import Connections
-from imgflow.api.keys import find_image
+from imgflow.api.keys import find_image, id_of, key_of
 from imgflow.api.pictures import output_record
 from imgflow.api.problems import Refused
 from imgflow.catalog.depth_arrays import Interval, TooManyRows
 from imgflow.catalog.rows import Image
+from imgflow.depth.rows import DepthLimits
 from imgflow.errors import Trouble
 
 # Statistics take 30 bytes a pixel at their peak and frames 20, so 600 MB for one request at most.
 MOST_PIXELS = 20_000_000
+MOST_DEPTHS = DepthLimits().max_rows
 WAIT_SECONDS = 10.0
+ATTEMPTS = 2
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LONGEST_NUMBER = 400
@@ -44,7 +48,7 @@ class Bounds:
     high: float | None
 
 
-async def _bounds(
+async def bounds_of(
     depth_min: Annotated[
         str | None,
         Query(
@@ -63,6 +67,11 @@ async def _bounds(
         DECIMAL,
     ] = None,
 ) -> Bounds:
+    """Read the bounds of an interval.
+
+    Raises:
+        Refused: one is no number, or they descend.
+    """
     low = None if depth_min is None else finite_number("depth_min", depth_min)
     high = None if depth_max is None else finite_number("depth_max", depth_max)
     if low is not None and high is not None and low > high:
@@ -70,7 +79,7 @@ async def _bounds(
     return Bounds(low, high)
 
 
-BoundsInQuery = Annotated[Bounds, Depends(_bounds)]
+BoundsInQuery = Annotated[Bounds, Depends(bounds_of)]
 
 
 def finite_number(name: str, text: str) -> float:
@@ -97,6 +106,7 @@ class DepthArray:
         depth_min: smallest depth.
         depth_max: largest depth.
         value_range: values of the first and the last colour.
+        missing_pixels: holes of the uploaded file.
     """
 
     image: Image
@@ -105,6 +115,7 @@ class DepthArray:
     depth_min: float
     depth_max: float
     value_range: tuple[float, float]
+    missing_pixels: int
 
 
 def find_array(connections: Connections, named: str, bounds: Bounds) -> DepthArray:
@@ -124,6 +135,7 @@ def find_array(connections: Connections, named: str, bounds: Bounds) -> DepthArr
         facts["depth_min"],
         facts["depth_max"],
         (float(low), float(high)),
+        facts.get("missing_pixels", 0),  # arrays of earlier versions have none
     )
     is_above = bounds.high is not None and bounds.high < array.depth_min
     is_below = bounds.low is not None and bounds.low > array.depth_max
@@ -152,27 +164,43 @@ def reading(connections: Connections) -> Iterator[None]:
         connections.intervals.release()
 
 
-def read_rows(connections: Connections, array: DepthArray, bounds: Bounds) -> Interval | None:
-    """Read the rows of an interval.
-
-    Returns:
-        None when the image has got another array since its row was looked up.
+def read_rows(connections: Connections, named: str, bounds: Bounds) -> Interval:
+    """Read the rows of an interval; one trip to the database where there are any.
 
     Raises:
-        Refused: there are no rows, or too many.
+        Refused: there is no such image or array, or there are no rows in the interval, or too many.
     """
-    most = MOST_PIXELS // array.width
+    return _read(connections, named, bounds, most_pixels=MOST_PIXELS)
+
+
+def read_depths(connections: Connections, named: str, bounds: Bounds) -> Interval:
+    """Read the depths of an interval, without its pixels; otherwise as `read_rows`."""
+    return _read(connections, named, bounds, most_rows=MOST_DEPTHS, depths_only=True)
+
+
+def _read(connections: Connections, named: str, bounds: Bounds, **limits: Any) -> Interval:
+    catalog = connections.catalog
     try:
-        interval = connections.arrays.read(array.image.id, bounds.low, bounds.high, most_rows=most)
+        for _ in range(ATTEMPTS):
+            image = id_of(named) if named.isdigit() else key_of(named)
+            if image is not None:
+                interval = connections.arrays.read(
+                    image,
+                    bounds.low,
+                    bounds.high,
+                    source=catalog.source,
+                    **limits,
+                )
+                if len(interval.depths):
+                    return interval
+            # Says why there is nothing; unless it came just now, when the next attempt finds it.
+            find_array(connections, named, bounds)
     except TooManyRows as error:
         raise Refused(
             "too_many_rows",
-            f"At most {most:,} rows of this width fit into one answer. Take a narrower interval, "
-            f"or /images/{array.image.id}/preview for the whole image.",
-            most_rows=most,
+            f"At most {error.most_rows:,} rows of this width fit into one answer. Take a narrower "
+            f"interval, max_rows to have rows averaged, or "
+            f"/images/{quote(named, safe=':%')}/preview for the whole image.",
+            most_rows=error.most_rows,
         ) from error
-    if interval.array not in ("", array.name):
-        return None
-    if not len(interval.depths):
-        raise Refused("no_rows", "The interval lies in a gap between two rows; take a wider one.")
-    return interval
+    raise Refused("no_rows", "The interval lies in a gap between two rows; take a wider one.")

@@ -32,7 +32,7 @@ ACTIONS = frozenset({"links", "retry"})
 SUBROUTES = {
     "images": PICTURES,
     "image": frozenset[str](),
-    "depth": frozenset({"statistics"}),
+    "depth": frozenset({"statistics", "legend"}),
 }
 """What may follow an image in a path."""
 
@@ -99,17 +99,32 @@ def find_image(catalog: PostgresCatalog, named: str, *, also_deleted: bool = Fal
     return image
 
 
-def _by_key(catalog: PostgresCatalog, named: str) -> Image | None:
+def key_of(named: str) -> str | None:
+    """The key that a segment of a path spells; None when it spells none that there can be."""
+    if not named.startswith(_KEY):
+        return None
     try:
         key = unquote(named.removeprefix(_KEY), errors="strict")
     except UnicodeDecodeError:
         return None  # keys are UTF-8
-    # PostgreSQL takes no NUL, so there is no such key.
-    return None if "\0" in key else catalog.by_keys([key]).get(key)
+    return None if "\0" in key else key  # which PostgreSQL takes none of
+
+
+def id_of(named: str) -> int | None:
+    """The id that a segment of a path spells; None when it spells none that there can be."""
+    if not (named.isascii() and named.isdigit()):
+        return None
+    number = int(named[:20])
+    return number if number <= LARGEST_ID else None
+
+
+def _by_key(catalog: PostgresCatalog, named: str) -> Image | None:
+    key = key_of(named)
+    return None if key is None else catalog.by_keys([key]).get(key)
 
 
 def _by_id(catalog: PostgresCatalog, named: str) -> Image | None:
     if not (named.isascii() and named.isdigit()):
         raise Refused("invalid_id", f"{named[:200]!r} is neither an integer nor key:{{key}}.")
-    number = int(named[:20])
-    return catalog.by_id(number) if number <= LARGEST_ID else None
+    number = id_of(named)
+    return None if number is None else catalog.by_id(number)

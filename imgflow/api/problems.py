@@ -62,6 +62,7 @@ PROBLEMS: Mapping[str, Meaning] = {
     "bounds_descend": Meaning(422, "The lower bound is above the upper one"),
     "depth_outside": Meaning(422, "The depth interval lies outside the image"),
     "no_rows": Meaning(422, "The image has no row in this depth interval"),
+    "no_pixels": Meaning(422, "Every pixel in this depth interval is missing"),
     "too_many_rows": Meaning(422, "The depth interval has more rows than one answer can hold"),
     "frame_too_tall": Meaning(422, "The frame is taller than its format can hold"),
     "unknown_colormap": Meaning(422, "No colour map has this name"),

@@ -7,7 +7,7 @@ times as long for megabytes of numbers.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _END = -1
@@ -38,17 +38,41 @@ class CopiedRows:
 
     def __iter__(self) -> Iterator[tuple[memoryview | None, ...]]:
         """Rows of encoded fields; views, so nothing is copied twice."""
-        data = memoryview(b"".join(self._messages))
-        at = len(_HEADER)
-        while True:
-            (count,) = struct.unpack_from(">h", data, at)
-            at += 2
-            if count == _END:
-                return
-            fields: list[memoryview | None] = []
-            for _ in range(count):
-                (size,) = struct.unpack_from(">i", data, at)
-                at += 4
-                fields.append(None if size == _NULL else data[at : at + size])
-                at += max(size, 0)
-            yield tuple(fields)
+        for number, message in enumerate(self._messages):
+            yield from _rows_in(message, is_first=number == 0)
+
+
+class StreamedRows:
+    """The same, with each row handed on when it comes, so that no more than one is in memory."""
+
+    def __init__(self, take: Callable[[tuple[memoryview | None, ...]], None]) -> None:
+        self._take = take
+        self._is_first = True
+
+    def write(self, message: bytes) -> int:
+        """Take the next bytes of the answer."""
+        for fields in _rows_in(message, is_first=self._is_first):
+            self._take(fields)
+        self._is_first = False
+        return len(message)
+
+
+def _rows_in(message: bytes, *, is_first: bool) -> Iterator[tuple[memoryview | None, ...]]:
+    """Rows of a message.
+
+    The protocol puts each row into a message of its own, the header into that of the first row.
+    """
+    data = memoryview(message)
+    at = len(_HEADER) if is_first else 0
+    while at < len(data):
+        (count,) = struct.unpack_from(">h", data, at)
+        at += 2
+        if count == _END:
+            return
+        fields: list[memoryview | None] = []
+        for _ in range(count):
+            (size,) = struct.unpack_from(">i", data, at)
+            at += 4
+            fields.append(None if size == _NULL else data[at : at + size])
+            at += max(size, 0)
+        yield tuple(fields)

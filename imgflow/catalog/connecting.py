@@ -31,7 +31,12 @@ def database_url(settings: Settings) -> str:
 
 
 def make_engine(
-    url: str, *, pool_size: int = 2, max_overflow: int = 2, pool_seconds: float = 10.0
+    url: str,
+    *,
+    pool_size: int = 2,
+    max_overflow: int = 2,
+    pool_seconds: float = 10.0,
+    pre_ping: bool = True,
 ) -> sa.Engine:
     """Make an engine; nothing is connected yet.
 
@@ -40,13 +45,15 @@ def make_engine(
         pool_size: connections that are kept.
         max_overflow: further ones while they are needed.
         pool_seconds: for which a connection is waited for while all are in use.
+        pre_ping: ask each connection whether it is alive before it is used. It takes a trip, and
+            all that runs in `retried` finds out by itself.
     """
     return sa.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_timeout=pool_seconds,
-        pool_pre_ping=True,
+        pool_pre_ping=pre_ping,
         connect_args={
             "connect_timeout": 5,
             "application_name": "imgflow",

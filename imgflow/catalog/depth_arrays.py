@@ -6,38 +6,28 @@ and becomes the image's array when the row names it. Chunks travel with binary `
 
 from __future__ import annotations
 
-import io
 import math
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import psycopg2
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from imgflow.catalog.binary_copy import CopiedRows, packed
+from imgflow.catalog.binary_copy import CopiedRows, StreamedRows
 from imgflow.catalog.connecting import outages_in_words, retried
+from imgflow.catalog.depth_chunks import COPY, Chunk, copy_blocks, rows_of
 from imgflow.depth.ordering import ResizedChunk
 from imgflow.depth.recipe import CHUNK_ROWS
 from imgflow.errors import ImgflowError
 
-COPY = (
-    'COPY depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max, '
-    "depths, pixels) FROM STDIN (FORMAT BINARY)"
-)
-COPIED_AT_ONCE = 4 * 2**20
-
-# One statement sees one state of the database: the row's array and its chunks belong together.
-CHUNKS = """
-    SELECT c."array", c.depths, c.pixels FROM images AS i
-    JOIN depth_chunks AS c ON c.image_id = i.id AND c."array" = i.outputs -> 'resized' ->> 'name'
-    WHERE i.id = %s AND c.depth_max >= %s AND c.depth_min <= %s
-    ORDER BY c.chunk LIMIT %s
-"""
-READ = f"COPY ({CHUNKS}) TO STDOUT (FORMAT BINARY)"
-
+# One statement sees one state of the database: the row's array and its chunks belong together. The
+# function is in the migrations.
+FOUND = "FROM depth_rows(%s, %s, %s, %s, %s, %s, %s, %s)) TO STDOUT (FORMAT BINARY)"
+READ = f"COPY (SELECT * {FOUND}"
+READ_DEPTHS = f'COPY (SELECT image_id, "array", value_range, depths, NULL {FOUND}'
 
 # One statement sees all chunks of an array or none.
 COPY_ARRAY = sa.text(
@@ -53,6 +43,10 @@ COPY_ARRAY = sa.text(
 class TooManyRows(ImgflowError):
     """An interval has more rows than the caller is ready to hold in memory."""
 
+    def __init__(self, most_rows: int, low: float, high: float) -> None:
+        super().__init__(f"more than {most_rows:,} rows lie between {low:g} and {high:g}")
+        self.most_rows = most_rows
+
 
 @dataclass(frozen=True, eq=False)
 class Interval:
@@ -64,12 +58,16 @@ class Interval:
         bytes_read: of arrays that came from the database.
         array: name of the array; empty when none of its chunks touches the interval, and then
             the width is not known either and `pixels` is (0, 0).
+        image_id: of the row.
+        value_range: values of the first and the last colour, as the array's facts say.
     """
 
     depths: NDArray[np.float64]
     pixels: NDArray[np.float32]
     bytes_read: int
     array: str = ""
+    image_id: int = 0
+    value_range: tuple[float, float] | None = None
 
 
 class DepthArrays:
@@ -102,7 +100,7 @@ class DepthArrays:
             )
             driver: Any = connection.connection
             with driver.cursor() as cursor:
-                for block, size in _copy_blocks(image_id, array, chunks):
+                for block, size in copy_blocks(image_id, array, chunks):
                     cursor.copy_expert(COPY, block)
                     written += size
         return written
@@ -134,42 +132,45 @@ class DepthArrays:
 
     def read(
         self,
-        image_id: int,
+        image: int | str,
         depth_min: float | None = None,
         depth_max: float | None = None,
         *,
+        source: str | None = None,
         most_rows: int | None = None,
+        most_pixels: int | None = None,
+        depths_only: bool = False,
     ) -> Interval:
-        """Read the rows of the current array within two depths, both included.
+        """Read the rows of the current array within two depths, both included, in one trip.
 
         Args:
-            image_id: of a row.
+            image: id of a row, or its key.
             depth_min: smallest depth; None for no bound.
             depth_max: largest depth; None for no bound.
+            source: URL of the image's source, without which a key names nothing.
             most_rows: bounds what is read; None for everything.
+            most_pixels: the same in pixels.
+            depths_only: leave the pixels where they are; the interval's are (n, 0).
 
         Returns:
             An interval without rows when there are none, or no array.
 
         Raises:
-            TooManyRows: there are more than `most_rows`.
+            TooManyRows: there are more than `most_rows` or `most_pixels`.
         """
         # Python's floats: the driver writes numpy's into the statement by their name.
         low = -math.inf if depth_min is None else float(depth_min)
         high = math.inf if depth_max is None else float(depth_max)
+        named = (image, None) if isinstance(image, int) else (None, image)
         # The first and the last chunk may hold one row of the interval each, and one more tells
         # that there are too many.
-        most = None if most_rows is None else most_rows // CHUNK_ROWS + 3
+        asked = (source, *named, low, high, most_rows, most_pixels, CHUNK_ROWS)
+        statement = READ_DEPTHS if depths_only else READ
 
-        def attempt() -> list[_Chunk]:
-            # A transaction around one statement would be two more trips.
-            reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-            with reading.connect() as connection:
-                driver: Any = connection.connection
-                copied = CopiedRows()
-                with driver.cursor() as cursor:
-                    cursor.copy_expert(cursor.mogrify(READ, (image_id, low, high, most)), copied)
-            return [_Chunk.of(*fields) for fields in copied]
+        def attempt() -> list[Chunk]:
+            copied = CopiedRows()
+            self._copy(statement, asked, copied)
+            return [Chunk.of(*row) for row in copied]
 
         chunks = retried(self._engine, attempt)
         if not chunks:
@@ -178,11 +179,80 @@ class DepthArrays:
         # Chunks are in order of depth, so what is asked for is one run of rows.
         first = int(np.searchsorted(depths, low, "left"))
         last = max(first, int(np.searchsorted(depths, high, "right")))
-        if most_rows is not None and (len(chunks) == most or last - first > most_rows):
-            raise TooManyRows(f"more than {most_rows:,} rows lie between {low:g} and {high:g}")
+        most = _most_rows(most_rows, most_pixels, width=chunks[0].pixels.shape[1] or 1)
+        if most is not None and (last - first > most or len(chunks) == most // CHUNK_ROWS + 3):
+            raise TooManyRows(most, low, high)
         size = sum(chunk.depths.nbytes + chunk.pixels.nbytes for chunk in chunks)
-        pixels = _rows_of(chunks, first, last)
-        return Interval(depths[first:last], pixels, size, chunks[0].array)
+        return Interval(
+            depths[first:last],
+            rows_of(chunks, first, last),
+            size,
+            chunks[0].array,
+            chunks[0].image_id,
+            chunks[0].value_range,
+        )
+
+    def scan(
+        self,
+        image: int | str,
+        depth_min: float | None,
+        depth_max: float | None,
+        *,
+        source: str,
+        restart: Callable[[], None],
+        take: Callable[[Interval], None],
+    ) -> None:
+        """Read as `read` does, any number of rows in the memory of one chunk.
+
+        Args:
+            image: as there.
+            depth_min: as there.
+            depth_max: as there.
+            source: as there.
+            restart: called before the first rows, and again when a connection broke: then all rows
+                come once more, possibly of another array.
+            take: called with rows that follow each other; their arrays must not be kept.
+        """
+        low = -math.inf if depth_min is None else float(depth_min)
+        high = math.inf if depth_max is None else float(depth_max)
+        named = (image, None) if isinstance(image, int) else (None, image)
+        asked = (source, *named, low, high, None, None, CHUNK_ROWS)
+
+        def take_chunk(fields: tuple[memoryview | None, ...]) -> None:
+            chunk = Chunk.of(*fields)
+            first = int(np.searchsorted(chunk.depths, low, "left"))
+            last = int(np.searchsorted(chunk.depths, high, "right"))
+            if first < last:
+                depths, pixels = chunk.depths[first:last], chunk.pixels[first:last]
+                size = len(fields[-1] or b"")
+                take(Interval(depths, pixels, size, chunk.array, chunk.image_id, chunk.value_range))
+
+        def attempt() -> None:
+            restart()
+            self._copy(READ, asked, StreamedRows(take_chunk))
+
+        retried(self._engine, attempt)
+
+    def _copy(
+        self, statement: str, asked: tuple[Any, ...], target: CopiedRows | StreamedRows
+    ) -> None:
+        """Run a statement on the driver itself: SQLAlchemy takes as long as the rows do."""
+        pooled = self._engine.raw_connection()
+        driver: Any = pooled.dbapi_connection
+        try:
+            # A transaction around one statement would be two more trips.
+            driver.autocommit = True
+            with driver.cursor() as cursor:
+                cursor.copy_expert(cursor.mogrify(statement, asked), target)
+            driver.autocommit = False
+        except BaseException as error:
+            pooled.invalidate(error)
+            if type(error) is psycopg2.DatabaseError:
+                # What the driver makes of a connection that is lost amid a COPY.
+                raise psycopg2.OperationalError(str(error)) from error
+            raise
+        finally:
+            pooled.close()
 
     def drop_superseded(self, image_ids: Sequence[int]) -> None:
         """Delete the arrays of these images that their rows do not name."""
@@ -201,57 +271,6 @@ class DepthArrays:
         retried(self._engine, attempt)
 
 
-class _Chunk(NamedTuple):
-    """A chunk as it was fetched; its arrays are views into the answer, and unaligned."""
-
-    array: str
-    depths: NDArray[np.float64]
-    pixels: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, *fields: memoryview | None) -> _Chunk:
-        """Decode the fields of `CHUNKS`, none of which is ever NULL."""
-        array, depths, pixels = (field or memoryview(b"") for field in fields)
-        numbers = np.frombuffer(depths, "<f8")
-        rows = np.frombuffer(pixels, "<f4").reshape(len(numbers), -1)
-        return cls(str(array, "utf-8"), numbers, rows)
-
-
-def _rows_of(chunks: Sequence[_Chunk], first: int, last: int) -> NDArray[np.float32]:
-    """Rows by their number in all chunks; only these are copied."""
-    parts = []
-    start = 0
-    for chunk in chunks:
-        parts.append(chunk.pixels[max(0, first - start) : max(0, last - start)])
-        start += len(chunk.depths)
-    # A copy is aligned, which what follows is faster with.
-    return np.concatenate(parts)
-
-
-def _copy_blocks(
-    image_id: int, array: str, chunks: Iterable[ResizedChunk]
-) -> Iterator[tuple[io.BytesIO, int]]:
-    """Write chunks in PostgreSQL's binary format, a few megabytes at a time."""
-    rows: list[tuple[bytes, ...]] = []
-    size = 0
-    for chunk in chunks:
-        depths = chunk.depths.astype("<f8", copy=False).tobytes()
-        pixels = chunk.pixels.astype("<f4", copy=False).tobytes()
-        row = (
-            struct.pack(">q", image_id),
-            array.encode(),
-            struct.pack(">i", chunk.index),
-            struct.pack(">q", chunk.first_row),
-            struct.pack(">i", len(chunk.depths)),
-            struct.pack(">d", chunk.depths[0]),
-            struct.pack(">d", chunk.depths[-1]),
-            depths,
-            pixels,
-        )
-        rows.append(row)
-        size += len(depths) + len(pixels)
-        if size >= COPIED_AT_ONCE:
-            yield io.BytesIO(packed(rows)), size
-            rows, size = [], 0
-    if rows:
-        yield io.BytesIO(packed(rows)), size
+def _most_rows(most_rows: int | None, most_pixels: int | None, *, width: int) -> int | None:
+    limits = [most_rows, None if most_pixels is None else most_pixels // width]
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -1,4 +1,4 @@
-"""Colour maps: tables of 256 RGB colours, and their legend picture.
+"""Colour maps: tables of 256 RGB colours; their pictures are in `imgflow.depth.legends`.
 
 `strata`, the default, is our own: a path through OKLab from a near-black indigo over rust and ochre
 to pale sand, the colours in which borehole images are commonly printed. Its lightness rises all the
@@ -8,7 +8,6 @@ reverses each. Callers may also write down their own, see `imgflow.depth.custom_
 """
 
 import base64
-import io
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -37,7 +36,6 @@ _STRATA_PATH = (
     (0.97, 0.025, 458.0),
 )
 _PATH_STEPS = 8_192
-_MIN_LEGEND_WIDTH, _MIN_TICKS = 64, 2
 _SRGB_LINEAR_UP_TO = 0.0031308
 
 
@@ -87,60 +85,6 @@ class _Registry(Mapping[str, ColorTable]):
 
 COLORMAPS: Mapping[str, ColorTable] = _Registry()
 """All colour maps by name, the default first; an unknown name raises `UnknownColormap`."""
-
-
-def legend(
-    name: str, low: float, high: float, *, width: int = 384, ticks: int = 5, label: str = ""
-) -> bytes:
-    """Draw a colour map as a bar with the values it stands for.
-
-    Args:
-        name: of the colour map.
-        low: value at the left end.
-        high: value at the right end.
-        width: of the picture in pixels, at least 64.
-        ticks: values written below the bar, at least 2.
-        label: a word above the bar, such as the unit; none by default.
-
-    Returns:
-        A PNG on white.
-
-    Raises:
-        UnknownColormap: there is none of this name.
-        ValueError: the picture or its scale is too small, or a value is not finite.
-    """
-    from PIL import Image, ImageDraw, ImageFont
-
-    if (
-        width < _MIN_LEGEND_WIDTH
-        or ticks < _MIN_TICKS
-        or not (np.isfinite(low) and np.isfinite(high))
-    ):
-        raise ValueError("a legend needs 64 pixels, 2 ticks and finite values")
-    margin, bar_height, font_size = 26, 22, 12
-    top = 22 if label else 8
-    bar_width = width - 2 * margin
-    picture = Image.new("RGB", (width, top + bar_height + 26), "white")
-    table = get_colormap(name)
-    across = table[np.arange(bar_width) * COLORS // bar_width]
-    bar = np.broadcast_to(across, (bar_height, bar_width, 3))
-    picture.paste(Image.fromarray(np.ascontiguousarray(bar)), (margin, top))
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(font_size)
-    ink = (51, 51, 51)
-    bottom = top + bar_height
-    draw.rectangle((margin - 1, top - 1, margin + bar_width, bottom), outline=ink)
-    if label:
-        draw.text((margin, 4), label, fill=ink, font=font)
-    for tick in range(ticks):
-        share = tick / (ticks - 1)
-        x = margin + round(share * (bar_width - 1))
-        draw.line((x, bottom + 1, x, bottom + 5), fill=ink)
-        value = low * (1 - share) + high * share
-        draw.text((x, bottom + 7), f"{value:.4g}", fill=ink, font=font, anchor="mt")
-    out = io.BytesIO()
-    picture.save(out, "PNG")
-    return out.getvalue()
 
 
 def _listed() -> str:

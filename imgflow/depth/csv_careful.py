@@ -34,8 +34,8 @@ def parse_rows(
         first_line: 1-based line of the file in which the block begins.
 
     Returns:
-        Depths float64 (n,), pixels float32 (n, N) and lines int64 (n,), entirely empty rows left
-        out.
+        Depths float64 (n,), pixels float32 (n, N), NaN where there is none, and lines int64 (n,);
+        entirely empty rows are left out.
 
     Raises:
         Rejected: with the line, and the column where there is one, in the reason.
@@ -54,12 +54,22 @@ def parse_rows(
         if len(cells) != header.columns:
             is_cut_off = offset == len(lines) - 1 and not ends_in_line_feed
             raise _wrong_count(len(cells), header.columns, line, is_cut_off=is_cut_off)
+        if ends_in_separator(raw, header) and not ends_in_line_feed and offset == len(lines) - 1:
+            # A hole, or what is left of a longer row: nobody can tell.
+            raise Rejected(
+                "truncated", f"line {line}, the last, ends behind a separator, without a line end"
+            )
         kept.append(line)
         numbers.extend(_number(cell, header, column, line) for column, cell in enumerate(cells))
     table = np.array(numbers).reshape(-1, header.columns)
     at = header.depth_column
     pixels = np.delete(table, at, axis=1).astype(np.float32)
     return table[:, at].copy(), pixels, np.array(kept, dtype=np.int64)
+
+
+def ends_in_separator(block: bytes, header: Header) -> bool:
+    """Whether nothing but blanks follow the last separator."""
+    return block.rstrip(b" ").endswith(header.separator)
 
 
 def _cells(raw: bytes, header: Header, line: int) -> list[str]:
@@ -93,6 +103,8 @@ def _wrong_count(found: int, wanted: int, line: int, *, is_cut_off: bool) -> Rej
 def _number(cell: str, header: Header, column: int, line: int) -> float:
     text = cell.replace(",", ".") if header.separator == b";" else cell
     is_depth = column == header.depth_column
+    if not is_depth and (not text or text.lower() in _NOT_A_NUMBER):
+        return math.nan
     if _NUMBER.fullmatch(text):
         value = float(text)
         if math.isfinite(value) and (is_depth or abs(value) <= _LARGEST):
@@ -100,9 +112,8 @@ def _number(cell: str, header: Header, column: int, line: int) -> float:
     place = f"line {line}, column {header.names[column][:40]!r}"
     shown = cell[:_SHOWN_CHARACTERS] + ("…" if len(cell) > _SHOWN_CHARACTERS else "")
     if not text or text.lower() in _NOT_A_NUMBER:
-        code = "empty_depth" if is_depth else "missing_value"
         what = f"holds {shown!r}" if text else "is empty"
-        raise Rejected(code, f"{place}: the cell {what} in a row that has values")
+        raise Rejected("empty_depth", f"{place}: the cell {what} in a row that has pixels")
     if text.lower() in _INFINITE:
         raise Rejected("infinite_value", f"{place}: {shown!r} is not finite")
     if _NUMBER.fullmatch(text):

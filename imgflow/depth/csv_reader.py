@@ -1,12 +1,13 @@
 """Depth images as CSV; the rules of the format are the table in `imgflow.depth.reading`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import numpy as np
 
-from imgflow.depth.csv_careful import parse_rows
+from imgflow.depth.csv_careful import ends_in_separator, parse_rows
 from imgflow.depth.csv_fast import (
+    may_have_holes,
     parse_fixed_point,
     parse_with_pandas,
     with_commas,
@@ -42,16 +43,22 @@ class CsvDepthReader:
             raise Rejected("no_rows", "there is a header and no row with values")
 
 
+_Parser = Callable[[bytes, Header], tuple[Float64, Float32] | None]
+
+
 class _BlockParser:
     """Parses the blocks of one file, the fastest way first; see `imgflow.depth.csv_fast`."""
 
     def __init__(self, header: Header) -> None:
         self._header = header
-        self._parsers = (parse_fixed_point, parse_with_pandas)
+        self._parsers: tuple[_Parser, _Parser] = (parse_fixed_point, parse_with_pandas)
 
     def parse(self, block: bytes, first_line: int) -> DepthRows:
         header = self._header
-        whole = block if block.endswith(b"\n") else block + b"\n"
+        is_whole = block.endswith(b"\n")
+        whole = block if is_whole else block + b"\n"
+        if not is_whole and ends_in_separator(block, header):
+            return self._parse_carefully(block, first_line)
         parsed = self._parse_fast(whole)
         if parsed is not None:
             return DepthRows(*parsed, first_line)
@@ -64,16 +71,22 @@ class _BlockParser:
         parsed = self._parse_fast(kept) if len(numbers) < rows else None
         if parsed is not None:
             return DepthRows(*parsed, first_line, rows - len(numbers), first_line + numbers)
-        depths, pixels, lines = parse_rows(block, header, first_line)
+        return self._parse_carefully(block, first_line)
+
+    def _parse_carefully(self, block: bytes, first_line: int) -> DepthRows:
+        depths, pixels, lines = parse_rows(block, self._header, first_line)
+        rows = block.count(b"\n") + (not block.endswith(b"\n"))
         return DepthRows(depths, pixels, first_line, rows - len(lines), lines)
 
     def _parse_fast(self, block: bytes) -> tuple[Float64, Float32] | None:
         text = with_commas(block, self._header.separator)
+        if may_have_holes(text):
+            return parse_with_pandas(text, self._header, with_holes=True)
         for parser in self._parsers:
             parsed = parser(text, self._header)
             if parsed is not None:
                 # Files are written by one program: what fits a block as a rule fits the next.
                 if parser is not self._parsers[0]:
-                    self._parsers = self._parsers[::-1]
+                    self._parsers = (self._parsers[1], self._parsers[0])
                 return parsed
         return None

@@ -6,12 +6,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from imgflow.depth.missing import has_missing
 from imgflow.depth.rows import DepthRows, Float32, Float64
+from imgflow.errors import Rejected
 
 RowOrder = Literal["ascending", "descending", "unsorted"]
 
 GAP_STEPS = 1.5
 """A step from one depth to the next that is more than this many median steps is a gap."""
+MOST_MISSING_LINES = 10
 _EIGHT_BIT_MAX = 255.0
 
 
@@ -28,6 +31,9 @@ class DepthFacts:
         value_min: smallest pixel of the file.
         value_max: largest pixel of the file.
         values_are_whole: every pixel of the file is a whole number.
+        missing_pixels: pixels of the file that are empty or NaN; they count for nothing above.
+        rows_with_missing: rows with at least one of them.
+        missing_lines: lines of the first of these rows, at most `MOST_MISSING_LINES`.
         empty_rows_dropped: rows that held nothing.
         duplicates: rows with the depth of the row before, in order of depth; all are kept.
         was_sorted: order of the depths in the file; resized rows always ascend.
@@ -35,8 +41,9 @@ class DepthFacts:
         gaps: steps of more than `GAP_STEPS` medians.
         largest_step: largest step between neighbouring depths.
         first_lines: line of the file (row of a table or picture) in which an irregularity is met
-            first: `empty_row`; `order`, whose depth is below the one before; `duplicate`, whose
-            depth is that of the row before in the file. Only of those that there are.
+            first: `empty_row`; `missing_pixel`; `order`, whose depth is below the one before;
+                `duplicate`, whose depth is that of the row before in the file. Only of those that
+                there are.
         notes: what a person should know, one sentence each; empty for a regular image.
     """
 
@@ -48,6 +55,9 @@ class DepthFacts:
     value_min: float
     value_max: float
     values_are_whole: bool
+    missing_pixels: int
+    rows_with_missing: int
+    missing_lines: tuple[int, ...]
     empty_rows_dropped: int
     duplicates: int
     was_sorted: RowOrder
@@ -83,6 +93,9 @@ class SourceTally:
         self.value_min = float("inf")
         self.value_max = float("-inf")
         self.values_are_whole = True
+        self.missing_pixels = 0
+        self.rows_with_missing = 0
+        self.missing_lines: tuple[int, ...] = ()
         self.first_lines: dict[str, int] = {}
         self._last_depth = float("nan")
 
@@ -107,10 +120,24 @@ class SourceTally:
             if is_met.any():
                 self._note(name, int(lines[is_met.argmax()]))
         self._last_depth = float(batch.depths[-1])
-        self.value_min = min(self.value_min, float(batch.pixels.min()))
-        self.value_max = max(self.value_max, float(batch.pixels.max()))
+        self._add_values(batch.pixels, lines)
+
+    def _add_values(self, pixels: Float32, lines: NDArray[np.int64]) -> None:
+        if has_missing(pixels):
+            missing = np.isnan(pixels)
+            rows = missing.any(axis=1)
+            self.missing_pixels += int(missing.sum())
+            self.rows_with_missing += int(rows.sum())
+            found = lines[rows][:MOST_MISSING_LINES].tolist()
+            self.missing_lines = (*self.missing_lines, *found)[:MOST_MISSING_LINES]
+            self._note("missing_pixel", self.missing_lines[0])
+            pixels = pixels[~missing]
+            if not pixels.size:
+                return
+        self.value_min = min(self.value_min, float(pixels.min()))
+        self.value_max = max(self.value_max, float(pixels.max()))
         if self.values_are_whole:
-            self.values_are_whole = bool((np.rint(batch.pixels) == batch.pixels).all())
+            self.values_are_whole = bool((np.rint(pixels) == pixels).all())
 
     def _note(self, name: str, line: int) -> None:
         self.first_lines.setdefault(name, line)
@@ -140,7 +167,13 @@ class StepTally:
         self.depth_max = float(depths[-1])
 
     def facts(self, source: SourceTally, width: int, was_sorted: RowOrder) -> DepthFacts:
-        """Close both tallies."""
+        """Close both tallies.
+
+        Raises:
+            Rejected: `no_pixels`.
+        """
+        if source.missing_pixels == source.rows * source.columns:
+            raise Rejected("no_pixels", f"every pixel of the {source.rows} rows is missing")
         steps = np.concatenate(self._steps)[1:]
         self._steps.clear()
         rising = steps[steps > 0]
@@ -157,6 +190,9 @@ class StepTally:
             value_min=source.value_min,
             value_max=source.value_max,
             values_are_whole=source.values_are_whole,
+            missing_pixels=source.missing_pixels,
+            rows_with_missing=source.rows_with_missing,
+            missing_lines=source.missing_lines,
             empty_rows_dropped=source.empty_rows,
             duplicates=duplicates,
             was_sorted=was_sorted,
@@ -181,6 +217,13 @@ def _notes(
     if source.empty_rows:
         first = f", the first in line {lines['empty_row']}"
         notes.append(f"Entirely empty rows, dropped: {source.empty_rows}{first}.")
+    if source.missing_pixels:
+        shown = ", ".join(map(str, source.missing_lines))
+        more = " …" if source.rows_with_missing > len(source.missing_lines) else ""
+        notes.append(
+            f"Missing pixels, kept as holes: {source.missing_pixels} in {source.rows_with_missing} "
+            f"rows, in lines {shown}{more}."
+        )
     if was_sorted == "descending":
         notes.append("The depths descend in the file; the rows are stored ascending.")
     if was_sorted == "unsorted":

@@ -1,7 +1,8 @@
 """Frames: rows of a depth image as a colour-mapped picture, or as the numbers themselves.
 
 A frame has one pixel per row and column, the smallest depth on top. Palette PNG and the three-byte
-formats show exactly the same colours before lossy coding.
+formats show exactly the same colours before lossy coding. Missing pixels are transparent where the
+format can, and `MISSING_COLOR` where it cannot.
 """
 
 import io
@@ -10,9 +11,10 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from imgflow.depth.colormaps import get_colormap
+from imgflow.depth.missing import MISSING_COLOR, has_missing
 from imgflow.depth.rows import Float32
 from imgflow.errors import ImgflowError
 
@@ -38,19 +40,20 @@ class FrameTooTall(ImgflowError):
 
 @dataclass(frozen=True)
 class EncodedFrame:
-    """An encoded frame; width and height in pixels."""
+    """An encoded frame; width and height in pixels, and how many of them are missing."""
 
     data: bytes
     media_type: str
     width: int
     height: int
+    missing: int = 0
 
 
 def color_indices(pixels: Float32, value_range: tuple[float, float]) -> NDArray[np.uint8]:
     """Scale values to the 256 places of a colour map.
 
     Args:
-        pixels: float32 (n, W), finite.
+        pixels: float32 (n, W), finite; NaN, where a pixel is missing, takes the first place.
         value_range: values of the first and the last colour; what lies outside takes these colours.
             When both are equal, values up to it take the first colour and those above it the last.
 
@@ -63,6 +66,8 @@ def color_indices(pixels: Float32, value_range: tuple[float, float]) -> NDArray[
     low, high = value_range
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
         raise ValueError(f"the value range {low:g} to {high:g} must ascend and be finite")
+    if has_missing(pixels):
+        pixels = np.where(np.isnan(pixels), np.float32(low), pixels)
     if (low, high) == (0.0, float(_TOP_INDEX)):
         scaled = np.rint(pixels)
     elif low == high:
@@ -84,7 +89,7 @@ def render_frame(
     """Draw rows with a colour map and encode them.
 
     Args:
-        pixels: float32 (n, W), finite, both at least 1.
+        pixels: float32 (n, W), both at least 1; NaN where a pixel is missing.
         colormap: name of a colour map; `npy` ignores it and the range.
         value_range: values of the first and the last colour, see `color_indices`.
         format: `jpeg` and `webp` are lossy; `png` is exact; `npy` is the float32 array itself.
@@ -110,30 +115,49 @@ def render_frame(
     if format == "npy":
         np.save(out, np.ascontiguousarray(pixels), allow_pickle=False)
     else:
-        picture = draw_frame(pixels, colormap, value_range, as_palette=format == "png")
+        picture = draw_frame(pixels, colormap, value_range, transparent=format != "jpeg")
         if format == "png":
             picture.save(out, "PNG", compress_level=1)
         elif format == "jpeg":
-            picture.save(out, "JPEG", quality=quality)
+            without_palette(picture, colormap).save(out, "JPEG", quality=quality)
         else:
-            picture.save(out, "WEBP", quality=quality, method=0)
-    return EncodedFrame(out.getvalue(), MEDIA_TYPES[format], width, height)
+            without_palette(picture, colormap).save(out, "WEBP", quality=quality, method=0)
+    missing = int(np.isnan(pixels).sum()) if has_missing(pixels) else 0
+    return EncodedFrame(out.getvalue(), MEDIA_TYPES[format], width, height, missing)
 
 
 def draw_frame(
-    pixels: Float32, colormap: str, value_range: tuple[float, float], *, as_palette: bool = False
+    pixels: Float32, colormap: str, value_range: tuple[float, float], *, transparent: bool
 ) -> Image.Image:
     """Draw rows with a colour map.
 
+    Args:
+        pixels: float32 (n, W); NaN where a pixel is missing.
+        colormap: name of a colour map.
+        value_range: values of the first and the last colour.
+        transparent: missing pixels are transparent, rather than of `MISSING_COLOR`.
+
     Returns:
-        An image of mode P when asked for, L for a grey colour map, RGB for all others.
+        An image of mode P without missing pixels; RGBA or RGB with some.
     """
-    table = get_colormap(colormap)
-    indices = color_indices(pixels, value_range)
-    if as_palette:
-        picture = Image.fromarray(indices)
-        picture.putpalette(table.tobytes())
+    picture = Image.fromarray(color_indices(pixels, value_range))
+    picture.putpalette(get_colormap(colormap).tobytes())
+    if not has_missing(pixels):
         return picture
-    if (table == table[:, :1]).all():
-        return Image.fromarray(table[:, 0].take(indices))
-    return Image.fromarray(table.take(indices, axis=0))
+    picture = picture.convert("RGB")
+    missing = Image.fromarray(np.isnan(pixels))
+    picture.paste(MISSING_COLOR, mask=missing)
+    if transparent:
+        picture.putalpha(ImageChops.invert(missing.convert("L")))
+    return picture
+
+
+def without_palette(picture: Image.Image, colormap: str) -> Image.Image:
+    """What JPEG and WebP can hold of a drawn frame: L for a grey colour map, else RGB or RGBA.
+
+    Pillow looks colours up in a third of the time that indexing an array takes.
+    """
+    if picture.mode != "P":
+        return picture
+    table = get_colormap(colormap)
+    return picture.convert("L" if (table == table[:, :1]).all() else "RGB")

@@ -5,6 +5,7 @@ width and averages rows where there are more than fit, which shows the whole ima
 line.
 """
 
+import base64
 import io
 from typing import Literal
 
@@ -12,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgflow.depth.frames import MEDIA_TYPES, EncodedFrame, draw_frame
-from imgflow.depth.rows import Float32
+from imgflow.depth.frames import MEDIA_TYPES, EncodedFrame, draw_frame, without_palette
+from imgflow.depth.missing import filled, has_missing, shared
+from imgflow.depth.rows import Float32, Float64
 
 _JPEG_QUALITY = 88
+_INLINE_SIZE, _INLINE_QUALITY = (128, 192), 60
 
 
 class PreviewBuilder:
@@ -34,28 +37,36 @@ class PreviewBuilder:
         self._capacity = 2 * self._max_height
         self._rows_per_bin = 1
         self._sums: NDArray[np.float64] | None = None
+        self._missing: NDArray[np.float64] | None = None  # pixels in each bin
         self._rows = 0
 
-    def add(self, pixels: Float32) -> None:
-        """Take the next rows: float32 (n, W), W always the same."""
+    def add(self, pixels: Float32 | Float64) -> None:
+        """Take the next rows: float32 (n, W), NaN where missing; W always the same."""
         if self._sums is None:
             self._sums = np.zeros((self._capacity, pixels.shape[1]))
         while self._rows + len(pixels) > self._capacity * self._rows_per_bin:
-            self._merge_bins(self._sums)
+            self._merge_bins()
         bins = (self._rows + np.arange(len(pixels))) // self._rows_per_bin
         starts = np.flatnonzero(np.diff(bins, prepend=-1))
+        if has_missing(pixels):
+            if self._missing is None:
+                self._missing = np.zeros_like(self._sums)
+            pixels, present = filled(pixels)
+            self._missing[bins[starts]] += np.add.reduceat(1 - present, starts, axis=0)
         if len(pixels):
             self._sums[bins[starts]] += np.add.reduceat(pixels, starts, axis=0, dtype=np.float64)
-        self._rows += len(pixels)
+        self._rows += len(bins)
 
-    def _merge_bins(self, sums: NDArray[np.float64]) -> None:
+    def _merge_bins(self) -> None:
         half = self._max_height
-        sums[:half] = sums[0::2] + sums[1::2]
-        sums[half:] = 0
+        for counted in (self._sums, self._missing):
+            if counted is not None:
+                counted[:half] = counted[0::2] + counted[1::2]
+                counted[half:] = 0
         self._rows_per_bin *= 2
 
     def means(self) -> Float32:
-        """The preview's values: float32 (height, width), both within the size.
+        """The preview's values: float32 (height, width), both within the size; NaN for holes.
 
         Raises:
             ValueError: no rows were added.
@@ -65,14 +76,22 @@ class PreviewBuilder:
         used = -(-self._rows // self._rows_per_bin)
         counts = np.full((used, 1), self._rows_per_bin)
         counts[-1] = self._rows - (used - 1) * self._rows_per_bin
-        means: Float32 = (self._sums[:used] / counts).astype(np.float32)
-        width = min(means.shape[1], self._max_width)
-        height = min(self._rows, self._max_height)
-        if means.shape == (height, width):
+        means = self._fitted(self._sums[:used] / counts)
+        if self._missing is None:
             return means
+        shares = self._fitted(1 - self._missing[:used] / counts)
+        return shared(means.astype(np.float64), shares.astype(np.float64)).astype(np.float32)
+
+    def _fitted(self, bins: Float64) -> Float32:
+        """Average bins to the size of the preview."""
+        values = bins.astype(np.float32)
+        width = min(values.shape[1], self._max_width)
+        height = min(self._rows, self._max_height)
+        if values.shape == (height, width):
+            return values
         # The box ends where the rows do, in the middle of the last bin.
-        box = (0.0, 0.0, float(means.shape[1]), self._rows / self._rows_per_bin)
-        resized = Image.fromarray(means).resize((width, height), Image.Resampling.BOX, box=box)
+        box = (0.0, 0.0, float(values.shape[1]), self._rows / self._rows_per_bin)
+        resized = Image.fromarray(values).resize((width, height), Image.Resampling.BOX, box=box)
         smaller: Float32 = np.asarray(resized, dtype=np.float32)
         return smaller
 
@@ -95,9 +114,23 @@ class PreviewBuilder:
         """
         means = self.means()
         out = io.BytesIO()
-        picture = draw_frame(means, colormap, value_range, as_palette=format == "png")
+        picture = draw_frame(means, colormap, value_range, transparent=format == "png")
         if format == "png":
             picture.save(out, "PNG", optimize=True)
         else:
+            picture = without_palette(picture, colormap)
             picture.save(out, "JPEG", quality=_JPEG_QUALITY, optimize=True)
         return EncodedFrame(out.getvalue(), MEDIA_TYPES[format], means.shape[1], means.shape[0])
+
+
+def as_data_uri(frame: EncodedFrame) -> str:
+    """A small copy of a picture as text, for where nothing can be fetched: 3 to 8 kB of JPEG.
+
+    Dagster's UI shows it out of an event; the address of a picture would need the API to be up, and
+    to be where the operator's browser finds it.
+    """
+    small = Image.open(io.BytesIO(frame.data))
+    small.thumbnail(_INLINE_SIZE)
+    out = io.BytesIO()
+    small.convert("RGB").save(out, "JPEG", quality=_INLINE_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"

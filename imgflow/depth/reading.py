@@ -16,6 +16,8 @@ A depth CSV is one column of depths and N columns of pixels, one row per depth. 
 | pixels | any finite float32. Negative, fractional and above 255 are data, not mistakes: an |
 |  | image need not have eight bits; the range found is reported in `DepthFacts` |
 | number of pixels | any from 1 up to `DepthLimits.max_columns` - 1 |
+| missing pixels | an empty cell or `nan` in a row with a depth: NaN, and counted, also when all |
+|  | pixels of the row are missing; numbers that stand for none, such as -999.25, are pixels |
 | empty rows | blank, or nothing but separators: dropped wherever they are, and counted |
 | order of depths | any; see `imgflow.depth.ordering` |
 | equal depths, equal pixels | kept: no row is ever dropped for what it says |
@@ -26,7 +28,7 @@ What is rejected, as `imgflow.errors.Rejected` with this code, and with the line
 | --- | --- |
 | `unknown_depth_format` | the name has a suffix of no reader |
 | `corrupt_gzip` | damaged gzip data |
-| `truncated` | gzip data ends early, or the last line breaks off |
+| `truncated` | gzip data ends early, or the last line breaks off, also behind a separator |
 | `empty_file` | no bytes, or nothing but blank lines |
 | `not_utf8` | UTF-16, or a header that is no UTF-8 |
 | `nul_bytes` | NUL bytes in the header or in a row |
@@ -38,8 +40,8 @@ What is rejected, as `imgflow.errors.Rejected` with this code, and with the line
 | `no_rows` | no row with values |
 | `ragged_row` | a row with more or fewer cells than the header |
 | `quoted_newline` | a quoted cell that goes over a line end |
-| `empty_depth` | empty or NaN depth in a row that has values |
-| `missing_value` | empty or NaN pixel in a row that has values |
+| `empty_depth` | empty or NaN depth in a row that has pixels |
+| `no_pixels` | every pixel of the image is missing |
 | `infinite_value` | infinity, or a number beyond float64 (depth) or float32 (pixel) |
 | `not_a_number` | any other text in a cell |
 | `line_too_long` | a line longer than `DepthLimits.block_bytes` |

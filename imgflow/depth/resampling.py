@@ -8,6 +8,10 @@ the rows of the identity. Multiplying 1,300 rows takes 0.7 ms.
 scikit-image finally clips to the range of the whole image, which matters for splines of order 2 and
 up, as only they overshoot. That range is known when the last row was read, so `resize_width` does
 not clip; `imgflow.depth.ordering` does, from its spool.
+
+Missing pixels (NaN) get no weight: values with 0 in their place and a mask of 1 and 0 are resized
+alike, and one is divided by the other. Where the mask is below a half, the pixel stays missing. So
+a hole spreads no further than the half of a kernel, and a row without holes is as it would be.
 """
 
 from functools import lru_cache
@@ -15,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from imgflow.depth.missing import filled, has_missing, shared
 from imgflow.depth.rows import Float32, Float64
 
 FIRST_OVERSHOOTING_ORDER = 2
@@ -29,7 +34,7 @@ def resize_width(
     """Resize rows to another width; see the module for what it equals.
 
     Args:
-        pixels: float32 (n, N), finite, N at least 1.
+        pixels: float32 (n, N), finite or NaN, N at least 1.
         width: pixels of a resized row.
         order: of the spline, 0 to 5.
         anti_aliasing: smooth before making rows narrower.
@@ -42,16 +47,24 @@ def resize_width(
         return pixels
     if not len(pixels):
         return np.empty((0, width), dtype=np.float32)
-    if columns > _WIDEST_MATRIX:
-        resized = _resize(pixels.astype(np.float64), width, order, anti_aliasing)
+    if has_missing(pixels):
+        resized = shared(*(_resized(part, width, order, anti_aliasing) for part in filled(pixels)))
     else:
-        weights = _weights(columns, width, order, anti_aliasing)
-        # Transposed, a sparse product runs along whole columns.
-        resized = (weights @ np.ascontiguousarray(pixels.T, dtype=np.float64)).T
+        resized = _resized(pixels, width, order, anti_aliasing)
     if order >= FIRST_OVERSHOOTING_ORDER:
         limit = np.finfo(np.float32).max
         resized = np.clip(resized, -limit, limit)
     return np.ascontiguousarray(resized, dtype=np.float32)
+
+
+def _resized(pixels: Float32 | Float64, width: int, order: int, anti_aliasing: bool) -> Float64:
+    columns = pixels.shape[1]
+    if columns > _WIDEST_MATRIX:
+        return _resize(pixels.astype(np.float64), width, order, anti_aliasing)
+    weights = _weights(columns, width, order, anti_aliasing)
+    # Transposed, a sparse product runs along whole columns.
+    resized: Float64 = (weights @ np.ascontiguousarray(pixels.T, dtype=np.float64)).T
+    return resized
 
 
 @lru_cache(maxsize=8)

@@ -38,7 +38,8 @@ class DepthRows:
 
     Attributes:
         depths: float64 (n,), finite, correctly rounded from the text.
-        pixels: float32 (n, N), finite, C order; N is the same in all batches of a file.
+        pixels: float32 (n, N), C order; NaN where a pixel is missing, otherwise finite. N is the
+            same in all batches of a file.
         first_line: 1-based line of the file in which this batch begins.
         empty_rows: entirely empty rows that were dropped in this batch; n may then be 0.
         lines: int64 (n,), the line of each row; None where they follow `first_line` one by one.

@@ -4,9 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imgflow.depth.missing import has_missing
 from imgflow.depth.rows import Float32
+from imgflow.errors import ImgflowError
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+
+
+class NoPixels(ImgflowError, ValueError):
+    """Statistics of no pixel at all."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +20,8 @@ class PixelStatistics:
     """Statistics in the unit of the pixels, computed in float64.
 
     Attributes:
-        count: pixels, rows times columns.
+        count: pixels that there are, rows times columns without the missing ones.
+        missing: missing pixels; nothing else here knows of them.
         min: smallest.
         max: largest.
         mean: arithmetic mean.
@@ -25,6 +32,7 @@ class PixelStatistics:
     """
 
     count: int
+    missing: int
     min: float
     max: float
     mean: float
@@ -40,21 +48,25 @@ def statistics(
     """Compute the statistics of an interval.
 
     Args:
-        pixels: float32 (n, W), finite, at least one pixel.
+        pixels: float32 (n, W), NaN where a pixel is missing.
         bins: of the histogram, at least 1.
         value_range: first and last edge of the histogram; pixels outside count in the outermost
             bins. By default the smallest and the largest pixel.
 
     Raises:
-        ValueError: there are no pixels, no bins, or a range that descends.
+        NoPixels: there are none, or all are missing.
+        ValueError: no bins, or a range that descends.
     """
-    if not pixels.size:
-        raise ValueError("statistics need at least one pixel")
     values = pixels.astype(np.float64).ravel()
+    if has_missing(values):
+        values = values[~np.isnan(values)]
+    if not values.size:
+        raise NoPixels(f"no pixel of {pixels.size} has a value")
     low, high = value_range or (float(values.min()), float(values.max()))
     counts, edges = np.histogram(np.clip(values, low, high), bins=bins, range=(low, high))
     return PixelStatistics(
         count=values.size,
+        missing=pixels.size - values.size,
         min=float(values.min()),
         max=float(values.max()),
         mean=float(values.mean()),

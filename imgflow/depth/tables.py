@@ -13,7 +13,8 @@ def checked_rows(table: NDArray[Any], first_row: int) -> DepthRows:
     """Apply the rules for empty rows, holes and infinite values to a table of numbers.
 
     Args:
-        table: numbers (n, 1 + N), depths in the first column; NaN is an empty cell.
+        table: numbers (n, 1 + N), depths in the first column; NaN is an empty cell, and a missing
+            pixel beside others.
         first_row: 1-based number of its first row.
 
     Raises:
@@ -25,8 +26,8 @@ def checked_rows(table: NDArray[Any], first_row: int) -> DepthRows:
     if np.isfinite(depths).all() and np.isfinite(pixels).all():
         return DepthRows(depths, pixels, first_row)
     is_empty = np.isnan(depths) & np.isnan(pixels).all(axis=1)
-    _refuse(~np.isfinite(depths) & ~is_empty, depths[:, None], first_row, 0)
-    _refuse(~np.isfinite(pixels).all(axis=1) & ~is_empty, pixels, first_row, 1)
+    _refuse(~np.isfinite(depths[:, None]) & ~is_empty[:, None], depths[:, None], first_row, 0)
+    _refuse(np.isinf(pixels), pixels, first_row, 1)
     kept = ~is_empty
     lines = first_row + np.flatnonzero(kept)
     return DepthRows(depths[kept], pixels[kept], first_row, int(is_empty.sum()), lines)
@@ -35,12 +36,11 @@ def checked_rows(table: NDArray[Any], first_row: int) -> DepthRows:
 def _refuse(
     is_bad: NDArray[np.bool_], cells: NDArray[Any], first_row: int, first_column: int
 ) -> None:
+    """Reject the first of the bad cells; both arrays are (n, columns)."""
     if not is_bad.any():
         return
-    row = int(is_bad.argmax())
-    column = int((~np.isfinite(cells[row])).argmax())
+    row, column = (int(place) for place in np.unravel_index(is_bad.argmax(), is_bad.shape))
     place = f"line {first_row + row}, column {first_column + column + 1}"
     if not np.isnan(cells[row, column]):
         raise Rejected("infinite_value", f"{place}: the value is infinite or too large")
-    code = "missing_value" if first_column else "empty_depth"
-    raise Rejected(code, f"{place}: NaN in a row that has values")
+    raise Rejected("empty_depth", f"{place}: NaN in a row that has pixels")

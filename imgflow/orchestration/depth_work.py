@@ -20,7 +20,7 @@ from imgflow.catalog.rows import Content
 from imgflow.depth.formats import reader_of
 from imgflow.depth.frames import EncodedFrame
 from imgflow.depth.ordering import OutOfOrder, ResizedChunk, ResizedDepth
-from imgflow.depth.preview import PreviewBuilder
+from imgflow.depth.preview import PreviewBuilder, as_data_uri
 from imgflow.depth.resampling import resize_width
 from imgflow.images.encoding import Encoded
 from imgflow.orchestration.worker import (
@@ -63,9 +63,11 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
         cpu_limit(worker.config.depth_seconds),
         memory_limit(worker.config.photo_limits.max_memory),
     ):
-        resized, preview, sha256 = image.process()
+        resized, preview, picture, sha256 = image.process()
     with watch.step("write"):
-        outputs = {"resized": resized, "preview": worker.write(task, "preview", sha256, preview)}
+        # In the row too, so that events of a no-op show it without reading anything.
+        shown = {**worker.write(task, "preview", sha256, preview), "picture": picture}
+        outputs = {"resized": resized, "preview": shown}
     facts = resized["facts"]
     content = Content(
         image_id=task.image_id,
@@ -132,11 +134,12 @@ class DepthImage:
             return {}
         return {"resized": {**resized, "name": array}, "preview": {**preview, "name": path}}
 
-    def process(self) -> tuple[OutputRecord, Encoded, str]:
+    def process(self) -> tuple[OutputRecord, Encoded, str, str]:
         """Write its array and draw its preview.
 
         Returns:
-            The array's record, the preview, and the SHA-256 of the bytes that were read.
+            The array's record, the preview, a small one as text, and the SHA-256 of the bytes that
+            were read.
         """
         recipe = self._worker.config.depth_recipe
         resized = ResizedDepth(self._stream, self._task.upload.key, recipe)
@@ -163,7 +166,7 @@ class DepthImage:
         encoded = Encoded(
             preview.data, preview.media_type, ".jpg", preview.width, preview.height, "RGB"
         )
-        return record, encoded, sha256
+        return record, encoded, as_data_uri(preview), sha256
 
     def _array(self) -> str:
         """The name of its array.

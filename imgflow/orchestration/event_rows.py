@@ -27,7 +27,10 @@ MATERIALIZATION = dg.DagsterEventType.ASSET_MATERIALIZATION.value
 PLANNED = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
 
 # Under which name Dagster stores a metadata value of a type; others make no template.
-SLOTS: Mapping[type, str] = {int: "value", float: "value", bool: "value", str: "text"}
+SLOTS: Mapping[type, str] = {
+    **{int: "value", float: "value", bool: "value", str: "text"},
+    dg.MarkdownMetadataValue: "md_str",
+}
 
 # The NUL is in no text that PostgreSQL can store, so no event has this of its own.
 HOLE = re.compile(r'"\\u0000(\d+)\\u0000"')
@@ -84,7 +87,11 @@ def materialization_outline(
     if any(kind not in SLOTS for _, kind in labels):
         return None
     shape = Shape(MATERIALIZATION, asset_key, tuple(tags), labels)
-    return Outline(shape, (time, partition, *tags.values(), *metadata.values()))
+    return Outline(shape, (time, partition, *tags.values(), *map(_plain, metadata.values())))
+
+
+def _plain(value: Any) -> Any:
+    return value.md_str if isinstance(value, dg.MarkdownMetadataValue) else value
 
 
 def planned_outline(entry: Any) -> Outline | None:

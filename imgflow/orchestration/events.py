@@ -18,6 +18,7 @@ from imgflow.store.objects import SourceObject
 ARRAY_FACTS = (
     *("columns", "depth_min", "depth_max", "value_min", "value_max", "step_median"),
     *("gaps", "largest_step", "duplicates", "was_sorted", "empty_rows_dropped", "first_lines"),
+    *("missing_pixels", "rows_with_missing"),
 )
 
 
@@ -126,6 +127,7 @@ def _image_events(
                 code_version=record["fingerprint"],
                 inputs={family.source: identity},
                 metadata={
+                    **_picture(record),
                     **record.get("metadata", {}),
                     "width": record["width"],
                     "height": record["height"],
@@ -154,6 +156,13 @@ def _image_events(
         )
 
 
+def _picture(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A small copy of an output where its record has one, as the UI shows pictures."""
+    if "picture" not in record:
+        return {}
+    return {"picture": dg.MetadataValue.md(f"![{record['name']}]({record['picture']})")}
+
+
 def _array_facts(record: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a depth array and of how regular its file was; nothing of pictures."""
     facts = record.get("facts")
@@ -163,6 +172,7 @@ def _array_facts(record: Mapping[str, Any]) -> dict[str, Any]:
         "shape": f"{record['height']} x {record['width']}",
         "dtype": "float32",
         **{name: facts[name] for name in ARRAY_FACTS if name in facts},
+        "missing_lines": list(facts.get("missing_lines", ())),
         "notes": "\n".join(facts["notes"]),
     }
 

@@ -96,6 +96,7 @@ def test_the_routes_are_the_contract(document: dict[str, Any]) -> None:
         "/images/{image}/retry",
         "/session",
         "/process",
+        "/depth/{image}/legend",
         "/depth/{image}/statistics",
         "/colormaps",
         "/colormaps/{name}",

@@ -97,6 +97,7 @@ ELSEWHERE = {
     "link_expired",  # test_sharing
     "link_wrong",
     "method_not_allowed",
+    "no_pixels",  # test_missing_pixels
     "not_ready",  # test_health
     "original_changed",
     "original_deleted",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog import depth_arrays, monitoring
+from imgflow.catalog import monitoring
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.postgres import PostgresCatalog
@@ -28,7 +28,7 @@ FROM generate_series(1, 100000) AS n
 """
 CHUNKS = """
 INSERT INTO depth_chunks SELECT i, 'array', c, c * 512, 512, c * 51.2, c * 51.2 + 51.1, '', ''
-FROM generate_series(1, 50) AS i, generate_series(0, 399) AS c
+FROM generate_series(51, 100) AS i, generate_series(0, 399) AS c
 """
 
 
@@ -138,12 +138,26 @@ def test_the_images_that_changed_longest_ago_are_not_sorted_for(
     assert not [plan for plan in plans if "Sort" in plan], "the index has the order"
 
 
-def test_a_frame(filled: PostgresCatalog, plans: list[str]) -> None:
+@pytest.mark.parametrize("named", [{"of_id": 100, "of_key": None}, {"of_id": None}])
+def test_a_frame(filled: PostgresCatalog, plans: list[str], named: dict[str, int | None]) -> None:
     with filled.engine.connect() as connection:
-        asked = (7, 10_000.0, 10_050.0, 4)
-        rows = connection.exec_driver_sql(depth_arrays.CHUNKS, asked).all()
+        source = connection.exec_driver_sql(
+            "SELECT prosrc FROM pg_proc WHERE proname = 'depth_rows'"
+        ).scalar_one()
+        del plans[:]
+        statement = source.partition("RETURN QUERY")[2].partition(";")[0]
+        asked = {
+            **{"of_source": SOURCE, "of_key": "photos/000100.jpg", "low": 10_000.0},
+            **{"high": 10_050.0, "most_rows": 10**5, "most_pixels": None, "chunk_rows": 128},
+            **named,
+        }
+        for name in asked:
+            statement = re.sub(rf"(?<![\w.]){name}\b", f"%({name})s", statement)
+        # With the index to its end, 200 chunks lie between the interval and the image's last one.
+        rows = connection.exec_driver_sql(statement, asked).all()
     assert 1 <= len(rows) <= 2
     assert_indexed(plans)
+    assert len(re.findall("Index Cond.*depth_max <= .*depth_max >= ", plans[0])) == 1
 
 
 def test_assigning_and_recording(filled: PostgresCatalog, plans: list[str]) -> None:

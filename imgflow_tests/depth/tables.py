@@ -43,7 +43,7 @@ def oracle(data: bytes) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """All rows of a well-formed file, read by the standard library."""
     rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"))))
     at = [name.strip().lower() for name in rows[0]].index("depth")
-    numbers = [[float(cell) for cell in row] for row in rows[1:] if any(row)]
+    numbers = [[float(cell or "nan") for cell in row] for row in rows[1:] if any(row)]
     depths = np.array([row[at] for row in numbers])
     pixels = np.array([row[:at] + row[at + 1 :] for row in numbers])
     return depths, pixels.astype(np.float32)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgflow.depth.colormaps import COLORMAPS, UnknownColormap, get_colormap, legend
+from imgflow.depth.colormaps import COLORMAPS, UnknownColormap, get_colormap
 from imgflow.depth.custom_colormap import BadColormap, parse_colormap
+from imgflow.depth.legends import legend
 from imgflow.errors import ImgflowError
 
 # Ends and middle as matplotlib's own documentation and code give them.
@@ -42,11 +43,20 @@ def lab(table):
 
 
 def as_seen_with(table, kind):
-    """Simulated dichromacy after Viénot, Brettel and Mollon (1999), bytes to bytes."""
+    """Simulated dichromacy, bytes to bytes.
+
+    After Viénot, Brettel and Mollon (1999), who leave tritanopes out; these after Machado, Oliveira
+    and Fernandes (2009).
+    """
     linear = (table.astype(float) / 255) ** 2.2
     matrix = {
         "protan": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
         "deutan": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
+        "tritan": [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ],
     }[kind]
     seen = np.clip(linear @ np.array(matrix).T, 0, 1)
     return np.rint(255 * seen ** (1 / 2.2)).astype(np.uint8)
@@ -87,7 +97,7 @@ def test_strata_is_the_first_and_its_steps_are_even():
     assert steps.max() / steps.min() < 1.25
 
 
-@pytest.mark.parametrize("kind", ["protan", "deutan"])
+@pytest.mark.parametrize("kind", ["protan", "deutan", "tritan"])
 def test_strata_keeps_its_order_for_the_colour_blind(kind):
     seen = lab(as_seen_with(get_colormap("strata"), kind))
     assert (np.diff(seen[::4, 0]) > 0).all()

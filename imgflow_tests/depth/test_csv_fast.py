@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from imgflow.depth.csv_fast import parse_fixed_point, parse_with_pandas, with_co
 from imgflow.depth.csv_header import Header
 from imgflow.errors import Rejected
 
+with_holes = partial(parse_with_pandas, with_holes=True)
 HEADER = Header(b",", ("depth", "a", "b"), 0, 1)
 cells = st.one_of(
     st.integers(0, 999).map(str),
@@ -47,14 +50,14 @@ cells = st.one_of(
 @given(st.lists(st.lists(cells, min_size=2, max_size=4), min_size=1, max_size=5))
 def test_what_a_fast_parser_takes_the_careful_one_takes_with_the_same_numbers(rows):
     block = ("\n".join(",".join(row) for row in rows) + "\n").encode()
-    for parser in (parse_fixed_point, parse_with_pandas):
+    for parser in (parse_fixed_point, parse_with_pandas, with_holes):
         fast = parser(block, HEADER)
         if fast is None:
             continue
         try:
             depths, pixels, _ = parse_rows(block, HEADER, 1)
         except Rejected as error:
-            pytest.fail(f"{parser.__name__} took what is rejected: {error}")
+            pytest.fail(f"{parser} took what is rejected: {error}")
         np.testing.assert_array_equal(fast[0], depths)
         np.testing.assert_array_equal(fast[1], pixels)
 

@@ -53,13 +53,12 @@ def test_an_npy_table_gives_its_numbers_in_blocks(kind, part):
     np.testing.assert_array_equal(pixels, table[:, 1:].astype(np.float32))
 
 
-def test_empty_rows_of_a_table_are_dropped_and_counted_and_holes_are_named():
+def test_empty_rows_of_a_table_are_dropped_and_counted_and_bad_cells_are_named():
     table = np.column_stack([DEPTHS, PIXELS])
     table[3] = np.nan
     (batch,) = read_depth_rows([npy(table)], "A.NPY")
     assert (len(batch), batch.empty_rows) == (39, 1)
     for cell, value, code in (
-        ((9, 2), np.nan, "missing_value"),
         ((9, 0), np.nan, "empty_depth"),
         ((9, 2), -np.inf, "infinite_value"),
         ((9, 2), 1e39, "infinite_value"),
@@ -123,12 +122,12 @@ def test_a_depth_map_may_say_where_its_rows_are_in_exact_decimals():
         assert rejection(data, "a.depth.tif").code == "bad_depth_scale"
 
 
-def test_floats_of_a_tiff_are_kept_and_its_holes_are_named():
+def test_floats_of_a_tiff_are_kept_and_an_infinite_one_is_named():
     values = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
     np.testing.assert_array_equal(whole(picture(values, "TIFF"), name="a.depth.tif")[1], values)
-    values[7, 2] = np.nan
+    values[7, 2] = np.inf
     error = rejection(picture(values, "TIFF"), "a.depth.tif")
-    assert (error.code, "line 8, column 4" in error.reason) == ("missing_value", True)
+    assert (error.code, "line 8, column 4" in error.reason) == ("infinite_value", True)
 
 
 def test_depth_maps_that_are_none_are_rejected(monkeypatch):

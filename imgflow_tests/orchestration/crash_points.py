@@ -78,7 +78,7 @@ def install() -> None:
             point(f"within stream {announced.key}")
 
     FolderSource.stream = streamed  # type: ignore[method-assign]
-    blocks = depth_arrays._copy_blocks
+    blocks = depth_arrays.copy_blocks
 
     def copied(image_id: int, array: str, chunks: Any) -> Iterator[tuple[Any, int]]:
         for block in blocks(image_id, array, chunks):
@@ -86,7 +86,7 @@ def install() -> None:
             yield block
             point(f"after COPY depth_chunks of {image_id}")
 
-    depth_arrays._copy_blocks = copied
+    depth_arrays.copy_blocks = copied
 
 
 def install_main() -> None:

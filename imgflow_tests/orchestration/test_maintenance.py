@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import depth_csv, jpeg
@@ -115,12 +116,23 @@ def test_the_backfill_makes_what_a_changed_recipe_touched_pending(
 ) -> None:
     prepared(make_project())
     project = make_project(depth_width=64)
+    # What Dagster takes an asset for stale by: the code version now, and that of the newest event.
+    (spec,) = [
+        spec
+        for spec in project.definitions.resolve_all_asset_specs()
+        if spec.key == dg.AssetKey(["depth", "resized"])
+    ]
+    made = project.newest("depth/resized", "hole.csv").tags
+    assert made["dagster/code_version"] != spec.code_version
     job = project.definitions.resolve_job_def("backfill_stale")
     assert job.execute_in_process(instance=project.instance).success
     (result,) = project.run_requests(project.tick())
     assert result.success
     image = project.catalog.by_keys(["hole.csv"])["hole.csv"]
     assert image.outputs["resized"]["width"] == 64
+    made = project.newest("depth/resized", "hole.csv").tags
+    assert made["dagster/code_version"] == spec.code_version
+    assert DepthArrays(project.catalog.engine).read(image.id).pixels.shape[1] == 64
 
 
 def test_the_schedules_ask_for_their_jobs(project: Project) -> None:
