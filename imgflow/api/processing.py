@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -41,6 +42,7 @@ FOLDER = "fetched/"
 WAIT_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 WORKERS = 2
+POOLS = 2
 MOST_REMEMBERED = 4_096
 
 # Parameters that sign a URL: of S3 (two versions), CloudFront, Google and Azure.
@@ -204,12 +206,30 @@ class Processor:
                 remove_outputs(catalog, self._outputs, {image.id: verdict.outputs})
 
     def _outcome(self, task: Task) -> Outcome:
+        for _ in range(POOLS):
+            pool = self._current_pool()
+            try:
+                seconds = self._config.decode_seconds
+                ((_, outcome),) = pool.outcomes([task], process_photo_task, seconds)
+            except (BrokenProcessPool, RuntimeError):
+                # All its workers were killed at once, after which a pool takes no more.
+                self._replace(pool)
+            else:
+                return outcome
+        raise Trouble("The worker processes end again and again.")
+
+    def _current_pool(self) -> WorkerPool:
         with self._lock:
             if self._pool is None:
                 self._pool = WorkerPool(self._config, self._workers)
-            pool = self._pool
-        ((_, outcome),) = pool.outcomes([task], process_photo_task, self._config.decode_seconds)
-        return outcome
+            return self._pool
+
+    def _replace(self, broken: WorkerPool) -> None:
+        with self._lock:
+            if self._pool is not broken:
+                return  # somebody else was first
+            self._pool = None
+        broken.stop()
 
 
 def _unprocessable(reason: str | None, code: str | None) -> Refused:

@@ -181,6 +181,6 @@ def test_a_pool_that_is_used_up_is_trouble(
     monkeypatch.setattr(connecting, "RETRY_SECONDS", (0.05,))
     engine = make_engine(database_url, pool_size=1, max_overflow=0)
     engine.pool._timeout = 0.1  # type: ignore[attr-defined]
-    with engine.connect(), pytest.raises(Trouble, match="connections .* in use"):
+    with engine.connect(), pytest.raises(Trouble, match=r"connections .* in use"):
         PostgresCatalog(engine, "file:///in/").check()
     engine.dispose()
