@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from imgflow.api.app import create_app
 from imgflow.errors import SettingsError
+from imgflow.up import up
 from imgflow_tests.api.library import Library, local
 from imgflow_tests.api.test_problems import check
 from imgflow_tests.pictures import depth_csv, jpeg
@@ -105,6 +106,13 @@ def test_without_a_token_of_the_setting_the_api_does_not_listen_to_others(
     with pytest.raises(SettingsError, match="does not start without IMGFLOW_API_TOKEN"):
         create_app(make_library(api_host=host).settings)
     create_app(make_library(api_host=host, api_token="some-token").settings)  # noqa: S106
+
+
+def test_neither_does_imgflow_up(make_library: MakeLibrary) -> None:
+    settings = make_library(api_host="0.0.0.0").settings  # noqa: S104
+    with pytest.raises(SettingsError, match="does not start without IMGFLOW_API_TOKEN"):
+        up(settings, lambda line: pytest.fail(f"started: {line}"))
+    assert not (settings.home / "up.lock").exists()
 
 
 @pytest.mark.parametrize("host", ["localhost", "::1", "127.0.0.53", "[::1]"])
