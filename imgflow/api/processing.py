@@ -9,6 +9,7 @@ left pending, so that a run judges it and turns its partition red.
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import threading
 import time
@@ -23,7 +24,7 @@ from imgflow.api.problems import Refused
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.errors import Trouble
-from imgflow.fetch.client import Fetcher, Limits
+from imgflow.fetch.client import Fetcher, Limits, trusting
 from imgflow.fetch.hosts import AllowedHosts
 from imgflow.images.outputs import enabled_outputs
 from imgflow.lifecycle import remove_outputs
@@ -40,7 +41,7 @@ FOLDER = "fetched/"
 """Where images from elsewhere are put in the source, by their content."""
 
 WAIT_SECONDS = 60.0
-LOOK_SECONDS = 0.05
+LOOK_SECONDS, SELDOM_SECONDS = 0.05, 0.5
 WORKERS = 2
 POOLS = 2
 MOST_REMEMBERED = 4_096
@@ -73,6 +74,8 @@ class Processor:
         self._fetcher = Fetcher(
             AllowedHosts(settings.fetch_hosts, endpoint=endpoint_of(self._source)),
             Limits(bytes=settings.max_bytes, seconds=settings.fetch_seconds),
+            # As boto3 does for the endpoint.
+            tls=trusting(os.environ.get("AWS_CA_BUNDLE")),
         )
         recipe = settings.photo_recipe
         enabled = {name: recipe.fingerprint(name) for name in enabled_outputs(recipe)}
@@ -162,6 +165,7 @@ class Processor:
         if image.kind != "photo":
             raise Refused("not_a_photo", f"{image.key!r} is a {image.kind}.")
         give_up = time.monotonic() + WAIT_SECONDS
+        pause = LOOK_SECONDS
         while True:
             if image.state == "deleted":
                 raise Refused("image_deleted", f"The image {image.id} was deleted.")
@@ -182,7 +186,8 @@ class Processor:
                     "still_processing", "Ask again in a few seconds.", headers={"Retry-After": "5"}
                 )
             else:
-                time.sleep(LOOK_SECONDS)
+                time.sleep(pause)
+                pause = min(2 * pause, SELDOM_SECONDS)
             (image,) = catalog.by_ids([image.id]) or [image]
 
     def _work(self, catalog: PostgresCatalog, image: Image) -> None:
