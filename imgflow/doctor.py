@@ -112,6 +112,7 @@ def local_checks(settings: Settings) -> dict[str, Check]:
         "outputs": lambda: check_outputs(stores, settings.home),
         "recipe": lambda: check_recipe(settings),
         "open files": check_open_files,
+        "access": lambda: check_access(settings),
         "ports": lambda: check_ports(settings),
     }
     return checks
@@ -223,6 +224,15 @@ def check_open_files() -> Iterator[Finding]:
         )
         return
     yield ok("open files", f"a process may open {limit if limit >= 0 else 'any number'}")
+
+
+def check_access(settings: Settings) -> Iterator[Finding]:
+    """Who reaches the API, and whether it asks them for a token; raises when it would not start."""
+    settings.check_api_access()
+    if settings.is_api_local:
+        yield ok("access", "the API is for this machine only, reading is open")
+    else:
+        yield ok("access", f"the API listens on {settings.api_host} and asks everyone for a token")
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:

@@ -234,3 +234,21 @@ def test_a_watermark_that_cannot_be_drawn_is_wrong_and_named(
 
 def findings_of(settings: Settings) -> dict[str, Finding]:
     return {finding.part: finding for finding in examine(local_checks(settings))}
+
+
+def test_an_api_that_others_reach_without_a_token_is_wrong(
+    make_settings: Callable[..., Settings],
+) -> None:
+    def found(**values: str) -> Finding:
+        check = local_checks(make_settings(**values))["access"]
+        (finding,) = examine({"access": check})
+        return finding
+
+    assert (found().state, found().text) == (
+        "ok",
+        "the API is for this machine only, reading is open",
+    )
+    open_to_all = found(api_host="192.0.2.1")
+    assert open_to_all.state == "wrong"
+    assert "does not start without IMGFLOW_API_TOKEN" in open_to_all.text
+    assert found(api_host="192.0.2.1", api_token="a-token").state == "ok"  # noqa: S106

@@ -7,6 +7,7 @@ import uvicorn
 from imgflow.api.app import create_app
 from imgflow.errors import SettingsError
 from imgflow.settings import load_settings
+from imgflow.tokens import FILE_NAME, own_token
 
 if __name__ == "__main__":
     try:
@@ -14,4 +15,6 @@ if __name__ == "__main__":
         app = create_app(settings)
     except SettingsError as error:
         sys.exit(f"imgflow: {error}")
+    if not settings.api_token and not (settings.home / FILE_NAME).exists():
+        sys.stderr.write(f"Token, shown this once: {own_token(settings.home)}\n")
     uvicorn.run(app, host=settings.api_host, port=settings.api_port, server_header=False)

@@ -33,8 +33,8 @@ POOL_SIZE, POOL_OVERFLOW = 10, 10
 POOL_SECONDS = 3.0
 MIGRATION_WAIT_SECONDS = 1.0
 
-# Each has a connection of the pool most of the time.
-PROCESSED_AT_ONCE = 4
+# Each holds a connection of the pool while it works, and asks through another one.
+PROCESSED_AT_ONCE = 8
 
 # Of requests that read depth arrays: each may hold `intervals.MOST_PIXELS` several times over.
 INTERVALS_AT_ONCE = 2

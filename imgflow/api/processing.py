@@ -9,11 +9,13 @@ left pending, so that a run judges it and turns its partition red.
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import threading
 import time
 import uuid
 from collections import OrderedDict
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -22,7 +24,7 @@ from imgflow.api.problems import Refused
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.errors import Trouble
-from imgflow.fetch.client import Fetcher, Limits
+from imgflow.fetch.client import Fetcher, Limits, trusting
 from imgflow.fetch.hosts import AllowedHosts
 from imgflow.images.outputs import enabled_outputs
 from imgflow.lifecycle import remove_outputs
@@ -39,8 +41,9 @@ FOLDER = "fetched/"
 """Where images from elsewhere are put in the source, by their content."""
 
 WAIT_SECONDS = 60.0
-LOOK_SECONDS = 0.05
+LOOK_SECONDS, SELDOM_SECONDS = 0.05, 0.5
 WORKERS = 2
+POOLS = 2
 MOST_REMEMBERED = 4_096
 
 # Parameters that sign a URL: of S3 (two versions), CloudFront, Google and Azure.
@@ -71,6 +74,8 @@ class Processor:
         self._fetcher = Fetcher(
             AllowedHosts(settings.fetch_hosts, endpoint=endpoint_of(self._source)),
             Limits(bytes=settings.max_bytes, seconds=settings.fetch_seconds),
+            # As boto3 does for the endpoint.
+            tls=trusting(os.environ.get("AWS_CA_BUNDLE")),
         )
         recipe = settings.photo_recipe
         enabled = {name: recipe.fingerprint(name) for name in enabled_outputs(recipe)}
@@ -160,6 +165,7 @@ class Processor:
         if image.kind != "photo":
             raise Refused("not_a_photo", f"{image.key!r} is a {image.kind}.")
         give_up = time.monotonic() + WAIT_SECONDS
+        pause = LOOK_SECONDS
         while True:
             if image.state == "deleted":
                 raise Refused("image_deleted", f"The image {image.id} was deleted.")
@@ -180,7 +186,8 @@ class Processor:
                     "still_processing", "Ask again in a few seconds.", headers={"Retry-After": "5"}
                 )
             else:
-                time.sleep(LOOK_SECONDS)
+                time.sleep(pause)
+                pause = min(2 * pause, SELDOM_SECONDS)
             (image,) = catalog.by_ids([image.id]) or [image]
 
     def _work(self, catalog: PostgresCatalog, image: Image) -> None:
@@ -204,12 +211,30 @@ class Processor:
                 remove_outputs(catalog, self._outputs, {image.id: verdict.outputs})
 
     def _outcome(self, task: Task) -> Outcome:
+        for _ in range(POOLS):
+            pool = self._current_pool()
+            try:
+                seconds = self._config.decode_seconds
+                ((_, outcome),) = pool.outcomes([task], process_photo_task, seconds)
+            except (BrokenProcessPool, RuntimeError):
+                # All its workers were killed at once, after which a pool takes no more.
+                self._replace(pool)
+            else:
+                return outcome
+        raise Trouble("The worker processes end again and again.")
+
+    def _current_pool(self) -> WorkerPool:
         with self._lock:
             if self._pool is None:
                 self._pool = WorkerPool(self._config, self._workers)
-            pool = self._pool
-        ((_, outcome),) = pool.outcomes([task], process_photo_task, self._config.decode_seconds)
-        return outcome
+            return self._pool
+
+    def _replace(self, broken: WorkerPool) -> None:
+        with self._lock:
+            if self._pool is not broken:
+                return  # somebody else was first
+            self._pool = None
+        broken.stop()
 
 
 def _unprocessable(reason: str | None, code: str | None) -> Refused:

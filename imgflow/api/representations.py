@@ -97,7 +97,7 @@ def item_of(image: Image) -> ImageItem:
         created_at=image.created_at,
         updated_at=image.updated_at,
         recipe=image.recipe,
-        run_id=image.run_id or None,
+        run_id=image.run_id,
         reason=image.reason,
         reason_code=image.reason_code,
         facts=dict(image.facts),

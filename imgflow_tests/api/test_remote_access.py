@@ -9,6 +9,8 @@ from fastapi.testclient import TestClient
 
 from imgflow.api.app import create_app
 from imgflow.errors import SettingsError
+from imgflow.settings import Settings
+from imgflow.up import up
 from imgflow_tests.api.library import Library, local
 from imgflow_tests.api.test_problems import check
 from imgflow_tests.pictures import depth_csv, jpeg
@@ -107,6 +109,13 @@ def test_without_a_token_of_the_setting_the_api_does_not_listen_to_others(
     create_app(make_library(api_host=host, api_token="some-token").settings)  # noqa: S106
 
 
+def test_neither_does_imgflow_up(make_library: MakeLibrary) -> None:
+    settings = make_library(api_host="0.0.0.0").settings  # noqa: S104
+    with pytest.raises(SettingsError, match="does not start without IMGFLOW_API_TOKEN"):
+        up(settings, lambda line: pytest.fail(f"started: {line}"))
+    assert not (settings.home / "up.lock").exists()
+
+
 @pytest.mark.parametrize("host", ["localhost", "::1", "127.0.0.53", "[::1]"])
 def test_on_loopback_it_starts_without_one(make_library: MakeLibrary, host: str) -> None:
     create_app(make_library(api_host=host).settings)
@@ -120,3 +129,19 @@ def test_what_is_no_address_is_refused(make_library: MakeLibrary, host: str) -> 
 
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("localhost", "http://localhost:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),  # noqa: S104
+        ("::", "http://[::1]:8000"),
+        ("[2001:db8::1]", "http://[2001:db8::1]:8000"),
+    ],
+)
+def test_this_machine_finds_the_api_wherever_it_listens(
+    make_settings: Callable[..., Settings], host: str, url: str
+) -> None:
+    assert make_settings(api_host=host, api_port=8000).api_url == url

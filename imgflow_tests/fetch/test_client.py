@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from imgflow.fetch.client import Fetcher, FetchFailed, FetchRefused, Limits, TooManyBytes
+from imgflow.errors import SettingsError
+from imgflow.fetch.client import Fetcher, FetchFailed, FetchRefused, Limits, TooManyBytes, trusting
 from imgflow.fetch.hosts import AllowedHosts, NotAllowed
 from imgflow_tests.fetch.servers import make_certificate, ok, serving, status
 
@@ -139,6 +140,18 @@ def test_a_certificate_of_another_name_is_not_taken(
             with pytest.raises(FetchFailed, match="certificate"):
                 fetcher.fetch(f"https://{name}/a")
     assert server.paths == []
+
+
+def test_certificates_of_ones_own_are_trusted_besides_those_of_the_system(
+    certificate: Path, tmp_path: Path
+) -> None:
+    context = trusting(str(certificate))
+    assert any(NAME in str(found) for found in context.get_ca_certs())
+    assert context.check_hostname
+    (tmp_path / "none.pem").write_text("nothing")
+    for file in (tmp_path / "none.pem", tmp_path / "missing.pem"):
+        with pytest.raises(SettingsError, match=r"^AWS_CA_BUNDLE=.*none|missing"):
+            trusting(str(file))
 
 
 @pytest.mark.parametrize(
