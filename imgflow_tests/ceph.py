@@ -5,6 +5,7 @@ Everything lies in one folder and in memory, and ends with `stop`.
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import socket
@@ -125,6 +126,12 @@ class Ceph:
         for process in reversed(self._processes):
             process.send_signal(signal.SIGKILL)
             process.wait()
+
+    def requests(self) -> int:
+        """How many requests the gateway has had so far."""
+        socket_of_gateway = str(self.run / "client.rgw.a.asok")
+        counters = self._call("ceph", "--admin-daemon", socket_of_gateway, "perf", "dump", "rgw")
+        return int(json.loads(counters)["rgw"]["req"])
 
     def _ceph(self, *arguments: str) -> str:
         return self._call("ceph", "-c", str(self.config), "--connect-timeout", "10", *arguments)

@@ -27,14 +27,14 @@ class Family:
         job: name of the job that makes all of its assets.
         outputs: name of each output with the fingerprint of its recipe.
         work: what a worker process does with one image.
-        together: how many images a worker gets at once, at most.
+        is_quick: an image is a matter of milliseconds, so a worker gets several at once.
     """
 
     kind: Kind
     job: str
     outputs: Mapping[str, str]
     work: Callable[[Task], Outcome]
-    together: int = 1
+    is_quick: bool = False
 
     @property
     def partitions(self) -> dg.DynamicPartitionsDefinition:
@@ -68,7 +68,7 @@ def photo_family(recipe: PhotoRecipe) -> Family:
         job="process_photos",
         outputs={name: recipe.fingerprint(name) for name in enabled_outputs(recipe)},
         work=process_photo_task,
-        together=8,
+        is_quick=True,
     )
 
 

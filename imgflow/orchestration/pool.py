@@ -54,6 +54,16 @@ PRELOADED = (
 )
 
 
+# Quick tasks that a worker gets at once. On a bucket, where it computes on one while it reads the
+# next and writes the last, only the first read and the last write of a group are waited for.
+GROUP, REMOTE_GROUP = 8, 32
+
+
+def group_size(stores: StoreConfig) -> int:
+    """How many quick tasks a worker gets at once, at most."""
+    return REMOTE_GROUP if stores.is_remote else GROUP
+
+
 def prepare_workers(stores: StoreConfig) -> None:
     """Start the server that workers are forked from, which imports while this process goes on."""
     preloaded = list(PRELOADED)

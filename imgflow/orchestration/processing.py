@@ -84,7 +84,8 @@ def process_partitions(
 
             def run(tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
                 """Run tasks, and return the keys of those whose upload is not the announced one."""
-                outcomes = pool.outcomes(tasks, family.work, seconds, together=family.together)
+                together = group_size(worker.stores) if family.is_quick else 1
+                outcomes = pool.outcomes(tasks, family.work, seconds, together=together)
                 return batch.run_tasks(
                     images,
                     outcomes,
