@@ -293,6 +293,12 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return _absolute_home(home)
 
+    @field_validator("watermark_font")
+    @classmethod
+    def _whole_path(cls, file: str) -> str:
+        # Workers may have another working directory.
+        return str(Path(file).expanduser().absolute()) if file else ""
+
     @field_validator("database_url")
     @classmethod
     def _postgresql(cls, url: str) -> str:

@@ -105,7 +105,7 @@ def test_a_letter_that_no_font_has_is_refused_by_name(dejavu: Path) -> None:
 
 
 def test_a_font_of_ones_own_is_part_of_the_recipe_by_its_content(
-    dejavu: Path, make_settings: Callable[..., Settings]
+    dejavu: Path, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped = make_settings(watermark_text="PROOF").photo_recipe
     own = make_settings(watermark_text="PROOF", watermark_font=str(dejavu)).photo_recipe
@@ -114,7 +114,9 @@ def test_a_font_of_ones_own_is_part_of_the_recipe_by_its_content(
     assert own.fingerprint("thumbnail") == shipped.fingerprint("thumbnail")
     other = dejavu.with_name("other.ttf")
     other.write_bytes(dejavu.read_bytes())
-    moved = make_settings(watermark_text="PROOF", watermark_font=str(other)).photo_recipe
+    monkeypatch.chdir(dejavu.parent)
+    moved = make_settings(watermark_text="PROOF", watermark_font="other.ttf").photo_recipe
+    assert moved.watermark_font == str(other)
     assert moved.fingerprint("proof") == own.fingerprint("proof")
 
 
