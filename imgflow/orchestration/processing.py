@@ -14,7 +14,7 @@ from imgflow.orchestration.events import finished_events, selected_names, unchan
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.image_events import report_images
 from imgflow.orchestration.partitions import object_key
-from imgflow.orchestration.pool import WorkerPool
+from imgflow.orchestration.pool import WorkerPool, group_size
 from imgflow.orchestration.worker import Task, WorkerConfig
 from imgflow.store.looking import look_at
 from imgflow.store.objects import Source
