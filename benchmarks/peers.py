@@ -147,7 +147,7 @@ def _peer(name: str, folder: Path) -> float:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.peers", name, folder / "in", folder / "out"],
-            env={**os.environ, "PEER_DATABASE": database.ensure_running()},
+            env={**os.environ, "PEER_DATABASE": database.url},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             check=True,
