@@ -3,14 +3,12 @@
 - `function`: the common serverless way. One call an object, each in a fresh state: download,
   `convert("L")`, PNG, upload, insert with a new connection. No network and no cold start are
   counted, only the work, in as many processes as imgflow has workers.
-- `run_per_image`: Dagster with one run for each partition, in this process.
+- `run_per_image`: Dagster with a sensor that asks for a run for each file.
 - `ranged`: Dagster with one run over all partitions, its own event log, and pictures made in the
   asset one after the other.
 
 Called as `python -m benchmarks.peers PEER IN OUT`; prints the seconds that it took.
 """
-
-from __future__ import annotations
 
 import io
 import json
@@ -18,10 +16,14 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -30,7 +32,9 @@ from benchmarks.table import Measure
 from benchmarks.throughput import _ingest
 from imgflow.catalog.embedded import close_embedded_postgres, embedded_postgres
 
-IMAGES = {"function": 300, "run_per_image": 12, "ranged": 100}
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+IMAGES = {"function": 300, "run_per_image": 10, "ranged": 100}
+WANTED = {"function": 1, "run_per_image": 300, "ranged": 1}
 PEERS = {
     "function": "a function call an object: PNG, row",
     "run_per_image": "plain Dagster, a run an image",
@@ -68,54 +72,61 @@ def function(source: Path, out: Path, url: str) -> float:
     return time.monotonic() - began
 
 
-def dagster(source: Path, out: Path, url: str, *, is_ranged: bool) -> float:
-    """Plain Dagster on PostgreSQL with an asset for each picture."""
-    import dagster as dg
+def ranged(source: Path, out: Path, url: str) -> float:
+    """One run over all partitions, in this process."""
+    with instance_of(source, out, url) as instance:
+        from benchmarks.plain_dagster import defs
 
-    files = dg.DynamicPartitionsDefinition(name="files")
-
-    @dg.multi_asset(
-        specs=[dg.AssetSpec("grayscale"), dg.AssetSpec("thumbnail")],
-        partitions_def=files,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-    )
-    def pictures(context: dg.AssetExecutionContext):  # type: ignore[no-untyped-def]
-        for key in context.partition_keys:
-            with Image.open(source / key) as image:
-                image.convert("L").save(out / f"gray-{key}", quality=85)
-                image.thumbnail((256, 256))
-                image.save(out / f"thumb-{key}", quality=85)
-        yield dg.MaterializeResult("grayscale")
-        yield dg.MaterializeResult("thumbnail")
-
-    storage = {"postgres_url": url}
-    overrides = {
-        "storage": {"postgres": storage},
-        "telemetry": {"enabled": False},
-    }
-    job = dg.Definitions(
-        assets=[pictures], jobs=[dg.define_asset_job("job", selection=dg.AssetSelection.all())]
-    ).resolve_job_def("job")
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    keys = sorted(file.name for file in source.iterdir())
-    home = out / "dagster"
-    home.mkdir()
-    with dg.instance_for_test(overrides=overrides, temp_dir=str(home)) as instance:
+        keys = sorted(file.name for file in source.iterdir())
         instance.add_dynamic_partitions("files", keys)
         began = time.monotonic()
-        if is_ranged:
-            job.execute_in_process(
-                quiet,
-                instance=instance,
-                tags={
-                    "dagster/asset_partition_range_start": keys[0],
-                    "dagster/asset_partition_range_end": keys[-1],
-                },
-            )
-        else:
-            for key in keys:
-                job.execute_in_process(quiet, instance=instance, partition_key=key)
+        defs.resolve_job_def("job").execute_in_process(
+            QUIET,
+            instance=instance,
+            tags={
+                "dagster/asset_partition_range_start": keys[0],
+                "dagster/asset_partition_range_end": keys[-1],
+            },
+        )
         return time.monotonic() - began
+
+
+def run_per_image(source: Path, out: Path, url: str) -> float:
+    """Sensor, queue and default launcher, from the first run's creation to the last one's end."""
+    with instance_of(source, out, url) as instance:
+        wanted = len(list(source.iterdir()))
+        daemon = subprocess.Popen(
+            [
+                Path(sysconfig.get_path("scripts")) / "dagster-daemon",
+                *("run", "-m", "benchmarks.plain_dagster"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while True:
+                records = instance.get_run_records()
+                ends = [record.end_time for record in records if record.end_time]
+                if len(ends) == wanted:
+                    return max(ends) - min(r.create_timestamp.timestamp() for r in records)
+                time.sleep(0.2)
+        finally:
+            daemon.terminate()
+            daemon.wait()
+
+
+@contextmanager
+def instance_of(source: Path, out: Path, url: str) -> Iterator[Any]:
+    """Dagster's instance over PostgreSQL, as its documentation sets it up."""
+    home = out / "dagster"
+    home.mkdir()
+    config = {"storage": {"postgres": {"postgres_url": url}}, "telemetry": {"enabled": False}}
+    (home / "dagster.yaml").write_text(json.dumps(config))
+    os.environ.update(DAGSTER_HOME=str(home), PEER_SOURCE=str(source), PEER_OUT=str(out))
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        yield instance
 
 
 def measure() -> list[Measure]:
@@ -136,7 +147,7 @@ def measure() -> list[Measure]:
                     PEERS[peer],
                     theirs,
                     ours / theirs,
-                    ">= 1",
+                    f">= {WANTED[peer]}",
                 )
             )
         return measures
@@ -159,13 +170,11 @@ def _peer(name: str, folder: Path) -> float:
 
 
 def main() -> None:
+    """Run one of them."""
     name, source, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     url = os.environ["PEER_DATABASE"]
-    if name == "function":
-        seconds = function(source, out, url)
-    else:
-        seconds = dagster(source, out, url, is_ranged=name == "ranged")
-    print(json.dumps({"seconds": seconds}))
+    kinds = {"function": function, "ranged": ranged, "run_per_image": run_per_image}
+    print(json.dumps({"seconds": kinds[name](source, out, url)}))
 
 
 if __name__ == "__main__":
