@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.table import Measure
 from imgflow.orchestration.worker import Outcome, Task
 
-LIMIT_MILLISECONDS = 3.0
+LIMIT_MILLISECONDS = 1.0
 
 
 def no_work(task: Task) -> Outcome:

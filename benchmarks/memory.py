@@ -29,7 +29,7 @@ def measure() -> list[Measure]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         peaks = {count: _peaks(folder, count) for count in (1_000, 10_000)}
-        grown = _after_batches(folder / "batches", batches=10, images=500)
+        grown = after_batches(folder / "batches", batches=10, images=500)
         largest = _largest(folder / "largest")
     limit = load_settings().photo_limits.max_memory / MIB
     return [
@@ -110,7 +110,8 @@ def _watched(home: Path, source: Path) -> dict[str, float]:
     return peaks
 
 
-def _after_batches(folder: Path, batches: int, images: int) -> list[float]:
+def after_batches(folder: Path, batches: int, images: int) -> list[float]:
+    """Resident memory of a process after each batch that it has ingested, in MiB."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", str(batches), str(images)],
         env=_variables(folder / "home", folder / "in"),

@@ -29,7 +29,7 @@ from PIL import Image
 
 from benchmarks.pictures import write_jpegs
 from benchmarks.table import Measure
-from benchmarks.throughput import _ingest
+from benchmarks.throughput import time_ingest
 from imgflow.catalog.embedded import close_embedded_postgres, embedded_postgres
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -134,12 +134,12 @@ def measure() -> list[Measure]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_jpegs(folder / "in", 1_000)
-        ours = 1_000 / _ingest(folder, 0)
+        ours = 1_000 / time_ingest(folder / "in", folder / "home")
         measures = []
         for peer, images in IMAGES.items():
             write_jpegs(folder / peer / "in", images)
             (folder / peer / "out").mkdir()
-            theirs = images / _peer(peer, folder / peer)
+            theirs = images / time_peer(peer, folder / peer)
             measures.append(
                 Measure(
                     f"images/s beside {PEERS[peer]} ({images} images)",
@@ -153,7 +153,8 @@ def measure() -> list[Measure]:
         return measures
 
 
-def _peer(name: str, folder: Path) -> float:
+def time_peer(name: str, folder: Path) -> float:
+    """Seconds of a peer over the files in `in`."""
     database = embedded_postgres(folder / "home")
     try:
         done = subprocess.run(
