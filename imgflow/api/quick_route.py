@@ -14,6 +14,8 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
+from imgflow.api.access import check_access
+
 from imgflow.api.intervals import bounds_of
 
 LONGEST_PLAIN = 200
@@ -32,6 +34,8 @@ def quick_route(formats: frozenset[str]) -> type[APIRoute]:
             by_fastapi = super().get_route_handler()
 
             async def answer(request: Request) -> Response:
+                # By hand, since FastAPI would do so when it solves the route's dependencies.
+                check_access(request, request.app.state.connections, "read")
                 asked = plain_parameters(request.scope["query_string"])
                 if asked is None or asked.get("format", "jpeg") not in formats:
                     return await by_fastapi(request)

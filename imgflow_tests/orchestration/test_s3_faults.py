@@ -124,9 +124,9 @@ def test_a_body_cut_short_never_becomes_a_picture(
     found = states(uploads)
     assert "rejected" not in found.values()
     assert found[DEPTH_IMAGE] == found["odd//c.jpg"] == "pending"
-    assert_sources_are_whole(uploads)
 
-    proxy.programme = healthy
+    proxy.programme = healthy  # also for what looks at the outputs
+    assert_sources_are_whole(uploads)
     uploads.end_pauses()
     uploads.run_requests(uploads.tick())
     assert_all_is_ready(uploads)

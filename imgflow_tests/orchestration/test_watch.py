@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -81,7 +82,7 @@ def test_an_upload_that_lands_while_a_tick_looks_is_asked_for_by_it(
         if len(waits) == 2:
             put(project, "late.jpg", jpeg())
 
-    monkeypatch.setattr(sensors.time, "sleep", land)
+    monkeypatch.setattr(sensors, "time", SimpleNamespace(monotonic=time.monotonic, sleep=land))
     result = project.tick()
     assert len(waits) == 2
     (run,) = project.run_requests(result)
@@ -97,7 +98,10 @@ def test_a_tick_of_a_round_does_not_look_twice_at_its_part(
     for number in range(3):
         put(project, f"{number}.jpg", jpeg())
     project.run_requests(project.tick())
-    monkeypatch.setattr(sensors.time, "sleep", lambda _seconds: pytest.fail("it waited"))
+    never = SimpleNamespace(
+        monotonic=time.monotonic, sleep=lambda _seconds: pytest.fail("it waited")
+    )
+    monkeypatch.setattr(sensors, "time", never)
     first = project.tick()
     assert "2 objects listed" in str(first.skip_reason)
     assert sensors.Round.from_cursor(first.cursor).resume_after == "1.jpg"
