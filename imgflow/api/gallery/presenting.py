@@ -8,6 +8,7 @@ from typing import Any
 
 from imgflow.api.gallery.filters import Filters
 from imgflow.api.gallery.wording import KIND_WORDS, STATE_WORDS, parts_of, shown, size_of, time_of
+from imgflow.api.pictures import OPAQUE
 from imgflow.api.serving import version_of
 from imgflow.catalog.rows import Image
 
@@ -47,7 +48,7 @@ class Picture:
     @property
     def caption(self) -> str:
         """Format, pixels and size."""
-        kind = self.media_type.partition("/")[2].upper()
+        kind = "" if self.media_type == OPAQUE else self.media_type.partition("/")[2].upper()
         pixels = f"{self.width} {TIMES} {self.height}" if self.width and self.height else ""
         return " · ".join(part for part in (kind, pixels, size_of(self.size)) if part)
 
@@ -156,7 +157,7 @@ def _original(image: Image) -> Picture:
     # What the row says of content is of the upload that was processed last.
     is_known = image.processed == image.announced and image.state == "ready"
     version = f"?v={version_of(image.sha256)}" if is_known and image.sha256 else ""
-    media_type = (image.media_type if is_known else None) or "application/octet-stream"
+    media_type = (image.media_type if is_known else None) or OPAQUE
     return Picture(
         name="original",
         url=f"/images/{image.id}/original{version}",

@@ -91,7 +91,9 @@ def test_odd_keys_are_text_and_lead_to_their_own_page(page: Page, site: Site, ke
     shown = key.replace("\n", "↵").replace("\u202e", "⟨U+202E⟩")
     expect(page.locator("dl dd").first).to_have_text(shown)
     expect(page.get_by_role("heading", level=1)).to_have_text(shown.rpartition("/")[2])
-    page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    page.wait_for_function(
+        "() => [...document.images].every(i => i.complete && i.naturalWidth > 0)"
+    )
 
 
 def test_arrow_keys_go_from_card_to_card(page: Page) -> None:

@@ -52,7 +52,7 @@ class Upload {
   }
 
   offer(word, action) {
-    const button = element("button", "quiet", word);
+    const button = element("button", "", word);
     button.type = "button";
     button.setAttribute("aria-label", `${word}: ${this.key}`);
     button.addEventListener("click", action);
