@@ -35,6 +35,15 @@ DEPTH = "samples/borehole.csv"
 PHOTO = "samples/coffee.png"
 PLAIN = 66
 
+UNEVEN, ONE_ROW = "wells/uneven.csv", "wells/one.csv"
+UNEVEN_DEPTHS = ("0.00025", "0.0003", "0.00035", "0.0004", "0.0104")
+
+
+def table(*depths: str) -> bytes:
+    """A depth CSV of three columns, whose values are row, column and a fraction."""
+    rows = [f"{depth},{row},{row}.5,{row}.25" for row, depth in enumerate(depths)]
+    return "\n".join(["depth,a,b,c", *rows, ""]).encode()
+
 
 @pytest.fixture(scope="package")
 def site(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
@@ -55,6 +64,8 @@ def site(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -
     for number, key in enumerate(ODD_KEYS):
         library.put(key, jpeg(80, 60, seed=1_000 + number))
     library.put(REJECTED, b"these are notes, not a picture\n")
+    library.put(UNEVEN, table(*UNEVEN_DEPTHS))
+    library.put(ONE_ROW, table("17.5"))
     upload_samples(library.worker.source)
     report = site.ingest()
     assert (report["rejected"], report["failed"]) == (1, 0)

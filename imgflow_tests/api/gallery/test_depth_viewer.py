@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from imgflow_tests.api.gallery.conftest import DEPTH
+from imgflow_tests.api.gallery.conftest import DEPTH, ONE_ROW, UNEVEN
 from imgflow_tests.api.gallery.site import Site
 
 pytestmark = pytest.mark.slow
@@ -165,3 +165,30 @@ def test_a_depth_outside_is_said_in_words_and_mended_by_another(viewer: Page) ->
     viewer.get_by_role("button", name="The rows below").click()
     settle(viewer)
     expect(viewer.locator("#viewer-problem")).to_be_hidden()
+
+
+def test_uneven_depths_between_the_ends_are_marked_as_estimates(page: Page, site: Site) -> None:
+    page.goto(site.page_of(UNEVEN))
+    settle(page)
+    assert frame(page).shape[0] == 5
+    page.locator("#stage").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#readout")).to_contain_text("Depth 0.00025 ")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#readout")).to_contain_text("Depth ≈ 0.00279 ")
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+    expect(page.locator("#readout")).to_contain_text("Depth 0.01040 ")
+    page.get_by_label("To depth").fill("0.00035")
+    page.keyboard.press("Tab")
+    settle(page)
+    assert frame(page).shape[0] == 3
+
+
+def test_an_image_of_one_row_is_shown_too(page: Page, site: Site) -> None:
+    page.goto(site.page_of(ONE_ROW))
+    settle(page)
+    assert frame(page).shape[0] == 1
+    page.locator("#stage").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#readout")).to_contain_text("Depth 17.5 ")

@@ -54,8 +54,8 @@ def test_further_pages_come_without_scripts_too(chromium: Browser, site: Site) -
 def test_filters_narrow_by_kind_and_state(page: Page) -> None:
     page.goto("/")
     page.get_by_role("link", name="Depth images").click()
-    expect(page.locator(".card")).to_have_count(1)
-    assert names(page) == ["borehole.csv"]
+    expect(page.locator(".card")).to_have_count(3)
+    assert names(page) == ["uneven.csv", "one.csv", "borehole.csv"]
     page.get_by_role("link", name="All", exact=True).click()
     page.get_by_role("link", name="Rejected").click()
     expect(page.locator(".card")).to_have_count(1)

@@ -208,12 +208,14 @@ function point(row, column) {
 }
 
 const stage = $("stage");
-stage.addEventListener("pointermove", (event) => {
+function pointed(event) {
   if (shown === null) return;
   const box = $("frame").getBoundingClientRect();
   point(Math.floor(((event.clientY - box.top) / box.height) * shown.rows),
     Math.floor(((event.clientX - box.left) / box.width) * shown.columns));
-});
+}
+stage.addEventListener("pointermove", pointed);
+stage.addEventListener("pointerdown", pointed); // a finger does not hover
 stage.addEventListener("keydown", (event) => {
   if (event.altKey || event.ctrlKey || event.metaKey) return;
   const { row, column } = cursor ?? { row: 0, column: -1 };

@@ -2,10 +2,14 @@
 
 const MOST_STEPS = 2000;
 
-/** Decimals that a number is written with; nine digits, since steps are differences of depths. */
+const MOST_DECIMALS = 12;
+
+/** Decimals that a number is written with; nine digits of it, since steps are differences of depths. */
 function decimalsOf(number) {
-  const [, decimals = ""] = String(Number(number.toPrecision(9))).split(".");
-  return decimals.includes("e") ? 6 : Math.min(decimals.length, 6);
+  const rounded = Number(number.toPrecision(9));
+  let decimals = 0;
+  while (decimals < MOST_DECIMALS && Number(rounded.toFixed(decimals)) !== rounded) decimals += 1;
+  return decimals;
 }
 
 export class Scale {
