@@ -92,3 +92,20 @@ def test_who_is_not_signed_in_is_asked_before_anything_is_sent(
     assert (site.library.folder / "later.jpg").is_file()
     site.library.process("later.jpg")
     expect(page.locator(".upload[data-state=ready]")).to_have_count(1)
+
+
+def test_a_session_that_has_ended_is_begun_anew_and_the_upload_goes_on(
+    signed_in: Page, site: Site, tmp_path: Path
+) -> None:
+    page = signed_in
+    (tmp_path / "ended.jpg").write_bytes(jpeg(seed=530))
+    page.goto("/")
+    page.context.clear_cookies()
+    drop(page, tmp_path / "ended.jpg")
+    expect(page.locator(".upload")).to_contain_text("The route needs a token")
+    page.get_by_role("button", name="Try again: ended.jpg").click()
+    page.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator(".upload[data-state=pending]")).to_have_count(1)
+    site.library.process("ended.jpg")
+    expect(page.locator(".upload[data-state=ready]")).to_have_count(1)

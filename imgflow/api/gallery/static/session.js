@@ -15,6 +15,7 @@ export class Problem extends Error {
 
 /** The problem of an answer's text; proxies in between may answer with pages of their own. */
 export function problemOf(status, text) {
+  if (status === 401) scopes.delete("write"); // the session has ended meanwhile
   try {
     return new Problem(status, JSON.parse(text));
   } catch {
