@@ -194,6 +194,13 @@ class Settings(BaseSettings):
     dagster_port: Annotated[
         int, Field(ge=1, le=65_535, description="Port of the Dagster UI, on loopback.")
     ] = 3000
+    dagster_url: Annotated[
+        str,
+        Field(
+            description="Where people reach the Dagster UI, for links of the gallery "
+            "(`https://dagster.example.org`). Default: links on this machine only, to its port."
+        ),
+    ] = ""
     api_port: Annotated[int, Field(ge=1, le=65_535, description="Port of the API.")] = 8000
 
     thumbnail_size: Annotated[
@@ -361,6 +368,14 @@ class Settings(BaseSettings):
         if unknown or not value:
             raise ValueError(f"{', '.join(unknown) or 'none'}: known are {', '.join(MEDIA_TYPES)}")
         return value
+
+    @field_validator("dagster_url")
+    @classmethod
+    def _web_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and not (parts.scheme in ("http", "https") and parts.netloc):
+            raise ValueError("an address such as https://dagster.example.org")
+        return url
 
     @field_validator("sqs_queue_url")
     @classmethod

@@ -159,6 +159,7 @@ def _start(settings: Settings, services: list[Service], say: Say) -> None:
             page = f"{pages[service.name]}/{'health/' if service.name == 'api' else 'server_info'}"
             _wait(services, service, lambda page=page: _answers(page))  # type: ignore[misc]
     say(f"Dagster   {pages['webserver']}")
+    say(f"Gallery   {pages['api']}")
     say(f"API       {pages['api']}/docs")
     say(f"Token     {_place_of_token(settings)}, which API calls need to change something")
     if is_first and not settings.api_token:

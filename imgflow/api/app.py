@@ -31,6 +31,8 @@ from imgflow.api.access_log import hide_secrets
 from imgflow.api.connections import Connections
 from imgflow.api.envelope import REQUEST_ID, Envelope
 from imgflow.api.errors import METHODS, add_handlers
+from imgflow.api.gallery import pages, static_files
+from imgflow.api.gallery.rendering import Gallery
 from imgflow.api.keys import KeysInPaths
 from imgflow.api.measures import Measured, Measures
 from imgflow.api.problems import Problem
@@ -99,6 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.measures = measures
     app.state.metrics = metrics.registry_of(connections, measures)
+    app.state.gallery = Gallery(settings)
     add_handlers(app)
     for module in (
         frames,  # first, since routes are tried one after the other, and a frame takes 1 ms
@@ -113,6 +116,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         health,
         metrics,
         explanations,
+        static_files,
+        pages,
     ):
         app.include_router(module.router)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]  # FastAPI's own way

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from imgflow.api.problems import PROBLEMS, TYPE_PREFIX, Refused
@@ -58,12 +58,6 @@ async def docs(request: Request) -> HTMLResponse:
     )
     page.headers["Content-Security-Policy"] = DOCS_POLICY
     return page
-
-
-@get(router, "/", access="open", include_in_schema=False, response_class=RedirectResponse)
-async def root(request: Request) -> RedirectResponse:
-    """The page of the API, until there is a gallery."""
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
 
 
 def _meaning(code: str) -> ProblemMeaning:

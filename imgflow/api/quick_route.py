@@ -15,7 +15,6 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from imgflow.api.access import check_access
-
 from imgflow.api.intervals import bounds_of
 
 LONGEST_PLAIN = 200

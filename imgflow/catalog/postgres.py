@@ -13,10 +13,12 @@ import sqlalchemy as sa
 
 from imgflow.catalog import announcing, schema
 from imgflow.catalog.announcing import Comparing
+from imgflow.catalog.browsing import Browsing
 from imgflow.catalog.connecting import retried
 from imgflow.catalog.ending import Ending
 from imgflow.catalog.holds import Holds
 from imgflow.catalog.partitioned import Partitioned
+from imgflow.catalog.past import Remembering
 from imgflow.catalog.reading import Reading
 from imgflow.catalog.recording import Recording
 from imgflow.catalog.requesting import Requesting
@@ -24,7 +26,7 @@ from imgflow.catalog.rows import Announcement, Image
 from imgflow.store.objects import SourceObject
 
 
-class PostgresCatalog(Reading, Requesting, Recording, Partitioned, Ending):
+class PostgresCatalog(Reading, Browsing, Requesting, Recording, Partitioned, Ending, Remembering):
     """The images of one source in a PostgreSQL database.
 
     In the order of an image's life: it is announced by a listing, requested, recorded, and ends.

@@ -8,11 +8,11 @@ from typing import Any
 
 import dagster as dg
 
+from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.rows import Image
 from imgflow.orchestration.batch import Finished
 from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.image_events import ImageEvent
-from imgflow.orchestration.partitions import partition_key
 from imgflow.store.objects import SourceObject
 
 ARRAY_FACTS = (

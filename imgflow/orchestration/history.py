@@ -9,10 +9,10 @@ from typing import Any
 
 import dagster as dg
 
+from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.rows import Image
 from imgflow.orchestration.event_queries import planned_runs
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.partitions import partition_key
 
 MOST_EVENTS = 20
 

@@ -12,11 +12,11 @@ from datetime import datetime
 
 import dagster as dg
 
+from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.event_log import has_open_backfill
 from imgflow.orchestration.event_queries import delete_partitions
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.partitions import partition_key
 from imgflow.orchestration.unfinished import UnfinishedRun, unfinished_runs
 
 MOST_REMOVED = 5_000

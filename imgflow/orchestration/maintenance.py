@@ -14,12 +14,12 @@ from typing import Any
 
 import dagster as dg
 
+from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.orchestration.event_queries import delete_partitions
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.hot_set import is_idle, seal
-from imgflow.orchestration.partitions import partition_key
 from imgflow.orchestration.sensors import Follow, Round, list_and_announce
 from imgflow.orchestration.unfinished import unfinished_runs
 from imgflow.store.objects import Source

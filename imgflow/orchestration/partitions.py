@@ -1,13 +1,6 @@
-"""The two dynamic partition sets, and object keys as partition keys.
-
-A partition key is the object key below the source prefix, except for the few characters that
-Dagster's UI or a terminal would misread. The encoding is reversible, and ordinary keys are not
-changed by it.
-"""
+"""The two dynamic partition sets; `imgflow.catalog.partition_keys` says what their keys are."""
 
 from __future__ import annotations
-
-import re
 
 import dagster as dg
 
@@ -17,26 +10,6 @@ photos = dg.DynamicPartitionsDefinition(name="photos")
 depth_images = dg.DynamicPartitionsDefinition(name="depth_images")
 
 PARTITIONS: dict[Kind, dg.DynamicPartitionsDefinition] = {"photo": photos, "depth": depth_images}
-
-# In this order: a percent sign that would read as an escape, the UI's range separator, and
-# characters that are not shown.
-UNSAFE = re.compile(r"%(?=[0-9A-Fa-f]{2})|(?<=\.\.)\.+|[\x00-\x1f\x7f-\x9f\u2028\u2029]|^\s+|\s+$")
-ESCAPE = re.compile(r"(?:%[0-9A-F]{2})+")
-
-
-def partition_key(object_key: str) -> str:
-    """Name an object's partition."""
-    return UNSAFE.sub(
-        lambda match: "".join(f"%{byte:02X}" for byte in match.group().encode()), object_key
-    )
-
-
-def object_key(partition: str) -> str:
-    """Name a partition's object; the inverse of `partition_key`."""
-    return ESCAPE.sub(
-        lambda match: bytes.fromhex(match.group().replace("%", "")).decode(errors="replace"),
-        partition,
-    )
 
 
 def partitions_of(key: str) -> dg.DynamicPartitionsDefinition:

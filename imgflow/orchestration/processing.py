@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import dagster as dg
 
+from imgflow.catalog.partition_keys import object_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.orchestration import batch
@@ -13,7 +14,6 @@ from imgflow.orchestration.event_log import report_counts
 from imgflow.orchestration.events import finished_events, selected_names, unchanged_events
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.image_events import report_images
-from imgflow.orchestration.partitions import object_key
 from imgflow.orchestration.pool import WorkerPool, group_size
 from imgflow.orchestration.worker import Task, WorkerConfig
 from imgflow.store.looking import look_at

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from imgflow.catalog.holds import Pace
+from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.arrivals import Range, new_keys, plan_ranges
 from imgflow.orchestration.event_log import (
@@ -18,7 +19,7 @@ from imgflow.orchestration.event_log import (
 from imgflow.orchestration.event_queries import count_partitions
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.hot_set import seal_excess
-from imgflow.orchestration.partitions import PARTITIONS, partition_key
+from imgflow.orchestration.partitions import PARTITIONS
 from imgflow.orchestration.processing import BATCH_TAG
 from imgflow.orchestration.unfinished import UnfinishedRun, active_batches, unfinished_runs
 

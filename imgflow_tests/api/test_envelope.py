@@ -65,9 +65,7 @@ def test_json_is_compressed_and_pictures_are_not(client: TestClient) -> None:
         assert len(answer.content) == int(answer.headers["Content-Length"])
 
 
-def test_the_root_leads_to_the_docs(client: TestClient) -> None:
-    answer = client.get("/")
-    assert (answer.status_code, answer.headers["Location"]) == (307, "/docs")
+def test_the_docs_are_a_page_that_asks_this_api_only(client: TestClient) -> None:
     page = client.get("/docs")
     assert "/openapi.json" in page.text
     assert "connect-src 'self'" in page.headers["Content-Security-Policy"]

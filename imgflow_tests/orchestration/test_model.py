@@ -36,6 +36,7 @@ from hypothesis.stateful import (
 from imgflow.catalog import holds
 from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.rows import Image, kind_of
 from imgflow.definitions import build_batching
 from imgflow.errors import Trouble
@@ -44,7 +45,6 @@ from imgflow.orchestration import processing, worker
 from imgflow.orchestration.instance import environment, open_instance
 from imgflow.orchestration.maintenance import backfill_stale, reconcile
 from imgflow.orchestration.notifications import Scope
-from imgflow.orchestration.partitions import partition_key
 from imgflow.orchestration.queue import Message
 from imgflow.orchestration.queue_sensor import take_in
 from imgflow.orchestration.requests import request_batches, sensor_result

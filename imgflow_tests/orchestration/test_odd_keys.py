@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgflow.orchestration.partitions import object_key, partition_key
+from imgflow.catalog.partition_keys import object_key, partition_key
 from imgflow.settings import Settings
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from imgflow.catalog.depth_arrays import DepthArrays
-from imgflow.orchestration.partitions import partition_key
+from imgflow.catalog.partition_keys import partition_key
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
 from imgflow_tests.pictures import depth_csv, jpeg, mixed_objects, png
 

@@ -1,0 +1,169 @@
+"""Rows of the table `images` as the gallery's templates take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from imgflow.api.gallery.filters import Filters
+from imgflow.api.gallery.wording import KIND_WORDS, STATE_WORDS, parts_of, shown, size_of, time_of
+from imgflow.api.pictures import OPAQUE
+from imgflow.api.serving import version_of
+from imgflow.catalog.rows import Image
+
+# Of what uploads may be, browsers show these.
+BROWSERS_SHOW = frozenset(
+    {"image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp", "image/avif"}
+)
+# A larger one is loaded by who asks for it.
+MOST_SHOWN_BYTES = 25_000_000
+TIMES = "\N{MULTIPLICATION SIGN}"
+ORDER = ("original", "grayscale", "thumbnail", "proof", "preview")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in a page.
+
+    Attributes:
+        name: as in its route.
+        url: below the root of the API.
+        is_showable: browsers know its format.
+    """
+
+    name: str
+    url: str
+    width: int | None
+    height: int | None
+    size: int
+    media_type: str
+    is_showable: bool
+
+    @property
+    def is_shown(self) -> bool:
+        """In the page; else there is only a link to it."""
+        return self.is_showable and self.size <= MOST_SHOWN_BYTES
+
+    @property
+    def caption(self) -> str:
+        """Format, pixels and size."""
+        kind = "" if self.media_type == OPAQUE else self.media_type.partition("/")[2].upper()
+        pixels = f"{self.width} {TIMES} {self.height}" if self.width and self.height else ""
+        return " · ".join(part for part in (kind, pixels, size_of(self.size)) if part)
+
+
+@dataclass(frozen=True)
+class Card:
+    """An image in the grid."""
+
+    id: int
+    href: str
+    name: str
+    folder: str
+    kind: str
+    kind_word: str
+    state: str
+    state_word: str
+    reason: str
+    pixels: str
+    picture: Picture | None
+
+
+def card_of(image: Image, filters: Filters) -> Card:
+    """Represent a row in the grid; its link keeps the filters."""
+    folder, name = parts_of(image.key)
+    record = image.outputs.get("thumbnail") or image.outputs.get("preview")
+    return Card(
+        id=image.id,
+        href=f"/gallery/{image.id}{filters.query()}",
+        name=name,
+        folder=folder,
+        kind=image.kind,
+        kind_word=KIND_WORDS[image.kind],
+        state=image.state,
+        state_word=STATE_WORDS.get(image.state, image.state),
+        reason=shown(image.reason or ""),
+        pixels=_pixels(image),
+        picture=None
+        if record is None
+        else _output(image, "thumbnail" if image.kind == "photo" else "preview", record),
+    )
+
+
+def pictures_of(image: Image) -> list[Picture]:
+    """The upload and all outputs of an image that are pictures."""
+    outputs = [
+        _output(image, name, record) for name, record in image.outputs.items() if name != "resized"
+    ]
+    found = [_original(image), *outputs]
+    return sorted(found, key=lambda p: ORDER.index(p.name) if p.name in ORDER else len(ORDER))
+
+
+def metadata_of(image: Image) -> Iterator[tuple[str, str]]:
+    """What is known of an image, as pairs of a name and a text."""
+    facts = image.facts
+    yield "Key", shown(image.key)
+    yield "Kind", KIND_WORDS[image.kind]
+    if image.kind == "photo":
+        yield "Pixels", _pixels(image)
+        yield "Format", " · ".join(filter(None, (str(facts.get("format", "")), image.mode)))
+        if facts.get("frames", 1) != 1:
+            yield "Frames", str(facts["frames"])
+        if facts.get("orientation", 1) != 1:
+            yield "Orientation", f"{facts['orientation']} (EXIF), shown upright"
+    elif "depth_min" in facts:
+        yield from _depth_facts(facts)
+    yield "Media type", image.media_type or ""
+    yield "Size", f"{image.announced_size:,} bytes"
+    yield "SHA-256", image.sha256 or ""
+    yield "Recipe", image.recipe or ""
+    yield "First seen", time_of(image.created_at)
+    yield "Last change", time_of(image.updated_at)
+    for note in facts.get("notes", ()):
+        yield "Note", shown(str(note))
+    if facts.get("suffix_mismatch"):
+        yield "Note", shown(str(facts["suffix_mismatch"]))
+
+
+def _depth_facts(facts: Any) -> Iterator[tuple[str, str]]:
+    yield "Depths", f"{facts['depth_min']} to {facts['depth_max']}"
+    yield "Step", f"{facts.get('step_median', 0):.6g}"
+    yield "Rows", f"{facts['rows']:,}"
+    yield "Columns", f"{facts['columns']:,}, resized to {facts['width']}"
+    yield "Values", f"{facts['value_min']:.9g} to {facts['value_max']:.9g}"
+    for name, text in (("gaps", "Gaps"), ("duplicates", "Duplicate depths")):
+        if facts.get(name):
+            yield text, f"{facts[name]:,}"
+
+
+def _pixels(image: Image) -> str:
+    return f"{image.width} {TIMES} {image.height}" if image.width and image.height else ""
+
+
+def _output(image: Image, name: str, record: Any) -> Picture:
+    return Picture(
+        name=name,
+        url=f"/images/{image.id}/{name}?v={version_of(record['sha256'])}",
+        width=record["width"],
+        height=record["height"],
+        size=record["size"],
+        media_type=record["media_type"],
+        is_showable=record["media_type"] in BROWSERS_SHOW,
+    )
+
+
+def _original(image: Image) -> Picture:
+    # What the row says of content is of the upload that was processed last.
+    is_known = image.processed == image.announced and image.state == "ready"
+    version = f"?v={version_of(image.sha256)}" if is_known and image.sha256 else ""
+    media_type = (image.media_type if is_known else None) or OPAQUE
+    return Picture(
+        name="original",
+        url=f"/images/{image.id}/original{version}",
+        width=image.width if is_known and image.kind == "photo" else None,
+        height=image.height if is_known and image.kind == "photo" else None,
+        size=image.announced_size,
+        media_type=media_type,
+        is_showable=media_type in BROWSERS_SHOW,
+    )

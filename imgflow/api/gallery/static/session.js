@@ -1,0 +1,57 @@
+// Who is signed in, and requests that say what went wrong in words.
+
+export const root = document.documentElement.dataset.root;
+
+let scopes = new Set(document.documentElement.dataset.scopes.split(" ").filter(Boolean));
+
+/** A refusal of the API, as its problem details say it. */
+export class Problem extends Error {
+  constructor(status, problem) {
+    super([problem.title, problem.detail].filter(Boolean).join(". ").replaceAll("..", "."));
+    this.status = status;
+    this.code = problem.code ?? "";
+  }
+}
+
+/** The problem of an answer's text; proxies in between may answer with pages of their own. */
+export function problemOf(status, text) {
+  if (status === 401) scopes.delete("write"); // the session has ended meanwhile
+  try {
+    return new Problem(status, JSON.parse(text));
+  } catch {
+    return new Problem(status, { title: `The server answered ${status}` });
+  }
+}
+
+/** Ask the API; throws a `Problem` when it refuses. */
+export async function ask(path, options = {}) {
+  const answer = await fetch(root + path, options);
+  if (!answer.ok) throw problemOf(answer.status, await answer.text());
+  return answer;
+}
+
+export const may = (scope) => scopes.has(scope);
+
+/** Ask again what the caller may do: the session may have begun in another tab, or ended. */
+export async function refresh() {
+  const found = await (await ask("/session")).json();
+  scopes = new Set(found.scopes);
+  return scopes;
+}
+
+/** Begin a session; the cookie is out of reach of scripts. */
+export async function begin(token) {
+  await ask("/session", { method: "POST", headers: { Authorization: `Bearer ${token}` } });
+  await refresh();
+}
+
+export async function end() {
+  await ask("/session", { method: "DELETE" });
+}
+
+/** Tell those who do not see the page; the pause lets screen readers notice a repetition. */
+export function say(text) {
+  const live = document.getElementById("live");
+  live.textContent = "";
+  setTimeout(() => { live.textContent = text; }, 50);
+}

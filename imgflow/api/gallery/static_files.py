@@ -1,0 +1,50 @@
+"""Scripts, styles and the icon of the gallery: a few small files, read once, kept by browsers.
+
+Their path holds a digest of all of them, so that the modules of one page are of one version, and
+caches may keep them for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from imgflow.api.problems import Refused
+from imgflow.api.routing import get
+
+MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+CACHE_CONTROL = "public, max-age=31536000, immutable"
+
+FILES = {
+    file.name: file.read_bytes()
+    for file in sorted(files("imgflow.api.gallery").joinpath("static").iterdir(), key=str)
+    if file.name.endswith(tuple(MEDIA_TYPES))
+}
+VERSION = hashlib.sha256(
+    b"".join(name.encode() + b"\0" + body for name, body in FILES.items())
+).hexdigest()[:16]
+BASE = f"/gallery/static/{VERSION}"
+
+router = APIRouter()
+
+
+@get(
+    router,
+    "/gallery/static/{version}/{name}",
+    access="open",
+    include_in_schema=False,
+    response_class=Response,
+)
+async def read_static(version: str, name: str) -> Response:
+    """A file that pages refer to; they say nothing of any image."""
+    if version != VERSION or name not in FILES:
+        raise Refused("not_found", "The gallery has no such file in this version.")
+    media_type = MEDIA_TYPES[f".{name.rpartition('.')[2]}"]
+    return Response(FILES[name], media_type=media_type, headers={"Cache-Control": CACHE_CONTROL})
