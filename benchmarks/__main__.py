@@ -15,6 +15,7 @@ from benchmarks import (
     scale,
     throughput,
     tick,
+    ui,
 )
 from benchmarks.table import show
 
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "depth_reading": depth_reading.measure,
     "frames": frames.measure,
     "api_load": api_load.measure,
+    "ui": ui.measure,
 }
 
 if __name__ == "__main__":

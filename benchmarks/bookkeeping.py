@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -53,52 +55,71 @@ def no_work(task: Task) -> Outcome:
     return Outcome(verdict, made=tuple(outputs), milliseconds={"read": 1.0, "process": 5.0})
 
 
+class Bookkeeping:
+    """An imgflow whose workers do nothing."""
+
+    def __init__(self) -> None:
+        """Assemble it as the settings say."""
+        import dagster as dg
+
+        from imgflow.catalog.connecting import database_url, make_engine
+        from imgflow.catalog.postgres import PostgresCatalog
+        from imgflow.definitions import build_families, build_resources
+        from imgflow.orchestration.assets import family_assets
+        from imgflow.orchestration.jobs import family_job
+        from imgflow.settings import load_settings
+        from imgflow.store.opening import StoreConfig
+
+        self.settings = settings = load_settings()
+        self.url = database_url(settings)
+        source = StoreConfig(settings.source_url, settings.output_url).locations()[0].url
+        self.catalog = PostgresCatalog(make_engine(self.url), source)
+        self.catalog.migrate()
+        self.family = replace(build_families(settings)[0], work=no_work)
+        assets = family_assets(
+            self.family, settings.photo_recipe, settings.depth_recipe, settings.output_url
+        )
+        self.job = dg.Definitions(
+            assets=[assets],
+            jobs=[family_job(self.family, assets)],
+            resources=build_resources(settings),
+        ).resolve_job_def(self.family.job)
+
+    @contextmanager
+    def opened(self) -> Iterator[Bookkeeping]:
+        """With Dagster's instance."""
+        from imgflow.orchestration.instance import open_instance
+
+        with open_instance(self.settings, self.url) as self.instance:
+            yield self
+
+    def run(self, start: int, images: int) -> float:
+        """Announce so many new images, run over them, and say the seconds it took."""
+        from imgflow.orchestration.ingest import QUIET
+        from imgflow.orchestration.requests import Batching, request_batches
+        from imgflow.store.objects import SourceObject
+
+        moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+        uploads = [
+            SourceObject(f"{start // 1000}/img_{n:07d}.jpg", f"{n:x}", None, 99, moment)
+            for n in range(start, start + images)
+        ]
+        began = time.monotonic()
+        self.catalog.announce(uploads)
+        batching = Batching(images, seconds=1e9)
+        requests = request_batches([self.family], self.catalog, self.instance, batching=batching)
+        (request,) = requests.batches
+        result = self.job.execute_in_process(QUIET, instance=self.instance, tags=request.tags)
+        if not result.success:
+            raise SystemExit("the run failed")
+        return time.monotonic() - began
+
+
 def main() -> None:
-    import dagster as dg
-
-    from imgflow.catalog.connecting import database_url, make_engine
-    from imgflow.catalog.postgres import PostgresCatalog
-    from imgflow.definitions import build_families, build_resources
-    from imgflow.orchestration.assets import family_assets
-    from imgflow.orchestration.ingest import QUIET
-    from imgflow.orchestration.instance import open_instance
-    from imgflow.orchestration.jobs import family_job
-    from imgflow.orchestration.requests import Batching, request_batches
-    from imgflow.settings import load_settings
-    from imgflow.store.objects import SourceObject
-    from imgflow.store.opening import StoreConfig
-
+    """Three batches; the first finds caches cold."""
     images = int(sys.argv[1])
-    settings = load_settings()
-    url = database_url(settings)
-    source = StoreConfig(settings.source_url, settings.output_url).locations()[0].url
-    catalog = PostgresCatalog(make_engine(url), source)
-    catalog.migrate()
-    family = replace(build_families(settings)[0], work=no_work)
-    assets = family_assets(
-        family, settings.photo_recipe, settings.depth_recipe, settings.output_url
-    )
-    job = dg.Definitions(
-        assets=[assets], jobs=[family_job(family, assets)], resources=build_resources(settings)
-    ).resolve_job_def(family.job)
-    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    seconds = []
-    with open_instance(settings, url) as instance:
-        for wave in range(3):
-            uploads = [
-                SourceObject(f"{wave}/img_{n:05d}.jpg", f"{n:x}", None, 99, moment)
-                for n in range(images)
-            ]
-            began = time.monotonic()
-            catalog.announce(uploads)
-            requests = request_batches(
-                [family], catalog, instance, batching=Batching(images, seconds=1e9)
-            )
-            (request,) = requests.batches
-            result = job.execute_in_process(QUIET, instance=instance, tags=request.tags)
-            if not result.success:
-                raise SystemExit("the run failed")
-            seconds.append(time.monotonic() - began)
+    with Bookkeeping().opened() as books:
+        seconds = [books.run(wave * images, images) for wave in range(3)]
     print(json.dumps({"seconds": min(seconds)}))
 
 

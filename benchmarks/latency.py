@@ -129,8 +129,8 @@ def _running(folder: Path) -> Iterator[Path]:
             env={
                 **os.environ,
                 "IMGFLOW_HOME": str(home),
-                "IMGFLOW_DAGSTER_PORT": str(_free_port()),
-                "IMGFLOW_API_PORT": str(_free_port()),
+                "IMGFLOW_DAGSTER_PORT": str(free_port()),
+                "IMGFLOW_API_PORT": str(free_port()),
             },
             stdout=out,
             stderr=out,
@@ -146,7 +146,8 @@ def _running(folder: Path) -> Iterator[Path]:
         process.wait(60)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
