@@ -115,8 +115,14 @@ class InlinePool:
         worker.this_worker.cache_clear()
 
     def outcomes(
-        self, tasks: Sequence[Task], work: Callable[[Task], Outcome], _seconds: float
+        self,
+        tasks: Sequence[Task],
+        work: Callable[[Task], Outcome],
+        _seconds: float,
+        *,
+        together: int,
     ) -> Iterator[tuple[Task, Outcome]]:
+        del together
         for task in tasks:
             yield task, work(task)
 
