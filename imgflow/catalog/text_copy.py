@@ -18,7 +18,8 @@ def copy_rows(
         connection: of SQLAlchemy, over psycopg2.
         table: its name.
         columns: names of the columns that a row has, in its order.
-        rows: values that PostgreSQL reads from what `str` makes of them; None is NULL.
+        rows: texts, and numbers and times, which PostgreSQL reads from what `str` makes of them;
+            None is NULL.
     """
     lines = io.StringIO()
     for row in rows:
@@ -37,10 +38,8 @@ def _escaped(value: Any) -> str:
     r"""Write one value; `\N` is NULL."""
     if value is None:
         return r"\N"
+    if not isinstance(value, str):  # numbers and times, which have none of these characters
+        return str(value)
     return (
-        str(value)
-        .replace("\\", "\\\\")
-        .replace("\t", "\\t")
-        .replace("\n", "\\n")
-        .replace("\r", "\\r")
+        value.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
     )

@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from json.encoder import encode_basestring_ascii
+from math import isfinite
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -179,5 +180,12 @@ class _Template:
 
 
 def _as_json(value: Any) -> str:
-    # Most values are texts, which take a fifth of the time this way.
-    return encode_basestring_ascii(value) if type(value) is str else json.dumps(value)
+    # As `json.dumps`, which takes five times as long for texts and whole numbers.
+    kind = type(value)
+    if kind is str:
+        return encode_basestring_ascii(value)
+    if kind is int:
+        return str(value)
+    if kind is float and isfinite(value):
+        return repr(value)
+    return json.dumps(value)
