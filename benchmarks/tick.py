@@ -138,6 +138,7 @@ def source_of(what: str, objects: int, folder: Path) -> Iterator[dict[str, str]]
     variables = {
         "IMGFLOW_HOME": str(folder / "home"),
         "IMGFLOW_TICK_PAGES": "1000",
+        "IMGFLOW_SENSOR_SECONDS": "5",  # a tick looks once
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     if what == "folder":
