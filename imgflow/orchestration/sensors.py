@@ -172,8 +172,8 @@ class Watch:
 
         Args:
             interval_seconds: the least between two looks; when ticks are as far apart, there is
-                one look in each. In a folder, which asks no money for it, looks follow each other
-                more closely as long as they are quick.
+                one look in each. In a folder, where looking takes this machine's time instead of
+                money, looks follow each other so that they take a tenth of it.
         """
         self._interval = interval_seconds
         self._until = time.monotonic() + WATCH_SECONDS
@@ -184,7 +184,7 @@ class Watch:
         now = time.monotonic()
         pause = self._interval
         if source.location.scheme == "file" and pause < WATCH_SECONDS:
-            pause = min(pause, (now - self._looked) / LOOKING_SHARE)
+            pause = (now - self._looked) / LOOKING_SHARE
         self._looked = now + pause
         if self._looked > self._until:
             return False

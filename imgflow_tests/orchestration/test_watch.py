@@ -58,7 +58,7 @@ def test_a_folder_is_looked_at_for_a_tenth_of_the_time(clock: Clock) -> None:
     assert looks(clock, "file:///in", 1, look_seconds=0.02) == pytest.approx(
         WATCH_SECONDS / (11 * 0.02), abs=1
     )
-    assert looks(clock, "file:///in", 1, look_seconds=0.3) == 4
+    assert looks(clock, "file:///in", 1, look_seconds=0.3) == 2
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/in", "file:///in"])
