@@ -22,6 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.bookkeeping import Bookkeeping
 from benchmarks.table import Measure, show
 
 if TYPE_CHECKING:
@@ -90,41 +91,18 @@ class Pages:
         return Page(self._objects, Digest.of("identity", shown), self._objects[-1].key)
 
 
-class Imgflow:
+class Imgflow(Bookkeeping):
     """An imgflow over a catalogue of so many rows, whose runs leave the pixels out."""
 
     def __init__(self, rows: int) -> None:
         """Open the database of the settings."""
-        import dagster as dg
-
-        from benchmarks.bookkeeping import no_work
-        from imgflow.catalog.connecting import database_url, make_engine
-        from imgflow.catalog.postgres import PostgresCatalog
-        from imgflow.definitions import build_families, build_resources
-        from imgflow.orchestration.assets import family_assets
         from imgflow.orchestration.instance import open_instance
-        from imgflow.orchestration.jobs import family_job
         from imgflow.orchestration.requests import Batching
-        from imgflow.settings import load_settings
-        from imgflow.store.opening import StoreConfig
 
-        settings = load_settings()
-        self.url = database_url(settings)
-        source = StoreConfig(settings.source_url, settings.output_url).locations()[0].url
+        super().__init__()
         self.rows = rows
-        self.hot = min(rows, settings.hot_partitions)
-        self.catalog = PostgresCatalog(make_engine(self.url), source)
-        self.catalog.migrate()
-        self.instance = open_instance(settings, self.url)
-        self.family = replace(build_families(settings)[0], work=no_work)
-        assets = family_assets(
-            self.family, settings.photo_recipe, settings.depth_recipe, settings.output_url
-        )
-        self.job = dg.Definitions(
-            assets=[assets],
-            jobs=[family_job(self.family, assets)],
-            resources=build_resources(settings),
-        ).resolve_job_def(self.family.job)
+        self.hot = min(rows, self.settings.hot_partitions)
+        self.instance = open_instance(self.settings, self.url)
         # None is sealed but where that is measured.
         self.batching = Batching(5_000, seconds=1e9, hot=sys.maxsize)
 
@@ -162,7 +140,7 @@ class Imgflow:
             raise SystemExit(f"asked for {len(request.image_ids)} images")
         return request
 
-    def run(self, request: Any) -> None:
+    def run_request(self, request: Any) -> None:
         """Run what was asked for, to its end."""
         from imgflow.orchestration.ingest import QUIET
 
@@ -204,7 +182,7 @@ class Imgflow:
         began = time.perf_counter()
         request = self.ask_for_new(number)
         found[f"tick, {NEW} new images"] = time.perf_counter() - began
-        found[f"run over {NEW} images"] = _seconds(lambda: self.run(request))
+        found[f"run over {NEW} images"] = _seconds(lambda: self.run_request(request))
         found[f"sealing {SEALED} images"] = _seconds(self.seal)
         for name, query in self.queries().items():
             found[name] = min(_seconds(query) for _ in range(3))
@@ -235,7 +213,7 @@ def main() -> None:
         imgflow.list_known()
         request = imgflow.ask_for_new(ROUNDS + 1 + (what == "run"))
         megabytes = _peak()
-        imgflow.run(request)  # also after a tick, so that nothing is left waiting
+        imgflow.run_request(request)  # also after a tick, so that nothing is left waiting
         if what == "run":
             megabytes = _peak()
     sys.stdout.write(json.dumps(megabytes) + "\n")
