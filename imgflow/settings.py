@@ -340,30 +340,33 @@ class Settings(BaseSettings):
             raise ValueError(f"at least {SHORTEST_KEY} characters; `openssl rand -hex 32` makes 64")
         return key
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "fetch_hosts", "formats", mode="before")
     @classmethod
-    def _origins(cls, value: Any) -> Any:
+    def _list(cls, value: Any) -> Any:
+        """Variables hold lists with commas between."""
         if isinstance(value, str):
-            value = tuple(origin.strip() for origin in value.split(",") if origin.strip())
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             if not ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin} is not https://host or http://host:port")
         return value
 
-    @field_validator("fetch_hosts", mode="before")
+    @field_validator("fetch_hosts")
     @classmethod
-    def _hosts(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = tuple(host.strip() for host in value.split(",") if host.strip())
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for host in value:
             Entry.parse(host)
         return value
 
-    @field_validator("formats", mode="before")
+    @field_validator("formats")
     @classmethod
-    def _formats(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = tuple(name.strip().upper() for name in value.split(",") if name.strip())
+    def _formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        value = tuple(name.upper() for name in value)
         unknown = [name for name in value if name not in MEDIA_TYPES]
         if unknown or not value:
             raise ValueError(f"{', '.join(unknown) or 'none'}: known are {', '.join(MEDIA_TYPES)}")
