@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
+
+import sqlalchemy as sa
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image, Verdict
 from imgflow.store.objects import SourceObject
+
+SOURCE = "s3://bucket/in/"
+Open = Callable[[str], PostgresCatalog]
 
 WHEN = datetime(2026, 8, 1, 12, 0, 0, tzinfo=timezone.utc)
 
@@ -30,3 +36,10 @@ def announced(catalog: PostgresCatalog, *keys: str) -> list[Image]:
 
 def row(catalog: PostgresCatalog, key: str) -> Image:
     return catalog.by_keys([key])[key]
+
+
+def delete(catalog: PostgresCatalog, image_id: int) -> None:
+    with catalog.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE images SET state = 'deleted' WHERE id = :id"), {"id": image_id}
+        )
