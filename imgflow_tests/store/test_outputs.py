@@ -13,7 +13,7 @@ from imgflow.errors import Trouble
 from imgflow.store.location import parse_location
 from imgflow.store.outputs import OutputStore
 from imgflow.store.uploading import upload_all
-from imgflow_tests.store.test_folder import NOBODY, as_nobody, keys_of, source_of
+from imgflow_tests.store.folders import NOBODY, as_nobody, keys_of, source_of
 
 NAME = "thumbnail/summer/IMG 1 +ü%40.jpg/@0123.jpg"
 

@@ -22,7 +22,7 @@ from imgflow.errors import SourceChanged, Trouble
 from imgflow.store import whole
 from imgflow.store.folder import FolderSource
 from imgflow.store.whole import QUIET_SECONDS, RECENT_SECONDS, Writers
-from imgflow_tests.store.test_folder import as_nobody, put, source_of
+from imgflow_tests.store.folders import as_nobody, put, source_of
 
 # Opens a file as it is told, then writes, truncates or closes it line by line of its input.
 WRITER = """
