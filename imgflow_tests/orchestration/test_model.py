@@ -12,14 +12,13 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psycopg2
 import pytest
 from hypothesis import HealthCheck, Phase, seed
 from hypothesis import settings as hypothesis_settings
@@ -41,20 +40,19 @@ from imgflow.catalog.rows import Image, kind_of
 from imgflow.definitions import build_batching
 from imgflow.errors import Trouble
 from imgflow.lifecycle import delete_images
-from imgflow.orchestration import processing, worker
+from imgflow.orchestration import processing
 from imgflow.orchestration.instance import environment, open_instance
 from imgflow.orchestration.maintenance import backfill_stale, reconcile
 from imgflow.orchestration.notifications import Scope
-from imgflow.orchestration.queue import Message
 from imgflow.orchestration.queue_sensor import take_in
 from imgflow.orchestration.requests import request_batches, sensor_result
 from imgflow.orchestration.retention import clean_event_log
 from imgflow.orchestration.sensors import Follow, following
-from imgflow.orchestration.worker import Outcome, Task, WorkerConfig
 from imgflow.settings import OnDelete, load_settings
 from imgflow_tests.orchestration.crash_points import half_visible
 from imgflow_tests.orchestration.messages import record, s3_event
 from imgflow_tests.orchestration.project import SETS, Project
+from imgflow_tests.orchestration.stand_ins import Databases, InlinePool, Mailbox
 from imgflow_tests.orchestration.test_retention import JOBS
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import depth_csv, jpeg, png
@@ -83,79 +81,6 @@ ROUNDS = 12
 
 # For so long Dagster may take to launch what a tick asked for.
 LAUNCH_SECONDS = 8
-
-
-class Mailbox:
-    """A queue that gives out everything at once; what is not deleted stays."""
-
-    def __init__(self, bodies: Sequence[str]) -> None:
-        self.messages = [
-            Message(str(number), body.encode(), str(number)) for number, body in enumerate(bodies)
-        ]
-
-    def receive(self) -> list[Message]:
-        return list(self.messages)
-
-    def delete(self, messages: Sequence[Message]) -> int:
-        self.messages = [message for message in self.messages if message not in messages]
-        return 0
-
-
-class InlinePool:
-    """Does in this process what worker processes do; the pool has tests of its own."""
-
-    def __init__(self, config: WorkerConfig, _workers: int) -> None:
-        worker._config[:] = [config]
-        worker.this_worker.cache_clear()
-
-    def __enter__(self) -> InlinePool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        worker.this_worker.cache_clear()
-
-    def outcomes(
-        self,
-        tasks: Sequence[Task],
-        work: Callable[[Task], Outcome],
-        _seconds: float,
-        *,
-        together: int,
-    ) -> Iterator[tuple[Task, Outcome]]:
-        del together
-        for task in tasks:
-            yield task, work(task)
-
-
-class Databases:
-    """Fresh databases with all tables, which takes a second only for the first."""
-
-    def __init__(self, postgres: EmbeddedPostgres) -> None:
-        self._postgres = postgres
-        self._names: list[str] = []
-        # Nothing is to outlast the test, and half of its time would be waiting for the disk.
-        self._execute("ALTER SYSTEM SET fsync = off")
-        self._execute("SELECT pg_reload_conf()")
-
-    def _execute(self, statement: str) -> None:
-        connection = psycopg2.connect(self._postgres.url)
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-        connection.close()
-
-    def make(self) -> str:
-        name = f"model{uuid.uuid4().hex[:12]}"
-        template = f" TEMPLATE {self._names[0]}" if self._names else ""
-        self._execute(f"CREATE DATABASE {name}{template}")
-        self._names.append(name)
-        return self._postgres.url.replace("/imgflow?", f"/{name}?")
-
-    def drop(self) -> None:
-        for name in self._names:
-            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
-        self._execute("ALTER SYSTEM RESET fsync")
-        self._execute("SELECT pg_reload_conf()")
 
 
 class Story(RuleBasedStateMachine):
