@@ -5,8 +5,10 @@ Called as `python -m benchmarks.bookkeeping IMAGES` for one measurement in a pro
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,8 @@ from benchmarks.table import Measure
 from imgflow.orchestration.worker import Outcome, Task
 
 LIMIT_MILLISECONDS = 1.0
+
+PICTURE_BYTES = 450
 
 
 def no_work(task: Task) -> Outcome:
@@ -52,7 +56,18 @@ def no_work(task: Task) -> Outcome:
         mode="RGB",
         outputs=outputs,
     )
-    return Outcome(verdict, made=tuple(outputs), milliseconds={"read": 1.0, "process": 5.0})
+    return Outcome(
+        verdict,
+        made=tuple(outputs),
+        milliseconds={"read": 1.0, "process": 5.0},
+        pictures=dict.fromkeys((*outputs, "metadata"), _picture(task.image_id)),
+    )
+
+
+def _picture(seed: int) -> str:
+    """As much text as the small copy of a photograph, and as hard to compress."""
+    body = base64.b64encode(random.Random(seed).randbytes(PICTURE_BYTES)).decode()
+    return f"data:image/jpeg;base64,{body}"
 
 
 class Bookkeeping:

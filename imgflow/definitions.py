@@ -15,6 +15,7 @@ import dagster as dg
 from imgflow.orchestration.assets import family_assets, source_spec
 from imgflow.orchestration.families import Family, depth_family, photo_family
 from imgflow.orchestration.jobs import family_job
+from imgflow.orchestration.links import Links
 from imgflow.orchestration.queue_sensor import notifications_sensor
 from imgflow.orchestration.requests import Batching
 from imgflow.orchestration.resources import (
@@ -55,7 +56,8 @@ def build_resources(settings: Settings) -> dict[str, Any]:
 
 def build_families(settings: Settings) -> list[Family]:
     """Both families, with the recipes of the settings."""
-    return [photo_family(settings.photo_recipe), depth_family(settings.depth_recipe)]
+    links = Links(settings.links_url)
+    return [photo_family(settings.photo_recipe, links), depth_family(settings.depth_recipe, links)]
 
 
 def build_batching(settings: Settings) -> Batching:

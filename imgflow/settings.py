@@ -202,6 +202,13 @@ class Settings(BaseSettings):
         ),
     ] = ""
     api_port: Annotated[int, Field(ge=1, le=65_535, description="Port of the API.")] = 8000
+    public_url: Annotated[
+        str,
+        Field(
+            description="Where people reach the API and the gallery, for links in the Dagster UI "
+            "(`https://images.example.org`). Default: this machine's address of the API."
+        ),
+    ] = ""
 
     thumbnail_size: Annotated[
         PositiveInt, Field(le=4_096, description="Longest side of a thumbnail in pixels.")
@@ -372,7 +379,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{', '.join(unknown) or 'none'}: known are {', '.join(MEDIA_TYPES)}")
         return value
 
-    @field_validator("dagster_url")
+    @field_validator("dagster_url", "public_url")
     @classmethod
     def _web_url(cls, url: str) -> str:
         parts = urlsplit(url)
@@ -413,6 +420,11 @@ class Settings(BaseSettings):
         anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not listened on here
         host = anywhere.get(self.api_host, self.api_host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.api_port}"
+
+    @property
+    def links_url(self) -> str:
+        """What links to the API and the gallery begin with."""
+        return (self.public_url or self.api_url).rstrip("/")
 
     def check_api_access(self) -> None:
         """Raise `SettingsError` where others could read and nobody needed a token."""

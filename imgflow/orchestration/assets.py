@@ -10,8 +10,9 @@ import dagster as dg
 from pydantic import Field
 
 from imgflow.depth.recipe import DepthRecipe
-from imgflow.images.outputs import find_output
+from imgflow.images.outputs import PHOTO_OUTPUTS, find_output
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.orchestration.asset_pages import description_of, links_of, table_metadata
 from imgflow.orchestration.counting import count_run
 from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.pool import prepare_workers
@@ -20,18 +21,6 @@ from imgflow.orchestration.resources import CatalogResource, StoresResource, Wor
 from imgflow.orchestration.worker import WorkerConfig
 
 OWNERS = ["team:imgflow"]
-
-DESCRIPTIONS = {
-    "photo/source": "Photographs as they were uploaded.",
-    "photo/grayscale": "BT.601 luma, upright, in the depth of the upload.",
-    "photo/thumbnail": "Fits the thumbnail box, never enlarged.",
-    "photo/proof": "Small and watermarked, to be shown to others.",
-    "photo/metadata": "Rows of the table `images`.",
-    "depth/source": "Depth images (CSV) as they were uploaded.",
-    "depth/resized": "float32 array of the configured width, in chunks in the database.",
-    "depth/preview": "Colour-mapped picture of the whole depth image.",
-    "depth/metadata": "Rows of the table `images`.",
-}
 
 
 class ProcessConfig(dg.Config):
@@ -51,7 +40,8 @@ def source_spec(family: Family, source_url: str) -> dg.AssetSpec:
     """The external asset of a family's uploads."""
     return dg.AssetSpec(
         family.source,
-        description=DESCRIPTIONS[family.source.to_user_string()],
+        description=description_of(family, "source"),
+        metadata=links_of(family.links, family.kind),
         group_name=family.kind,
         partitions_def=family.partitions,
         kinds={store_kind(source_url), *(("csv",) if family.kind == "depth" else ())},
@@ -65,8 +55,8 @@ def output_specs(family: Family, output_url: str) -> list[dg.AssetSpec]:
         dg.AssetSpec(
             family.output(name),
             deps=[family.source],
-            description=DESCRIPTIONS.get(family.output(name).to_user_string())
-            or find_output(name).description,
+            description=description_of(family, name, _installed(name)),
+            metadata=links_of(family.links, family.kind),
             group_name=family.kind,
             code_version=fingerprint,
             skippable=True,
@@ -81,7 +71,8 @@ def output_specs(family: Family, output_url: str) -> list[dg.AssetSpec]:
         dg.AssetSpec(
             family.metadata,
             deps=[family.source, *(family.output(name) for name in family.outputs)],
-            description=DESCRIPTIONS[family.metadata.to_user_string()],
+            description=description_of(family, "metadata"),
+            metadata={**links_of(family.links, family.kind), **table_metadata()},
             group_name=family.kind,
             code_version=METADATA_VERSION,
             skippable=True,
@@ -90,6 +81,12 @@ def output_specs(family: Family, output_url: str) -> list[dg.AssetSpec]:
         )
     )
     return specs
+
+
+def _installed(name: str) -> str:
+    """What the package that brings an output says of it; nothing of imgflow's own."""
+    is_own = name in PHOTO_OUTPUTS or name in ("resized", "preview")
+    return "" if is_own else find_output(name).description
 
 
 def family_assets(

@@ -57,6 +57,7 @@ from imgflow.catalog.text_copy import copy_rows
 from imgflow.orchestration.event_rows import (
     Row,
     RowWriter,
+    as_dagster,
     materialization_outline,
     planned_outline,
 )
@@ -339,7 +340,10 @@ def _dagster_event(
         logging_tags=step.event_tags,
         event_specific_data=StepMaterializationData(
             dg.AssetMaterialization(
-                event.asset_key, partition=event.partition, metadata=event.metadata, tags=tags
+                event.asset_key,
+                partition=event.partition,
+                metadata={name: as_dagster(value) for name, value in event.metadata.items()},
+                tags=tags,
             )
         ),
         message=None,

@@ -15,6 +15,7 @@ from imgflow.orchestration.events import finished_events, selected_names, unchan
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.image_events import report_images
 from imgflow.orchestration.pool import WorkerPool, group_size
+from imgflow.orchestration.progress import Progress
 from imgflow.orchestration.worker import Task, WorkerConfig
 from imgflow.store.looking import look_at
 from imgflow.store.objects import Source
@@ -79,6 +80,7 @@ def process_partitions(
         def report(finished: list[batch.Finished]) -> None:
             report_images(context, list(finished_events(family, selected, finished)))
 
+        progress = Progress(len(tasks), context.log.info)
         seconds = worker.decode_seconds if family.kind == "photo" else worker.depth_seconds
         with WorkerPool(worker, min(workers, len(plan.tasks))) as pool:
 
@@ -88,7 +90,7 @@ def process_partitions(
                 outcomes = pool.outcomes(tasks, family.work, seconds, together=together)
                 return batch.run_tasks(
                     images,
-                    outcomes,
+                    progress.counting(outcomes),
                     catalog,
                     open_outputs=open_outputs,
                     report=report,
