@@ -20,6 +20,7 @@ PACKAGE = Path(imgflow.__file__).parent
 # Each part may import itself and these.
 ALLOWED = {
     "errors": set(),
+    "mends": set(),
     "images": {"errors"},
     "depth": {"errors"},
     "tokens": {"errors"},
@@ -29,11 +30,11 @@ ALLOWED = {
     "catalog": {"errors", "depth", "store", "settings"},
     "lifecycle": {"errors", "store", "catalog", "settings"},
     "orchestration": {
-        *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle"),
+        *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "mends"),
     },
     "api": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "tokens"),
-        *("fetch", "orchestration"),
+        *("fetch", "orchestration", "mends"),
     },
     "definitions": {"settings", "orchestration"},
 }

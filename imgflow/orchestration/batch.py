@@ -16,6 +16,7 @@ from functools import partial
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image, Kind
 from imgflow.lifecycle import remove_outputs
+from imgflow.mends import with_mend
 from imgflow.orchestration.counting import count_finished
 from imgflow.orchestration.worker import Outcome, Task
 from imgflow.store.outputs import OutputStore
@@ -61,7 +62,7 @@ class Summary:
         processed: images whose outputs were made.
         bytes: size of the uploads on which there is a verdict.
         unchanged: images on which nothing had to be done.
-        rejected: key to reason.
+        rejected: key to reason and mend.
         troubled: key to what outside kept it from being processed.
         overtaken: images that were deleted before this run came to them, or while it had them in
             hand, or that another run has processed since; nothing is said of them.
@@ -214,7 +215,7 @@ def _flush(
             summary.overtaken.append(done.image.key)
             for_nothing[done.image.id] = verdict.outputs
         elif verdict.state == "rejected":
-            summary.rejected[done.image.key] = verdict.reason or ""
+            summary.rejected[done.image.key] = with_mend(verdict.reason or "", verdict.reason_code)
         else:
             ready.append(done)
     summary.processed += len(ready)

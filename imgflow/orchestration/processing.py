@@ -9,6 +9,7 @@ import dagster as dg
 from imgflow.catalog.partition_keys import object_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
+from imgflow.mends import with_mend
 from imgflow.orchestration import batch
 from imgflow.orchestration.event_log import report_counts
 from imgflow.orchestration.events import finished_events, selected_names, unchanged_events
@@ -28,9 +29,17 @@ BATCH_TAG = "imgflow/batch"
 LISTED_IN_FAILURE = 50
 
 
+def asked_batch(run: dg.DagsterRun) -> str | None:
+    """The batch that a run was asked for; None when a person started it.
+
+    Re-executing a run copies its tags, and is a person's doing all the same.
+    """
+    return None if run.parent_run_id else run.tags.get(BATCH_TAG)
+
+
 def batch_of(run: dg.DagsterRun) -> str:
     """The name under which a run holds its images."""
-    return run.tags.get(BATCH_TAG, run.run_id)
+    return asked_batch(run) or run.run_id
 
 
 def process_partitions(
@@ -46,7 +55,7 @@ def process_partitions(
 ) -> batch.Summary:
     """Process the partitions of a run."""
     keys = [object_key(partition) for partition in context.partition_keys]
-    is_asked_by_person = BATCH_TAG not in context.run.tags
+    is_asked_by_person = asked_batch(context.run) is None
     selected = selected_names(context.selected_asset_keys)
     wanted = batch.Family(
         enabled=family.outputs,
@@ -64,7 +73,12 @@ def process_partitions(
     catalog.holds.begin(run_id, batch_of(context.run), family.kind, [image.id for image in images])
     plan = batch.plan(images, wanted, run_id)
     summary.unchanged = len(plan.unchanged)
-    summary.rejected.update({image.key: image.reason or "" for image in plan.still_rejected})
+    summary.rejected.update(
+        {
+            image.key: with_mend(image.reason or "", image.reason_code)
+            for image in plan.still_rejected
+        }
+    )
     summary.overtaken += [image.key for image in plan.deleted]
     report_images(context, list(unchanged_events(family, selected, plan.unchanged)))
     if unreported := [image.id for image in plan.unchanged if image.unreported]:
@@ -151,7 +165,10 @@ def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
         return
     lines = [f"{done}, {len(summary.rejected)} rejected, {len(summary.troubled)} in trouble."]
     if summary.rejected:
-        lines.append("Rejected until they change, or until someone materialises them again:")
+        lines.append(
+            "Rejected; the others are done. A rerun helps only once the file or a setting has "
+            "changed, and a new upload is processed by itself:"
+        )
         lines += _listed(summary.rejected)
     if summary.troubled:
         lines.append(

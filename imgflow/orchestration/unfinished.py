@@ -16,7 +16,7 @@ from imgflow.orchestration.event_log import (
     PARTITION_NAME_TAG,
 )
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.processing import BATCH_TAG, batch_of
+from imgflow.orchestration.processing import asked_batch, batch_of
 
 # From the start of a run to its hold on its batch, of which imports take most, and from its last
 # event to its end.
@@ -85,7 +85,7 @@ def unfinished_runs(
                 run, "The process of this run ended without a word; its images are asked for again."
             )
         else:
-            alive.append(UnfinishedRun(run, kind, run.tags.get(BATCH_TAG), bounds))
+            alive.append(UnfinishedRun(run, kind, asked_batch(run), bounds))
     # Also those of runs that Dagster knows to have ended: by an error between rows and events, or
     # by an operator.
     catalog.holds.take_up(sorted(abandoned))
