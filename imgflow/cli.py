@@ -197,6 +197,29 @@ def doctor(
 
 
 @app.command()
+def alert() -> None:
+    """Send a test message on every channel of IMGFLOW_ALERT_URLS.
+
+    Exit code 1 when one did not take it.
+    """
+    from imgflow.channels import scheme_of, send
+    from imgflow.settings import load_settings
+
+    settings = load_settings()
+    if not settings.alert_urls:
+        raise SettingsError("No channel is set: IMGFLOW_ALERT_URLS takes URLs of Apprise.")
+    message = (
+        "imgflow: a test message",
+        f"Failed runs are told of here, with their images. Dagster UI: {settings.dagster_page}",
+    )
+    outcomes = send(dict.fromkeys(settings.alert_urls, message))
+    for number, (url, refusal) in enumerate(outcomes.items(), 1):
+        said = "took the message" if refusal is None else f"did not take it: {refusal}"
+        _say(f"Channel {number} ({scheme_of(url)}) {said}")
+    raise typer.Exit(1 if any(outcomes.values()) else 0)
+
+
+@app.command()
 def upload(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders.", exists=True)],
     prefix: Annotated[str, typer.Option(help="Put before every key.")] = "",
