@@ -34,6 +34,8 @@ class Family:
         enabled: every output with the fingerprint of its recipe.
         wanted: the outputs that were selected in this run.
         force: make them again even where nothing changed.
+        resumed: runs whose process died and with which this one goes on: what they have made is not
+            forced again.
         retry_rejected: look again at rejected images whose upload is the same, since a person
             asked.
     """
@@ -41,6 +43,7 @@ class Family:
     enabled: Mapping[str, str]
     wanted: frozenset[str]
     force: bool = False
+    resumed: frozenset[str] = frozenset()
     retry_rejected: bool = True
 
 
@@ -123,7 +126,7 @@ def with_twins(tasks: Sequence[Task], catalog: PostgresCatalog, kind: Kind) -> l
 
 def stale_outputs(image: Image, family: Family) -> frozenset[str]:
     """The wanted outputs of an image that are missing, made with another recipe, or forced."""
-    if family.force:
+    if family.force and image.run_id not in family.resumed:
         return family.wanted
     return frozenset(
         name

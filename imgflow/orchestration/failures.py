@@ -93,6 +93,9 @@ def failures_after(
         run = instance.get_run_by_id(entry.run_id)
         if run is None or run.tags.get("dagster/will_retry") == "true":
             continue
+        first, *_ = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+        if first.timestamp < entry.timestamp:
+            continue  # the code server and a tick may both find its process dead
         if run.job_name in jobs or not assets.isdisjoint(run.asset_selection or ()):
             said = (entry.dagster_event and entry.dagster_event.message) or entry.user_message
             runs.append(_described(instance, run, entry.timestamp, said))
@@ -104,7 +107,10 @@ def _described(
 ) -> FailedRun:
     """What a run said when it failed: of its images, of an error, or of its process."""
     counts: dict[str, int] = {}
-    text = f"{said}\n{BY_ITSELF}"
+    # Of a process that was killed the code server says by which signal just before.
+    engine = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    before = engine[-1].dagster_event.message if engine and engine[-1].dagster_event else None
+    text = "\n".join(filter(None, (before, said, BY_ITSELF)))
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         data = entry.dagster_event.step_failure_data if entry.dagster_event else None
         if data is None:

@@ -26,6 +26,9 @@ from imgflow.store.outputs import OutputStore
 # first.
 BATCH_TAG = "imgflow/batch"
 
+# Dagster's mark of a run that goes on where another failed: by its own retry, or by "from failure".
+RESUME_TAG = "dagster/is_resume_retry"
+
 LISTED_IN_FAILURE = 50
 
 
@@ -40,6 +43,18 @@ def asked_batch(run: dg.DagsterRun) -> str | None:
 def batch_of(run: dg.DagsterRun) -> str:
     """The name under which a run holds its images."""
     return asked_batch(run) or run.run_id
+
+
+def resumed_runs(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
+    """Ids of the runs that failed and with which this one goes on."""
+    found: set[str] = set()
+    while run.tags.get(RESUME_TAG) == "true" and run.parent_run_id:
+        found.add(run.parent_run_id)
+        before = instance.get_run_by_id(run.parent_run_id)
+        if before is None:
+            break
+        run = before
+    return frozenset(found)
 
 
 def process_partitions(
@@ -61,6 +76,7 @@ def process_partitions(
         enabled=family.outputs,
         wanted=frozenset(selected & set(family.outputs)),
         force=force,
+        resumed=resumed_runs(context.instance, context.run),
         retry_rejected=is_asked_by_person,
     )
     summary = batch.Summary()

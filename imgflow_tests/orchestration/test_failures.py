@@ -84,11 +84,7 @@ def test_a_batch_is_one_message_with_every_image_its_reason_and_its_mend(
     assert f"https://dagster.example.org/runs/{run.run_id}" in text
     assert "process_photos, asked for by `imgflow ingest`" in text
     assert "1 processed, 0 unchanged, 2 rejected" in text
-    assert (
-        f"a.jpg: The file of 17 bytes is not a picture: it looks like a text. {mend}"
-        in text
-        in text
-    )
+    assert f"a.jpg: The file of 17 bytes is not a picture: it looks like a text. {mend}" in text
     assert MENDS["truncated"] in text
     assert "A rerun helps only once the file or a setting has changed" in text
     assert "/?state=rejected" in text
@@ -176,6 +172,23 @@ def test_a_run_whose_process_died_is_told_of_too(
     assert "asked for by the backfill abcd" in message["message"]
     assert "Detected run worker status FAILED." in message["message"]
     assert "asked for again by itself" in message["message"]
+
+
+def test_a_run_that_is_found_dead_twice_is_told_of_once(
+    make_project: Callable[..., Project], hook: Webhook
+) -> None:
+    project = make_project(alert_urls=hook.url, alert_minutes=0)
+    sensor = Sensor(project)
+    sensor.tick()
+    run = project.instance.create_run_for_job(project.definitions.resolve_job_def("process_photos"))
+    project.instance.report_run_failed(run, "its process was killed")
+    project.instance.report_run_failed(run, "it ended without a word")
+    sensor.tick()
+    project.instance.report_run_failed(run, "and once more")
+    sensor.tick()
+    (message,) = hook.messages
+    assert message["title"] == "imgflow: a run failed"
+    assert "its process was killed" in message["message"]
 
 
 def test_runs_of_others_and_runs_that_dagster_retries_are_not_told_of(
