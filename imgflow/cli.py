@@ -197,6 +197,29 @@ def doctor(
 
 
 @app.command()
+def alert() -> None:
+    """Send a test message on every channel of IMGFLOW_ALERT_URLS.
+
+    Exit code 1 when one did not take it.
+    """
+    from imgflow.channels import scheme_of, send
+    from imgflow.settings import load_settings
+
+    settings = load_settings()
+    if not settings.alert_urls:
+        raise SettingsError("No channel is set: IMGFLOW_ALERT_URLS takes URLs of Apprise.")
+    message = (
+        "imgflow: a test message",
+        f"Failed runs are told of here, with their images. Dagster UI: {settings.dagster_page}",
+    )
+    outcomes = send(dict.fromkeys(settings.alert_urls, message))
+    for number, (url, refusal) in enumerate(outcomes.items(), 1):
+        said = "took the message" if refusal is None else f"did not take it: {refusal}"
+        _say(f"Channel {number} ({scheme_of(url)}) {said}")
+    raise typer.Exit(1 if any(outcomes.values()) else 0)
+
+
+@app.command()
 def upload(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders.", exists=True)],
     prefix: Annotated[str, typer.Option(help="Put before every key.")] = "",
@@ -226,6 +249,45 @@ def retry(
         )
         catalog.reopen([image.id for image in images])
     _say(f"{len(images)} images are pending again.")
+
+
+@app.command()
+def backfill(
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="Object keys; none: all of the selection.")
+    ] = None,
+    *,
+    prefix: Annotated[str, typer.Option(help="Only keys that begin so.")] = "",
+    kind: Annotated[str, typer.Option(help="Only photo or depth.")] = "",
+    rejected: Annotated[bool, typer.Option("--rejected", help="The rejected ones too.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what is not stale; all outputs are made again.")
+    ] = False,
+    is_all: Annotated[
+        bool, typer.Option("--all", help="Confirms --force without any selection.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make images pending that are stale: they lack an output, or have one of other settings.
+
+    The sensor or `imgflow ingest` processes them, in few runs wherever they lie.
+    """
+    if kind not in ("", "photo", "depth"):
+        raise SettingsError(f"--kind takes photo or depth, not {kind!r}.")
+    if force and not (is_all or keys or prefix or kind):
+        raise SettingsError(
+            "--force makes every output again: name keys, --prefix, --kind or --all."
+        )
+    with _catalog() as (settings, catalog):
+        from imgflow.definitions import build_families
+        from imgflow.orchestration.maintenance import Selection, backfill_stale
+
+        found = [_image(catalog, key).key for key in keys] if keys else None
+        wanted = Selection(prefix, found, kind, rejected=rejected, force=force)
+        counts = backfill_stale(build_families(settings), catalog, wanted)
+    _say(f"{sum(counts.values())} images are pending now.")
+    if as_json:
+        print(json.dumps({"pending": sum(counts.values()), **counts}))
 
 
 @app.command()

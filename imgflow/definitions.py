@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from imgflow.orchestration.assets import family_assets, source_spec
+from imgflow.orchestration.failure_sensor import failures_sensor
 from imgflow.orchestration.families import Family, depth_family, photo_family
 from imgflow.orchestration.jobs import family_job
 from imgflow.orchestration.links import Links
@@ -107,6 +108,14 @@ def build_definitions(
                 pages=settings.tick_pages,
                 batching=build_batching(settings),
                 on_delete=settings.on_delete,
+            ),
+            failures_sensor(
+                families,
+                [job.name for job in (*jobs, *upkeep)],
+                channels=settings.alert_urls,
+                minutes=settings.alert_minutes,
+                dagster_url=settings.dagster_page,
+                gallery_url=settings.links_url,
             ),
         ],
         resources={**build_resources(settings), **(resources or {})},

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from imgflow.channels import check_channel, scheme_of
 from imgflow.errors import ImgflowError
 from imgflow.settings import Settings
 from imgflow.store.location import Location
@@ -113,6 +114,7 @@ def local_checks(settings: Settings) -> dict[str, Check]:
         "recipe": lambda: check_recipe(settings),
         "open files": check_open_files,
         "access": lambda: check_access(settings),
+        "alerts": lambda: check_alerts(settings),
         "ports": lambda: check_ports(settings),
     }
     return checks
@@ -233,6 +235,17 @@ def check_access(settings: Settings) -> Iterator[Finding]:
         yield ok("access", "the API is for this machine only, reading is open")
     else:
         yield ok("access", f"the API listens on {settings.api_host} and asks everyone for a token")
+
+
+def check_alerts(settings: Settings) -> Iterator[Finding]:
+    """Whether messages about failures could be sent; none is. Raises for a URL that is none."""
+    for url in settings.alert_urls:
+        check_channel(url)
+    if not settings.alert_urls:
+        yield ok("alerts", "failures are only logged; IMGFLOW_ALERT_URLS tells people of them")
+        return
+    schemes = ", ".join(map(scheme_of, settings.alert_urls))
+    yield ok("alerts", f"failures are told by {schemes}; `imgflow alert` sends a test message")
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:

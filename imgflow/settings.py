@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from imgflow.channels import parse_channels
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
 from imgflow.fetch.hosts import Entry
@@ -201,6 +202,26 @@ class Settings(BaseSettings):
             "(`https://dagster.example.org`). Default: links on this machine only, to its port."
         ),
     ] = ""
+    alert_urls: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="Where people are told of failed runs: URLs of "
+            "[Apprise](https://appriseit.com/services/) with commas, such as `jsons://host/path` "
+            "(a webhook) or `mailtos://user:password@example.org`. Empty: failures are only logged "
+            "by the sensor `failures`.",
+            repr=False,
+        ),
+    ] = ()
+    alert_minutes: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10_080,
+            description="Least minutes between two such messages; what fails meanwhile is in the "
+            "next.",
+        ),
+    ] = 10.0
     api_port: Annotated[int, Field(ge=1, le=65_535, description="Port of the API.")] = 8000
     public_url: Annotated[
         str,
@@ -355,6 +376,11 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("alert_urls", mode="before")
+    @classmethod
+    def _channels(cls, value: Any) -> Any:
+        return parse_channels(value) if isinstance(value, str) else value
+
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -425,6 +451,11 @@ class Settings(BaseSettings):
     def links_url(self) -> str:
         """What links to the API and the gallery begin with."""
         return (self.public_url or self.api_url).rstrip("/")
+
+    @property
+    def dagster_page(self) -> str:
+        """Where people reach the Dagster UI: the setting, or its port on this machine."""
+        return self.dagster_url or f"http://127.0.0.1:{self.dagster_port}"
 
     def check_api_access(self) -> None:
         """Raise `SettingsError` where others could read and nobody needed a token."""

@@ -20,20 +20,23 @@ PACKAGE = Path(imgflow.__file__).parent
 # Each part may import itself and these.
 ALLOWED = {
     "errors": set(),
+    "mends": set(),
+    "channels": {"errors"},
     "images": {"errors"},
     "depth": {"errors"},
     "tokens": {"errors"},
     "fetch": {"errors"},
-    "settings": {"errors", "images", "depth", "tokens", "fetch"},
+    "settings": {"errors", "images", "depth", "tokens", "fetch", "channels"},
     "store": {"errors"},
     "catalog": {"errors", "depth", "store", "settings"},
     "lifecycle": {"errors", "store", "catalog", "settings"},
     "orchestration": {
-        *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle"),
+        *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "mends"),
+        "channels",
     },
     "api": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "tokens"),
-        *("fetch", "orchestration"),
+        *("fetch", "orchestration", "mends"),
     },
     "definitions": {"settings", "orchestration"},
 }
@@ -144,7 +147,7 @@ def test_the_graph_is_the_contract(definitions: Callable[..., dg.Definitions]) -
         "nightly_reconcile",
         "nightly_retention",
     }
-    assert {sensor.name for sensor in repository.sensor_defs} == {"arrivals"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {"arrivals", "failures"}
     sets = {
         defs.get_assets_def(key).partitions_def.name  # type: ignore[union-attr]
         for key in (dg.AssetKey(["photo", "thumbnail"]), dg.AssetKey(["depth", "resized"]))

@@ -40,7 +40,21 @@ def instance_config() -> dict[str, object]:
         "run_queue": {"dequeue_interval_seconds": 1},
         # A sensor's tick may go on for seconds, which must not keep the others from theirs.
         "sensors": {"use_threads": True, "num_workers": 4},
-        "run_monitoring": {"enabled": True, "start_timeout_seconds": 180},
+        # Of a process that is killed the code server or the catalogue's locks tell within seconds;
+        # this is for what never starts, or is never canceled.
+        "run_monitoring": {
+            "enabled": True,
+            "start_timeout_seconds": 180,
+            "cancel_timeout_seconds": 180,
+            "poll_interval_seconds": 30,
+        },
+        # Runs of people and backfills whose process died go on. A run that failed by itself has bad
+        # data, or trouble for which the sensor asks again; those that the sensor asked for too.
+        "run_retries": {
+            "enabled": True,
+            "max_retries": 2,
+            "retry_on_asset_or_op_failure": False,
+        },
         "retention": {"sensor": {"purge_after_days": {"skipped": 1, "failure": 30, "success": 30}}},
     }
 

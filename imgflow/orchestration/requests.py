@@ -23,6 +23,8 @@ from imgflow.orchestration.partitions import PARTITIONS
 from imgflow.orchestration.processing import BATCH_TAG
 from imgflow.orchestration.unfinished import UnfinishedRun, active_batches, unfinished_runs
 
+MAX_RETRIES_TAG = "dagster/max_retries"
+
 # Before any run has ended; slow, since a first batch that is too small costs little.
 FIRST_PACE = Pace(images_per_second=20, bytes_per_second=20e6)
 
@@ -69,6 +71,8 @@ class BatchRequest:
             ASSET_PARTITION_RANGE_START_TAG: self.range.start,
             ASSET_PARTITION_RANGE_END_TAG: self.range.end,
             BATCH_TAG: self.batch,
+            # Its images are asked for again by themselves; a retry would do the same beside that.
+            MAX_RETRIES_TAG: "0",
         }
 
 

@@ -4,13 +4,27 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 import dagster as dg
+from pydantic import Field
 
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.maintenance import as_metadata, backfill_stale, reconcile
+from imgflow.orchestration.maintenance import Selection, as_metadata, backfill_stale, reconcile
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 from imgflow.orchestration.retention import clean_event_log
 from imgflow.orchestration.sensors import opened
 from imgflow.settings import OnDelete
+
+# Where run and code server are killed together nobody else would say that such a run is over.
+BOUNDED = {"dagster/max_runtime": str(6 * 3_600)}
+
+
+class BackfillConfig(dg.Config):
+    """What an operator may set in the launchpad; the nightly schedule leaves it as it is."""
+
+    prefix: str = Field(default="", description="Only images whose key begins so.")
+    rejected: bool = Field(default=False, description="The rejected ones too.")
+    force: bool = Field(
+        default=False, description="All ready ones; all of their outputs are made again."
+    )
 
 
 def maintenance(
@@ -27,13 +41,18 @@ def maintenance(
 
     @dg.op(
         name="backfill_stale_images",
-        description="Makes images pending that lack an output or have one of another recipe.",
+        description="Makes images pending that lack an output or have one of another recipe, or "
+        "those that its configuration selects.",
     )
     def backfill(
-        context: dg.OpExecutionContext, catalog: CatalogResource, stores: StoresResource
+        context: dg.OpExecutionContext,
+        config: BackfillConfig,
+        catalog: CatalogResource,
+        stores: StoresResource,
     ) -> None:
+        wanted = Selection(prefix=config.prefix, rejected=config.rejected, force=config.force)
         with catalog.open(stores.source_name) as rows:
-            counts = backfill_stale(families, rows)
+            counts = backfill_stale(families, rows, wanted)
         context.add_output_metadata(as_metadata(counts))
         context.log.info(f"Pending now: {counts}. The sensor asks for them.")
 
@@ -71,15 +90,15 @@ def maintenance(
         context.add_output_metadata(as_metadata(freed.counts()))
         context.log.info(f"Deleted: {freed.counts()}.")
 
-    @dg.job(name="backfill_stale", executor_def=dg.in_process_executor)
+    @dg.job(name="backfill_stale", tags=BOUNDED, executor_def=dg.in_process_executor)
     def backfill_job() -> None:
         backfill()
 
-    @dg.job(name="reconcile", executor_def=dg.in_process_executor)
+    @dg.job(name="reconcile", tags=BOUNDED, executor_def=dg.in_process_executor)
     def reconcile_job() -> None:
         compare()
 
-    @dg.job(name="retention", executor_def=dg.in_process_executor)
+    @dg.job(name="retention", tags=BOUNDED, executor_def=dg.in_process_executor)
     def retention_job() -> None:
         clean()
 
