@@ -172,8 +172,9 @@ def doctor(
 
     Exit code 1 when something must be mended, or a golden value differs.
     """
-    from imgflow.doctor import Finding, all_checks, examine
-    from imgflow.doctor import as_json as findings_as_json
+    from imgflow.doctor.checks import all_checks
+    from imgflow.doctor.findings import Finding, examine
+    from imgflow.doctor.findings import as_json as findings_as_json
     from imgflow.settings import load_settings
 
     findings: list[Finding] = []

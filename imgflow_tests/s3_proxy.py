@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
+REFUSED = b"<?xml version='1.0'?><Error><Code>%s</Code></Error>"
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>"
 
 
@@ -37,19 +38,21 @@ class Fault:
 
     Attributes:
         busy: it is 503 SlowDown.
-        denied: it is 403 AccessDenied, which nobody tries again.
+        refused: it is 403 with this code, which nobody tries again.
         reset: there is none; the connection is reset.
         cut_at: its body ends after so many bytes, and so does the connection.
         bytes_per_second: its body comes so slowly, in ten pieces a second at most.
         delay_seconds: it comes so late.
+        clock_seconds: its date is so much later.
     """
 
     busy: bool = False
-    denied: bool = False
+    refused: str = ""
     reset: bool = False
     cut_at: int | None = None
     bytes_per_second: float | None = None
     delay_seconds: float = 0.0
+    clock_seconds: float = 0.0
 
 
 BUSY, RESET = Fault(busy=True), Fault(reset=True)
@@ -153,8 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault.busy:
             self._answer(503, [], SLOW_DOWN, Fault())
-        elif fault.denied:
-            self._answer(403, [], DENIED, Fault())
+        elif fault.refused:
+            self._answer(403, [], REFUSED % fault.refused.encode(), Fault())
         else:
             self.owner.before(request)
             answer = self._ask(body)
@@ -200,6 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
         self, status: int, headers: list[tuple[str, str]], body: bytes, fault: Fault
     ) -> None:
         self.send_response_only(status)
+        if fault.clock_seconds:
+            date = formatdate(time.time() + fault.clock_seconds, usegmt=True)
+            headers = [(n, date if n.lower() == "date" else value) for n, value in headers]
         for name, value in headers or [("Content-Length", str(len(body)))]:
             self.send_header(name, value)
         self.end_headers()

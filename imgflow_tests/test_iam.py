@@ -79,7 +79,7 @@ def operations(settings: Settings, file: Path, proxy: Proxy) -> dict[str, Callab
     (upload,) = source.list_page(None, 10).objects
 
     def broken_upload() -> None:
-        proxy.programme = always(Fault(denied=True), "PUT")
+        proxy.programme = always(Fault(refused="AccessDenied"), "PUT")
         try:
             with pytest.raises(ImgflowError):
                 source.upload("large.jpg", file)

@@ -99,8 +99,8 @@ def error_code(error: BaseException) -> str:
 def explain(location: Location, verb: str, code: str) -> str:
     """Say in one sentence what a store refused, and the mend."""
     denied = (
-        f"allow {PERMISSIONS.get(verb.partition(' ')[0], 's3:GetObject below it')}; `imgflow iam` prints "
-        "the whole policy"
+        f"allow {PERMISSIONS.get(verb.partition(' ')[0], 's3:GetObject below it')}; "
+        "`imgflow iam` prints the whole policy"
     )
     mend = {
         "NoSuchBucket": "create it, or correct the URL",

@@ -24,6 +24,7 @@ from botocore.exceptions import (
     ClientError,
     HTTPClientError,
     NoCredentialsError,
+    SSLError,
 )
 from botocore.exceptions import ConnectionError as NotConnected
 from botocore.utils import parse_timestamp
@@ -353,6 +354,12 @@ class S3Source:
     def _no_answer(self, verb: str, error: BaseException) -> str:
         if isinstance(error, NoCredentialsError):
             return f"{self.location.url} could not be {verb}: {NO_CREDENTIALS}."
+        if isinstance(error, SSLError):
+            return (
+                f"{self.location.url} could not be {verb}: TLS with its endpoint fails "
+                f"({_without_url(error)}); check AWS_ENDPOINT_URL, and have AWS_CA_BUNDLE and "
+                "SSL_CERT_FILE name the file of its certificate's authority. It is tried again."
+            )
         if isinstance(error, (NotConnected, HTTPClientError)):
             endpoint = urlsplit(self._client.meta.endpoint_url)
             return (
@@ -386,6 +393,12 @@ class S3Source:
             raise Trouble(self._no_answer(verb, error)) from error
         except (BotoCoreError, OSError) as error:
             raise Trouble(self._no_answer(verb, error)) from error
+
+
+def _without_url(error: SSLError) -> str:
+    """What is wrong with TLS, without the request, whose URL may hold a signature."""
+    found = re.search(r"\[SSL: \w+\]|certificate verify failed[^(]*", str(error))
+    return found.group().strip() if found else "no certificate that is trusted here"
 
 
 def _parse_time(text: Any) -> datetime:
