@@ -172,8 +172,9 @@ def doctor(
 
     Exit code 1 when something must be mended, or a golden value differs.
     """
-    from imgflow.doctor import Finding, all_checks, examine
-    from imgflow.doctor import as_json as findings_as_json
+    from imgflow.doctor.checks import all_checks
+    from imgflow.doctor.findings import Finding, examine
+    from imgflow.doctor.findings import as_json as findings_as_json
     from imgflow.settings import load_settings
 
     findings: list[Finding] = []
@@ -217,6 +218,32 @@ def alert() -> None:
         said = "took the message" if refusal is None else f"did not take it: {refusal}"
         _say(f"Channel {number} ({scheme_of(url)}) {said}")
     raise typer.Exit(1 if any(outcomes.values()) else 0)
+
+
+@app.command()
+def iam(
+    upload: Annotated[
+        bool, typer.Option("--upload", help="Allow uploads by imgflow into the source too.")
+    ] = False,
+    delete_source: Annotated[
+        bool, typer.Option("--delete-source", help="Allow deleting uploaded objects too.")
+    ] = False,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="Allow seeing whether the bucket feeds the queue too.")
+    ] = False,
+    kms_key: Annotated[
+        str, typer.Option(help="ARN of the KMS key that encrypts the buckets.")
+    ] = "",
+) -> None:
+    """Print the smallest AWS policy under which imgflow works with these settings, as JSON."""
+    import boto3
+
+    from imgflow.iam import Extra, policy
+    from imgflow.settings import load_settings
+
+    extra = Extra(upload, delete_source, doctor, kms_key)
+    region = boto3.Session().region_name or "us-east-1"
+    print(json.dumps(policy(load_settings(), extra, region=region), indent=2))
 
 
 @app.command()
