@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ from imgflow_tests.docs_commands import (
     RUN,
     SHELL,
     SHOWN,
+    Failed,
     NotRun,
     Reader,
-    bare,
     commands,
+    compare,
     is_not_run,
     substitutions,
     wait_until,
@@ -105,7 +107,6 @@ def test_the_commands_of_a_page_work_in_their_order(
         variables,
         substitutions(
             api_port=running.variables["IMGFLOW_API_PORT"],
-            dagster_port=running.variables["IMGFLOW_DAGSTER_PORT"],
             web_port=str(web_port),
         ),
         lambda: settle(running.api, running.home / "source"),
@@ -140,7 +141,7 @@ def test_getting_started_on_s3_works_from_its_first_command_to_its_last(
             "IMGFLOW_API_PORT": api,
             "IMGFLOW_DAGSTER_PORT": dagster,
         },
-        substitutions(api_port=api, dagster_port=dagster),
+        substitutions(api_port=api),
     )
     try:
         assert reader.follow(ON_AMAZON) > 1
@@ -204,7 +205,7 @@ def test_what_is_not_run_stands_in_the_documentation_and_has_a_reason(entry: Not
         for block in blocks(entry.page)
         if block.language in SHELL
         for command in commands(block)
-        if bare(command) == entry.command
+        if entry.covers(command)
     ]
     assert found, f"{entry.page} has no command {entry.command!r}: take it out of NOT_RUN"
     assert len(entry.reason) > 20
@@ -213,3 +214,40 @@ def test_what_is_not_run_stands_in_the_documentation_and_has_a_reason(entry: Not
         assert make
         target = [make, "--dry-run", "--directory", str(ROOT), *entry.command.split()[1:]]
         subprocess.run(target, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("text", substitutions())
+def test_what_is_replaced_in_commands_stands_in_one(text: str) -> None:
+    assert any(text in block.text for block in ALL if block.language in SHELL)
+
+
+@pytest.mark.parametrize(
+    ("expected", "said", "is_same"),
+    [
+        ("3 listed", "3 listed\n", True),
+        ("3 listed", "4 listed", False),
+        ("… listed\nend", "12 listed  \nend\n", True),
+        ("… listed", "12 listed\nand more", False),
+    ],
+)
+def test_what_a_page_shows_is_compared_with_what_is_printed(
+    expected: str, said: str, *, is_same: bool
+) -> None:
+    block = Block("page.md", 1, "console", "")
+    with nullcontext() if is_same else pytest.raises(Failed):
+        compare(block, "command", expected, said)
+
+
+def test_a_command_that_fails_in_the_middle_of_a_block_fails_its_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```sh\nA=1\n```\n\n```sh\ntest $A = 1\nfalse\ntrue\n```\n")
+    with pytest.raises(Failed, match="ended with 1"):
+        Reader(tmp_path / "reader", {}, {}).follow(str(page))
+
+
+def test_a_program_that_is_not_here_is_left_out_by_its_name_and_no_other() -> None:
+    entry = NotRun("page.md", "kubectl …", "needs a cluster")
+    assert entry.covers("kubectl apply -f deploy")
+    assert not entry.covers("kubectl-of-mine apply")
+    assert NotRun("page.md", "make run", "runs on").covers("make run     # everything")
+    assert not NotRun("page.md", "make run", "runs on").covers("make running")
