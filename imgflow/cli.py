@@ -197,6 +197,32 @@ def doctor(
 
 
 @app.command()
+def iam(
+    upload: Annotated[
+        bool, typer.Option("--upload", help="Allow uploads by imgflow into the source too.")
+    ] = False,
+    delete_source: Annotated[
+        bool, typer.Option("--delete-source", help="Allow deleting uploaded objects too.")
+    ] = False,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="Allow seeing whether the bucket feeds the queue too.")
+    ] = False,
+    kms_key: Annotated[
+        str, typer.Option(help="ARN of the KMS key that encrypts the buckets.")
+    ] = "",
+) -> None:
+    """Print the smallest AWS policy under which imgflow works with these settings, as JSON."""
+    import boto3
+
+    from imgflow.iam import Extra, policy
+    from imgflow.settings import load_settings
+
+    extra = Extra(upload, delete_source, doctor, kms_key)
+    region = boto3.Session().region_name or "us-east-1"
+    print(json.dumps(policy(load_settings(), extra, region=region), indent=2))
+
+
+@app.command()
 def upload(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders.", exists=True)],
     prefix: Annotated[str, typer.Option(help="Put before every key.")] = "",

@@ -115,17 +115,26 @@ class Ceph:
         self._wait("the storage daemon", lambda: "1 up" in self._ceph("osd", "stat"))
         self._spawn("radosgw", *conf, "-n", "client.rgw.a", "-f")
         self._wait("the gateway", lambda: listens(self.port))
-        self._call(
-            "radosgw-admin", *conf, "-n", "client.rgw.a", "user", "create", "--uid", "imgflow",
-            "--display-name", "imgflow", "--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY,
-            "--max-buckets", "100000",
-        )  # fmt: skip
+        self._make_user("imgflow", ACCESS_KEY, SECRET_KEY, "--caps", "user-policy=*")
 
     def stop(self) -> None:
         """End all of it; nothing is kept."""
         for process in reversed(self._processes):
             process.send_signal(signal.SIGKILL)
             process.wait()
+
+    def create_user(self, name: str) -> tuple[str, str]:
+        """Make a user who may do nothing yet; returns both its keys."""
+        keys = f"{name}-access", f"{name}-secret-0123456789"
+        self._make_user(name, *keys)
+        return keys
+
+    def _make_user(self, name: str, access_key: str, secret_key: str, *more: str) -> None:
+        self._call(
+            "radosgw-admin", "-c", str(self.config), "-n", "client.rgw.a", "user", "create",
+            "--uid", name, "--display-name", name, "--access-key", access_key,
+            "--secret-key", secret_key, "--max-buckets", "100000", *more,
+        )  # fmt: skip
 
     def requests(self) -> int:
         """How many requests the gateway has had so far."""

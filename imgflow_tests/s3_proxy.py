@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>"
 
 
@@ -36,6 +37,7 @@ class Fault:
 
     Attributes:
         busy: it is 503 SlowDown.
+        denied: it is 403 AccessDenied, which nobody tries again.
         reset: there is none; the connection is reset.
         cut_at: its body ends after so many bytes, and so does the connection.
         bytes_per_second: its body comes so slowly, in ten pieces a second at most.
@@ -43,6 +45,7 @@ class Fault:
     """
 
     busy: bool = False
+    denied: bool = False
     reset: bool = False
     cut_at: int | None = None
     bytes_per_second: float | None = None
@@ -98,12 +101,14 @@ class Proxy:
         programme: which requests have a fault.
         before: called before a request goes to the server.
         requests: all so far.
+        deletions: with which status each was answered.
     """
 
     target: str
     programme: Programme = healthy
     before: Callable[[Request], None] = healthy
     requests: list[Request] = field(default_factory=list)
+    deletions: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         proxy = self
@@ -148,9 +153,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault.busy:
             self._answer(503, [], SLOW_DOWN, Fault())
+        elif fault.denied:
+            self._answer(403, [], DENIED, Fault())
         else:
             self.owner.before(request)
-            self._answer(*self._ask(body), fault)
+            answer = self._ask(body)
+            if self.command == "DELETE":
+                self.owner.deletions.append(answer[0])
+            self._answer(*answer, fault)
 
     do_HEAD = do_PUT = do_DELETE = do_POST = do_GET
 

@@ -30,7 +30,7 @@ from botocore.utils import parse_timestamp
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
-from imgflow.errors import BadKey, SettingsError, SourceChanged, Trouble
+from imgflow.errors import BadKey, SettingsError, SourceChanged, Trouble, Unreadable
 from imgflow.store.location import Checksums, Location
 from imgflow.store.naming import is_exact
 from imgflow.store.objects import (
@@ -226,11 +226,16 @@ class S3Source:
 
     def stat(self, key: str) -> SourceObject | None:
         """Ask for the object's head."""
-        answer = self._ask(
-            f"asked for {key!r}",
-            lambda: self._client.head_object(**self._address(key)),
-            about=key,
-        )
+        try:
+            answer = self._ask(
+                f"asked for {key!r}",
+                lambda: self._client.head_object(**self._address(key)),
+                about=key,
+            )
+        except Unreadable:
+            if self._is_absent(key):
+                return None
+            raise
         return answer and _describe(key, answer, answer["ContentLength"])
 
     def read(self, announced: SourceObject) -> bytes:
@@ -306,6 +311,23 @@ class S3Source:
         )
         return url
 
+    def _is_absent(self, key: str) -> bool:
+        """Whether a listing, unlike an answer about the key alone, tells that it is not there.
+
+        S3 says 403 rather than 404 to those who may list some prefixes only.
+        """
+        name = self.location.prefix + key
+        try:
+            answer = self._client.list_objects_v2(
+                Bucket=self.location.bucket, Prefix=name, MaxKeys=1
+            )
+        except (ClientError, BotoCoreError):
+            return False
+        # The key itself comes before all that it begins.
+        return "IsTruncated" in answer and name not in {
+            entry["Key"] for entry in answer.get("Contents", [])
+        }
+
     def _address(self, key: str) -> dict[str, str]:
         return {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
 
@@ -354,6 +376,10 @@ class S3Source:
             if is_missing and code != "NoSuchBucket":
                 raise SourceChanged(f"{announced.key!r} was deleted since it was listed") from error
             if refusal := refused_object(self.location, announced.key, error):
+                if isinstance(refusal, Unreadable) and self._is_absent(announced.key):
+                    raise SourceChanged(
+                        f"{announced.key!r} was deleted since it was listed"
+                    ) from error
                 raise refusal from error
             if code:
                 raise Trouble(explain(self.location, verb, code)) from error
