@@ -16,7 +16,7 @@ __all__ = ["moto"]
 
 @pytest.fixture
 def make_stack(
-    moto: dict[str, str],  # noqa: F811 - the fixture
+    moto: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Stack]:
     monkeypatch.setattr(parsing, "clean_json", resolve)

@@ -1,9 +1,10 @@
 """`deploy/aws/imgflow.yaml` applied to moto.
 
 moto makes the buckets, queues, policies and roles of a template, and leaves out a bucket's rules,
-notifications and policies, the policy of a queue and which policies a role has. Those are taken from the template as moto
-resolved it, and set by the same services' own calls, which check them. Policies of buckets stay out:
-moto ignores their conditions, so that one for TLS only would deny everything.
+notifications and policies, the policy of a queue and which policies a role has. Those are taken
+from the template as moto resolved it, and set by the same services' own calls, which check them.
+Policies of buckets stay out: moto ignores their conditions, so that one for TLS only would deny
+everything.
 """
 
 from __future__ import annotations
