@@ -71,6 +71,14 @@ class Settings(BaseSettings):
             repr=False,
         ),
     ] = ""
+    broker_url: Annotated[
+        str,
+        Field(
+            description="`redis://…` of a cluster: runs go to the workers that listen there (see "
+            "docs/cluster.md). Default: each run is a process of this machine.",
+            repr=False,
+        ),
+    ] = ""
     api_token: Annotated[
         str,
         Field(
@@ -136,7 +144,7 @@ class Settings(BaseSettings):
             ge=1,
             le=1_000,
             description="Most runs of each kind that the sensor has queued or going on at a time; "
-            "more where several machines take runs.",
+            "with IMGFLOW_BROKER_URL in the whole cluster: as many as there are workers.",
         ),
     ] = 2
     sensor_seconds: Annotated[
@@ -343,6 +351,13 @@ class Settings(BaseSettings):
             url = url.replace("postgres:", "postgresql:", 1)
         if url:
             _check_parts(url)
+        return url
+
+    @field_validator("broker_url")
+    @classmethod
+    def _redis(cls, url: str) -> str:
+        if url and not url.startswith(("redis://", "rediss://")):
+            raise ValueError("a broker is written redis://:password@host:port/number")
         return url
 
     @field_validator("api_token")

@@ -122,6 +122,18 @@ def test_run_monitoring_that_is_off_is_named(
     assert "run_monitoring" in found["dagster.yaml"]
 
 
+@pytest.mark.usefixtures("instance")
+def test_a_broker_that_the_operators_own_dagster_yaml_does_not_use_is_named(
+    make_settings: Callable[..., Settings],
+    home: Path,
+    ports: dict[str, int],
+) -> None:
+    file = home / "dagster" / "dagster.yaml"
+    file.write_text(file.read_text() + "# mine\n")
+    found = wrong(findings(make_settings(**ports, broker_url="redis://192.0.2.1/0")))
+    assert "CeleryRunLauncher" in found["dagster.yaml"]
+
+
 def test_a_schema_of_a_newer_imgflow_is_told_from_an_older_one(
     make_settings: Callable[..., Settings], ports: dict[str, int], database_url: str
 ) -> None:

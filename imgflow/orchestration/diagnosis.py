@@ -15,7 +15,7 @@ import yaml
 from imgflow.catalog import schema
 from imgflow.catalog.connecting import database_url, make_engine, outages_in_words
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.orchestration.instance import STORAGES, has_instance, open_instance
+from imgflow.orchestration.instance import CELERY_LAUNCHER, STORAGES, has_instance, open_instance
 from imgflow.orchestration.unfinished import UNFINISHED
 from imgflow.settings import Settings
 from imgflow.store.opening import StoreConfig
@@ -50,10 +50,10 @@ def check_configuration(settings: Settings) -> Iterator[Line]:
     if not file.exists():
         yield "dagster.yaml", "ok", "it is written at the first start"
         return
-    yield _configuration(file)
+    yield _configuration(file, settings)
 
 
-def _configuration(file: Path) -> Line:
+def _configuration(file: Path, settings: Settings) -> Line:
     mend = f"mend {file}, or delete it: the next start writes it anew"
     try:
         config: Any = yaml.safe_load(file.read_text())
@@ -81,6 +81,15 @@ def _configuration(file: Path) -> Line:
             "dagster.yaml",
             "wrong",
             f"run_monitoring is not enabled, so runs that never start stay for ever; {mend}",
+        )
+    is_cluster = (config.get("run_launcher") or {}).get("class") == CELERY_LAUNCHER[1]
+    if is_cluster != bool(settings.broker_url):
+        there = "is" if is_cluster else "is not"
+        return (
+            "dagster.yaml",
+            "wrong",
+            f"run_launcher {there} {CELERY_LAUNCHER[1]}, and IMGFLOW_BROKER_URL is "
+            f"{'set' if settings.broker_url else 'not set'}; {mend}",
         )
     return "dagster.yaml", "ok", "bulk event log and run monitoring"
 

@@ -16,6 +16,12 @@ from imgflow.orchestration.links import HERE, Links
 from imgflow.orchestration.partitions import PARTITIONS
 from imgflow.orchestration.worker import Outcome, Task, process_depth_task, process_photo_task
 
+# Names the kind of images in the tags of a run, for limits and for the queue of its workers.
+KIND_TAG = "imgflow/kind"
+
+# By it dagster-celery chooses the queue of a run.
+QUEUE_TAG = "dagster-celery/queue"
+
 # Bumped by hand when what stands in a row changes.
 METADATA_VERSION = "1"
 
@@ -50,6 +56,14 @@ class Family:
     def partitions(self) -> dg.DynamicPartitionsDefinition:
         """Its partition set."""
         return PARTITIONS[self.kind]
+
+    @property
+    def run_tags(self) -> dict[str, str]:
+        """The tags of the runs of its job: they have limits and workers of their own.
+
+        A depth image may take an hour, in which photographs must not wait.
+        """
+        return {KIND_TAG: self.kind, QUEUE_TAG: self.kind}
 
     @cached_property
     def source(self) -> dg.AssetKey:

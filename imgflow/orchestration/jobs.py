@@ -16,4 +16,5 @@ def family_job(family: Family, assets: dg.AssetsDefinition) -> Any:
         selection=dg.AssetSelection.assets(*assets.keys),
         description=f"All outputs of {family.kind} images, for a range of partitions.",
         executor_def=dg.in_process_executor,
+        tags=family.run_tags,
     )
