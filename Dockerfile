@@ -30,7 +30,7 @@ ENV PATH=/opt/imgflow/bin:$PATH \
     IMGFLOW_HOME=/var/lib/imgflow \
     DAGSTER_HOME=/var/lib/imgflow/dagster
 WORKDIR /app
-USER imgflow
+USER 10001:10001
 # Writes Dagster's home by the settings, and becomes the command.
 ENTRYPOINT ["python", "-m", "imgflow.container"]
 CMD ["imgflow", "doctor"]

