@@ -25,6 +25,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -241,6 +242,23 @@ class Cluster:
         password = self.variables["POSTGRES_PASSWORD"]
         return f"postgresql://imgflow:{password}@{self.address('postgres')}:5432/imgflow"
 
+    @contextmanager
+    def environment(self, name: str) -> Iterator[None]:
+        """Let this process have the variables of a service, by addresses that it can reach.
+
+        For what imgflow and Dagster do in the test's own process.
+        """
+        before = dict(os.environ)
+        values = self._environment(replace(self.specs[name], name=name))
+        for variable, value in values.items():
+            if variable.startswith(("IMGFLOW_", "DAGSTER_", "AWS_")):
+                os.environ[variable] = self._by_address(value)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
     def engine(self) -> sa.Engine:
         """The database, for the test; the caller disposes of it."""
         return make_engine(self.database_url)
@@ -276,8 +294,10 @@ class Cluster:
 
     def _localised(self, text: str) -> str:
         """On loopback addresses, names and the addresses that stand for all are not to be had."""
-        if self.network.has_namespaces:
-            return text
+        return text if self.network.has_namespaces else self._by_address(text)
+
+    def _by_address(self, text: str) -> str:
+        """A text with addresses in the place of names."""
         for name in self.machines:
             for before in ("@", "//"):
                 text = text.replace(f"{before}{name}:", f"{before}{self.address(name)}:")
