@@ -24,6 +24,7 @@ from imgflow.orchestration.resources import (
     QueueResource,
     StoresResource,
     WorkersResource,
+    with_own_defaults,
 )
 from imgflow.orchestration.schedules import maintenance
 from imgflow.orchestration.sensors import arrivals_sensor
@@ -32,7 +33,7 @@ from imgflow.settings import Settings, load_settings
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """The resources of the settings."""
-    return {
+    resources: dict[str, Any] = {
         "catalog": CatalogResource(),
         "stores": StoresResource(
             source_url=settings.source_url,
@@ -53,6 +54,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             memory_mib=settings.worker_memory,
         ),
     }
+    return {name: with_own_defaults(resource) for name, resource in resources.items()}
 
 
 def build_families(settings: Settings) -> list[Family]:
@@ -73,13 +75,18 @@ def build_batching(settings: Settings) -> Batching:
 
 
 def build_definitions(
-    settings: Settings | None = None, *, resources: Mapping[str, Any] | None = None
+    settings: Settings | None = None,
+    *,
+    resources: Mapping[str, Any] | None = None,
+    executor: dg.ExecutorDefinition | None = dg.in_process_executor,
 ) -> dg.Definitions:
     """Assemble the project.
 
     Args:
         settings: read from the environment when left out.
         resources: replace those of the same name.
+        executor: of runs that are launched by selecting assets; None where these definitions are
+            merged into some that have an executor. The jobs run in one process in any case.
     """
     settings = settings or load_settings()
     families = build_families(settings)
@@ -120,7 +127,7 @@ def build_definitions(
             ),
         ],
         resources={**build_resources(settings), **(resources or {})},
-        executor=dg.in_process_executor,
+        executor=executor,
     )
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from typer.testing import CliRunner
 
+from imgflow.cli import app
 from imgflow.errors import ImgflowError, SettingsError
 from imgflow.iam import Extra, policy
 from imgflow.lifecycle import delete_images
@@ -201,6 +203,15 @@ def test_the_least_is_read_only_for_uploads_and_grows_by_what_is_asked_for(
         "arn:aws-cn:sqs:eu-central-1:123456789012:arrivals"
     ]
     assert statements["Pictures"]["Resource"][0] == "arn:aws-cn:s3:::pictures/grayscale/*"
+
+
+def test_the_command_prints_the_document_and_nothing_else(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings(source_url="s3://uploads/in")
+    done = CliRunner().invoke(app, ["iam", "--delete-source"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert json.loads(done.stdout) == policy(settings, Extra(delete_source=True))
 
 
 def test_folders_need_no_policy_and_wildcards_in_prefixes_are_refused(
