@@ -159,9 +159,7 @@ def test_every_asset_page_says_what_it_is_whose_and_where_to_look(
         assert isinstance(spec.metadata["gallery"], dg.UrlMetadataValue)
 
 
-def test_the_tables_have_their_columns(
-    make_settings: Callable[..., Settings], one: Project
-) -> None:
+def test_the_tables_have_their_columns(one: Project) -> None:
     with one.catalog.engine.connect() as connection:
         there = {
             row.column_name: row.data_type
