@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from imgflow.orchestration.assets import family_assets, source_spec
+from imgflow.orchestration.checks import audit, family_checks
 from imgflow.orchestration.failure_sensor import failures_sensor
 from imgflow.orchestration.families import Family, depth_family, photo_family
 from imgflow.orchestration.jobs import family_job
@@ -91,7 +92,13 @@ def build_definitions(
     settings = settings or load_settings()
     families = build_families(settings)
     assets = [
-        family_assets(family, settings.photo_recipe, settings.depth_recipe, settings.output_url)
+        family_assets(
+            family,
+            settings.photo_recipe,
+            settings.depth_recipe,
+            settings.output_url,
+            freshness_hours=settings.freshness_hours,
+        )
         for family in families
     ]
     jobs = [
@@ -103,10 +110,13 @@ def build_definitions(
         seal_days=settings.seal_days,
         keep_events_days=settings.keep_events_days,
     )
+    checks = [family_checks(family, settings.photo_recipe) for family in families]
+    audit_job, nightly_audit = audit(checks)
     return dg.Definitions(
+        asset_checks=checks,
         assets=[*(source_spec(family, settings.source_url) for family in families), *assets],
-        jobs=[*jobs, *upkeep],
-        schedules=schedules,
+        jobs=[*jobs, *upkeep, audit_job],
+        schedules=[*schedules, nightly_audit],
         sensors=[
             *_queue_sensors(settings, families, jobs),
             arrivals_sensor(
@@ -119,7 +129,7 @@ def build_definitions(
             ),
             failures_sensor(
                 families,
-                [job.name for job in (*jobs, *upkeep)],
+                [job.name for job in (*jobs, *upkeep, audit_job)],
                 channels=settings.alert_urls,
                 minutes=settings.alert_minutes,
                 dagster_url=settings.dagster_page,

@@ -200,6 +200,15 @@ class Settings(BaseSettings):
             "status any more, and their runs; 0: Dagster's event log is kept whole.",
         ),
     ] = 30
+    freshness_hours: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=8_760,
+            description="Hours without a new or changed image after which Dagster calls the tables "
+            "overdue, and warns after half of them; 0: never, as uploads may pause.",
+        ),
+    ] = 0
     dagster_port: Annotated[
         int, Field(ge=1, le=65_535, description="Port of the Dagster UI, on loopback.")
     ] = 3000

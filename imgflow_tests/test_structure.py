@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -142,11 +143,24 @@ def test_the_graph_is_the_contract(definitions: Callable[..., dg.Definitions]) -
         "backfill_stale",
         "reconcile",
         "retention",
+        "audit",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "nightly_backfill_stale",
         "nightly_reconcile",
         "nightly_retention",
+        "nightly_audit",
+    }
+    assert {check.to_user_string() for check in repository.asset_graph.asset_check_keys} == {
+        "photo/grayscale:readable",
+        "photo/grayscale:nothing_private",
+        "photo/thumbnail:readable",
+        "photo/thumbnail:fits_box",
+        "photo/thumbnail:nothing_private",
+        "photo/metadata:agreement",
+        "depth/resized:depths_rise",
+        "depth/preview:readable",
+        "depth/metadata:agreement",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {"arrivals", "failures"}
     sets = {
@@ -203,3 +217,18 @@ def test_loading_definitions_connects_to_nothing(tmp_path: Path) -> None:
         },
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_tables_are_overdue_only_when_a_setting_says_so(
+    definitions: Callable[..., dg.Definitions],
+) -> None:
+    def policies(**values: object) -> dict[str, dg.FreshnessPolicy]:
+        return {
+            spec.key.to_user_string(): spec.freshness_policy
+            for spec in definitions(**values).resolve_all_asset_specs()
+            if spec.freshness_policy
+        }
+
+    assert policies() == {}
+    window = dg.FreshnessPolicy.time_window(timedelta(hours=36), timedelta(hours=18))
+    assert policies(freshness_hours=36) == {"photo/metadata": window, "depth/metadata": window}

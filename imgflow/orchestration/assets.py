@@ -5,6 +5,7 @@ through `process_partitions`, so all of them give the same result.
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 from pydantic import Field
@@ -13,7 +14,9 @@ from imgflow.depth.recipe import DepthRecipe
 from imgflow.images.outputs import PHOTO_OUTPUTS, find_output
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration.asset_pages import description_of, links_of, table_metadata
+from imgflow.orchestration.checks import Sample, boxes_of, examine_sample
 from imgflow.orchestration.counting import count_run
+from imgflow.orchestration.examining import Examination, checks_of
 from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.pool import prepare_workers
 from imgflow.orchestration.processing import batch_of, conclude, process_partitions
@@ -49,7 +52,16 @@ def source_spec(family: Family, source_url: str) -> dg.AssetSpec:
     )
 
 
-def output_specs(family: Family, output_url: str) -> list[dg.AssetSpec]:
+def freshness(hours: int) -> dg.FreshnessPolicy | None:
+    """How long a table may go without a new or changed row; None for 0 hours."""
+    if not hours:
+        return None
+    return dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(hours=hours), warn_window=timedelta(hours=hours) / 2
+    )
+
+
+def output_specs(family: Family, output_url: str, freshness_hours: int = 0) -> list[dg.AssetSpec]:
     """The assets that a family's function makes."""
     specs = [
         dg.AssetSpec(
@@ -78,6 +90,7 @@ def output_specs(family: Family, output_url: str) -> list[dg.AssetSpec]:
             skippable=True,
             kinds={"postgres", "table"},
             owners=OWNERS,
+            freshness_policy=freshness(freshness_hours),
         )
     )
     return specs
@@ -90,7 +103,12 @@ def _installed(name: str) -> str:
 
 
 def family_assets(
-    family: Family, photo_recipe: PhotoRecipe, depth_recipe: DepthRecipe, output_url: str
+    family: Family,
+    photo_recipe: PhotoRecipe,
+    depth_recipe: DepthRecipe,
+    output_url: str,
+    *,
+    freshness_hours: int = 0,
 ) -> dg.AssetsDefinition:
     """Make the function of a family.
 
@@ -99,11 +117,12 @@ def family_assets(
         photo_recipe: with which its outputs are made, if these are photographs.
         depth_recipe: with which its outputs are made, if these are depth images.
         output_url: where they go.
+        freshness_hours: how long its table may go without a new or changed row; 0: for ever.
     """
 
     @dg.multi_asset(
         name=f"{family.kind}_outputs",
-        specs=output_specs(family, output_url),
+        specs=output_specs(family, output_url, freshness_hours),
         partitions_def=family.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
@@ -128,6 +147,7 @@ def family_assets(
                 depth_seconds=workers.depth_seconds,
             )
             with rows.holds.holding(batch_of(context.run)):
+                sample = Sample(context.run.run_id)
                 summary = process_partitions(
                     context,
                     family,
@@ -137,7 +157,12 @@ def family_assets(
                     worker=worker,
                     workers=workers.count,
                     force=config.force,
+                    finished=sample.add,
                 )
+            boxes = boxes_of(family, photo_recipe)
+            checks = frozenset(checks_of(family, boxes))
+            examination = Examination(family, checks, rows, stores.open_outputs, boxes)
+            examine_sample(context, examination, sample.keys)
             count_run(rows, family.kind, summary)
         conclude(context, summary)
         # Results are reported image by image, since one returned here would stand for the whole

@@ -68,8 +68,9 @@ def process_partitions(
     worker: WorkerConfig,
     workers: int,
     force: bool,
+    finished: Callable[[Sequence[str]], None] = lambda _keys: None,
 ) -> batch.Summary:
-    """Process the partitions of a run."""
+    """Process the partitions of a run; `finished` is told the keys of what was made."""
     keys = [object_key(partition) for partition in context.partition_keys]
     is_asked_by_person = asked_batch(context.run) is None
     selected = selected_names(context.selected_asset_keys)
@@ -107,8 +108,9 @@ def process_partitions(
     if plan.tasks:
         tasks = plan.tasks if force else batch.with_twins(plan.tasks, catalog, family.kind)
 
-        def report(finished: list[batch.Finished]) -> None:
-            report_images(context, list(finished_events(family, selected, finished)))
+        def report(done: list[batch.Finished]) -> None:
+            report_images(context, list(finished_events(family, selected, done)))
+            finished([one.image.key for one in done])
 
         progress = Progress(len(tasks), context.log.info)
         seconds = worker.decode_seconds if family.kind == "photo" else worker.depth_seconds
