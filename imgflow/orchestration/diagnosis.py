@@ -135,7 +135,13 @@ def _configuration(file: Path) -> Line:
             "wrong",
             f"run_monitoring is not enabled, so runs that never start stay for ever; {mend}",
         )
-    return "dagster.yaml", "ok", "bulk event log and run monitoring"
+    if not (config.get("run_retries") or {}).get("enabled"):
+        return (
+            "dagster.yaml",
+            "notice",
+            f"run_retries is not enabled, so runs of people whose process dies end there; {mend}",
+        )
+    return "dagster.yaml", "ok", "bulk event log, run monitoring and run retries"
 
 
 def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:
