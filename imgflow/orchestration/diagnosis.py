@@ -91,7 +91,13 @@ def _configuration(file: Path, settings: Settings) -> Line:
             f"run_launcher {there} {CELERY_LAUNCHER[1]}, and IMGFLOW_BROKER_URL is "
             f"{'set' if settings.broker_url else 'not set'}; {mend}",
         )
-    return "dagster.yaml", "ok", "bulk event log and run monitoring"
+    if not (config.get("run_retries") or {}).get("enabled"):
+        return (
+            "dagster.yaml",
+            "notice",
+            f"run_retries is not enabled, so runs of people whose process dies end there; {mend}",
+        )
+    return "dagster.yaml", "ok", "bulk event log, run monitoring and run retries"
 
 
 def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:

@@ -94,7 +94,7 @@ def failures_after(
         if run is None or run.tags.get("dagster/will_retry") == "true":
             continue
         first, *_ = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
-        if first.timestamp < entry.timestamp:
+        if (first.timestamp, first.message) != (entry.timestamp, entry.message):
             continue  # the code server and a tick may both find its process dead
         if run.job_name in jobs or not assets.isdisjoint(run.asset_selection or ()):
             said = (entry.dagster_event and entry.dagster_event.message) or entry.user_message
