@@ -12,6 +12,14 @@ from imgflow.orchestration.retention import clean_event_log
 from imgflow.orchestration.sensors import opened
 from imgflow.settings import OnDelete
 
+WHAT = {
+    "backfill_stale": "Makes images pending that lack an output or have one of another recipe; "
+    "the sensor asks for them.",
+    "reconcile": "Compares bucket, catalogue, outputs and partitions, and repairs differences.",
+    "retention": "Deletes old events that decide no status any more, and runs without others.",
+}
+"""The jobs, in words; also of their one op and of their schedule."""
+
 
 def maintenance(
     families: Sequence[Family], *, on_delete: OnDelete, seal_days: int, keep_events_days: int
@@ -27,7 +35,7 @@ def maintenance(
 
     @dg.op(
         name="backfill_stale_images",
-        description="Makes images pending that lack an output or have one of another recipe.",
+        description=WHAT["backfill_stale"],
     )
     def backfill(
         context: dg.OpExecutionContext, catalog: CatalogResource, stores: StoresResource
@@ -39,7 +47,7 @@ def maintenance(
 
     @dg.op(
         name="reconcile_everything",
-        description="Compares bucket, catalogue, outputs and partitions, and repairs differences.",
+        description=WHAT["reconcile"],
     )
     def compare(
         context: dg.OpExecutionContext, catalog: CatalogResource, stores: StoresResource
@@ -59,7 +67,7 @@ def maintenance(
 
     @dg.op(
         name="clean_event_log",
-        description="Deletes old events that decide no status any more, and runs without others.",
+        description=WHAT["retention"],
     )
     def clean(context: dg.OpExecutionContext) -> None:
         freed = clean_event_log(
@@ -71,15 +79,19 @@ def maintenance(
         context.add_output_metadata(as_metadata(freed.counts()))
         context.log.info(f"Deleted: {freed.counts()}.")
 
-    @dg.job(name="backfill_stale", executor_def=dg.in_process_executor)
+    @dg.job(
+        name="backfill_stale",
+        description=WHAT["backfill_stale"],
+        executor_def=dg.in_process_executor,
+    )
     def backfill_job() -> None:
         backfill()
 
-    @dg.job(name="reconcile", executor_def=dg.in_process_executor)
+    @dg.job(name="reconcile", description=WHAT["reconcile"], executor_def=dg.in_process_executor)
     def reconcile_job() -> None:
         compare()
 
-    @dg.job(name="retention", executor_def=dg.in_process_executor)
+    @dg.job(name="retention", description=WHAT["retention"], executor_def=dg.in_process_executor)
     def retention_job() -> None:
         clean()
 
@@ -90,6 +102,7 @@ def maintenance(
     schedules = [
         dg.ScheduleDefinition(
             name=f"nightly_{job.name}",
+            description=WHAT[job.name],
             job=job,
             cron_schedule=cron,
             default_status=dg.DefaultScheduleStatus.RUNNING,
