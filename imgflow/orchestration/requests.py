@@ -24,6 +24,8 @@ from imgflow.orchestration.processing import BATCH_TAG
 from imgflow.orchestration.unfinished import UnfinishedRun, active_batches, unfinished_runs
 
 MAX_RETRIES_TAG = "dagster/max_retries"
+# For the list of runs in the UI, which shows the tags of each.
+IMAGES_TAG = "imgflow/images"
 
 # Before any run has ended; slow, since a first batch that is too small costs little.
 FIRST_PACE = Pace(images_per_second=20, bytes_per_second=20e6)
@@ -87,13 +89,14 @@ class BatchRequest:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags that make it a run over a range of partitions."""
+        """The tags that make it a run over a range of partitions, and say how much it is about."""
         return {
             ASSET_PARTITION_RANGE_START_TAG: self.range.start,
             ASSET_PARTITION_RANGE_END_TAG: self.range.end,
             BATCH_TAG: self.batch,
             # Its images are asked for again by themselves; a retry would do the same beside that.
             MAX_RETRIES_TAG: "0",
+            IMAGES_TAG: str(len(self.image_ids)),
         }
 
 
