@@ -25,7 +25,7 @@ STORAGES = {
 }
 
 
-CELERY_LAUNCHER = ("dagster_celery.launcher", "CeleryRunLauncher")
+CELERY_LAUNCHER = ("imgflow.orchestration.launcher", "CancelingCeleryRunLauncher")
 
 # Five seconds by default, of which an upload would wait half.
 RUN_QUEUE: dict[str, object] = {"dequeue_interval_seconds": 1}
