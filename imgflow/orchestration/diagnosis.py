@@ -29,7 +29,8 @@ START_SECONDS = 600.0
 # Several checks at once may be the first to need the embedded server.
 _starting = threading.Lock()
 
-Line = tuple[str, Literal["ok", "notice", "wrong"], str]
+State = Literal["ok", "notice", "wrong"]
+Line = tuple[str, State, str]
 """Part, state and text of a finding."""
 
 
@@ -60,44 +61,36 @@ def _configuration(file: Path, settings: Settings) -> Line:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = str(error).splitlines()[0]
         return "dagster.yaml", "wrong", f"it is no YAML ({line}); {mend}"
-    config = config if isinstance(config, dict) else {}
+    faults = _faults(config if isinstance(config, dict) else {}, settings)
+    for state, fault in faults:
+        return "dagster.yaml", state, f"{fault}; {mend}"
+    return "dagster.yaml", "ok", "bulk event log, run monitoring and run retries"
+
+
+def _faults(config: dict[str, Any], settings: Settings) -> Iterator[tuple[State, str]]:
+    """What of `dagster.yaml` does not go with imgflow, the worst first."""
     wanted = STORAGES["event_log_storage"][1]
     if (config.get("event_log_storage") or {}).get("class") != wanted:
-        return (
-            "dagster.yaml",
-            "wrong",
-            f"event_log_storage is not {wanted}, so an image costs 20 times as long; {mend}",
-        )
+        yield "wrong", f"event_log_storage is not {wanted}, so an image costs 20 times as long"
     runs = (config.get("concurrency") or {}).get("runs") or {}
     most = {**(config.get("run_queue") or {}), **runs}.get("max_concurrent_runs")
     if most == 0:
-        return (
-            "dagster.yaml",
-            "wrong",
-            f"max_concurrent_runs is 0, so every run waits in the queue for ever; {mend}",
-        )
+        yield "wrong", "max_concurrent_runs is 0, so every run waits in the queue for ever"
     if not (config.get("run_monitoring") or {}).get("enabled"):
-        return (
-            "dagster.yaml",
-            "wrong",
-            f"run_monitoring is not enabled, so runs that never start stay for ever; {mend}",
-        )
+        yield "wrong", "run_monitoring is not enabled, so runs that never start stay for ever"
     is_cluster = (config.get("run_launcher") or {}).get("class") == CELERY_LAUNCHER[1]
     if is_cluster != bool(settings.broker_url):
         there = "is" if is_cluster else "is not"
-        return (
-            "dagster.yaml",
+        broker = "set" if settings.broker_url else "not set"
+        yield (
             "wrong",
-            f"run_launcher {there} {CELERY_LAUNCHER[1]}, and IMGFLOW_BROKER_URL is "
-            f"{'set' if settings.broker_url else 'not set'}; {mend}",
+            f"run_launcher {there} {CELERY_LAUNCHER[1]}, and IMGFLOW_BROKER_URL is {broker}",
         )
     if not (config.get("run_retries") or {}).get("enabled"):
-        return (
-            "dagster.yaml",
+        yield (
             "notice",
-            f"run_retries is not enabled, so runs of people whose process dies end there; {mend}",
+            "run_retries is not enabled, so runs of people whose process dies end there",
         )
-    return "dagster.yaml", "ok", "bulk event log, run monitoring and run retries"
 
 
 def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:
