@@ -24,6 +24,9 @@ from imgflow_tests.receivers import Webhook, mailbox, webhook
 
 BROKEN = b"no picture at all"
 
+# Dagster retries a run whose process died unless it is told not to.
+LAST = {"dagster/max_retries": "0"}
+
 
 @pytest.fixture(autouse=True)
 def _events_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +166,8 @@ def test_a_run_whose_process_died_is_told_of_too(
     sensor = Sensor(project)
     sensor.tick()
     run = project.instance.create_run_for_job(
-        project.definitions.resolve_job_def("process_photos"), tags={"dagster/backfill": "abcd"}
+        project.definitions.resolve_job_def("process_photos"),
+        tags={"dagster/backfill": "abcd", **LAST},
     )
     project.instance.report_run_failed(run, "Detected run worker status FAILED.")
     sensor.tick()
@@ -180,7 +184,9 @@ def test_a_run_that_is_found_dead_twice_is_told_of_once(
     project = make_project(alert_urls=hook.url, alert_minutes=0)
     sensor = Sensor(project)
     sensor.tick()
-    run = project.instance.create_run_for_job(project.definitions.resolve_job_def("process_photos"))
+    run = project.instance.create_run_for_job(
+        project.definitions.resolve_job_def("process_photos"), tags=LAST
+    )
     project.instance.report_run_failed(run, "its process was killed")
     project.instance.report_run_failed(run, "it ended without a word")
     sensor.tick()
