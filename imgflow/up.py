@@ -120,23 +120,32 @@ def _services(settings: Settings, url: str) -> list[Service]:
     scripts = Path(sysconfig.get_path("scripts"))
     logs = settings.home / "logs"
 
+    is_json = settings.log_format == "json"
+    dagster_log = ("--log-format", "json") if is_json else ()
+
     def service(name: str, *command: str | Path | int) -> Service:
-        return Service(name, [str(part) for part in command], variables, logs / f"{name}.log")
+        words = [str(part) for part in command]
+        return Service(name, words, variables, logs / f"{name}.log", is_json=is_json)
 
     return [
         service(
             "code-server", scripts / "dagster", "code-server", "start",
             "-h", LOOPBACK, "-p", code_port, "-m", "imgflow.definitions",
-            "--location-name", "imgflow",
+            "--location-name", "imgflow", "--log-level", settings.log_level, *dagster_log,
         ),
         service(
             "api", sys.executable, "-m", "uvicorn", "--factory", "imgflow.api.app:create_app",
             "--host", settings.api_host, "--port", settings.api_port, "--no-server-header",
+            "--log-level", settings.log_level,
         ),
-        service("daemon", scripts / "dagster-daemon", "run", "-w", workspace),
+        service(
+            "daemon", scripts / "dagster-daemon", "run", "-w", workspace,
+            "--log-level", settings.log_level, *dagster_log,
+        ),
         service(
             "webserver", scripts / "dagster-webserver", "-w", workspace,
             "-h", LOOPBACK, "-p", settings.dagster_port,
+            "--dagster-log-level", settings.log_level, *dagster_log,
         ),
     ]  # fmt: skip
 

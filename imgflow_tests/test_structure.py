@@ -24,18 +24,20 @@ ALLOWED = {
     "depth": {"errors"},
     "tokens": {"errors"},
     "fetch": {"errors"},
-    "settings": {"errors", "images", "depth", "tokens", "fetch"},
+    "observability": {"errors"},
+    "settings": {"errors", "images", "depth", "tokens", "fetch", "observability"},
     "store": {"errors"},
-    "catalog": {"errors", "depth", "store", "settings"},
+    "catalog": {"errors", "depth", "store", "settings", "observability"},
     "lifecycle": {"errors", "store", "catalog", "settings"},
     "orchestration": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle"),
+        "observability",
     },
     "api": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "tokens"),
-        *("fetch", "orchestration"),
+        *("fetch", "orchestration", "observability"),
     },
-    "definitions": {"settings", "orchestration"},
+    "definitions": {"settings", "orchestration", "observability"},
 }
 
 
@@ -71,7 +73,7 @@ def test_of_orchestration_the_api_uses_what_knows_no_dagster() -> None:
         for name in imported(file)
         if name.startswith("imgflow.orchestration.")
     }
-    assert used == {"batch", "counting", "pool", "worker"}
+    assert used == {"batch", "counting", "image_log", "pool", "worker"}
     code = (
         "import sys, imgflow.api.app;"
         "print([n for n in ('dagster', 'dagster_postgres', 'skimage') if n in sys.modules])"

@@ -12,6 +12,8 @@ from pydantic import Field
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.images.outputs import find_output
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.observability import context as log_context
+from imgflow.observability import traces
 from imgflow.orchestration.counting import count_run
 from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.pool import prepare_workers
@@ -130,7 +132,12 @@ def family_assets(
                 decode_seconds=workers.decode_seconds,
                 depth_seconds=workers.depth_seconds,
             )
-            with rows.holds.holding(batch_of(context.run)):
+            told = {"imgflow.kind": family.kind, "imgflow.partitions": len(context.partition_keys)}
+            with (
+                log_context.bound(run_id=context.run.run_id),
+                traces.run(context.run.run_id, told) as result,
+                rows.holds.holding(batch_of(context.run)),
+            ):
                 summary = process_partitions(
                     context,
                     family,
@@ -141,6 +148,10 @@ def family_assets(
                     workers=workers.count,
                     force=config.force,
                 )
+                result["imgflow.processed"] = summary.processed
+                result["imgflow.unchanged"] = summary.unchanged
+                result["imgflow.rejected"] = len(summary.rejected)
+                result["imgflow.in_trouble"] = len(summary.troubled)
             count_run(rows, family.kind, summary)
         conclude(context, summary)
         # Results are reported image by image, since one returned here would stand for the whole

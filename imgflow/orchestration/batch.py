@@ -17,6 +17,7 @@ from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image, Kind
 from imgflow.lifecycle import remove_outputs
 from imgflow.orchestration.counting import count_finished
+from imgflow.orchestration.image_log import tell_finished
 from imgflow.orchestration.worker import Outcome, Task
 from imgflow.store.outputs import OutputStore
 
@@ -196,6 +197,7 @@ def _flush(
 ) -> None:
     verdicts = [done.outcome.verdict for done in buffer if done.outcome.verdict is not None]
     recorded = catalog.record(verdicts)
+    tell_finished(buffer, recorded)
     summary.bytes += sum(verdict.upload.size for verdict in verdicts)
     for code in {done.outcome.trouble_code for done in buffer if done.outcome.trouble}:
         troubled = {

@@ -16,6 +16,7 @@ import dagster as dg
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
 from imgflow.errors import Trouble
+from imgflow.observability import context as log_context
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.notifications import (
     Record,
@@ -224,7 +225,8 @@ def _announce(catalog: PostgresCatalog, uploads: Sequence[SourceObject]) -> int:
     images = [upload for upload in uploads if not is_folder_marker(upload.key, upload.size)]
     pending = 0
     for start in range(0, len(images), PAGE_KEYS):
-        announcement = catalog.announce(images[start : start + PAGE_KEYS])
+        with log_context.bound(seen_by="notification"):
+            announcement = catalog.announce(images[start : start + PAGE_KEYS])
         pending += len(announcement.new) + len(announcement.changed)
     return pending
 

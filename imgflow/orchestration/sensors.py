@@ -13,6 +13,7 @@ import dagster as dg
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import Trouble
 from imgflow.lifecycle import follow_deletions
+from imgflow.observability import context as log_context
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.hot_set import remove_partitions
 from imgflow.orchestration.requests import (
@@ -118,7 +119,8 @@ def list_and_announce(
             seen.warnings += page.warnings
             if known.knows(after, page.resume_after, page.digest):
                 continue
-            announcement = catalog.announce(page.objects)
+            with log_context.bound(seen_by="listing"):
+                announcement = catalog.announce(page.objects)
             seen.new += (image.id for image in announcement.new)
             seen.changed += (image.id for image in announcement.changed)
             there = [*(upload.key for upload in page.objects), *page.unfinished]

@@ -96,6 +96,8 @@ class Outcome:
         made: names of the outputs that were made anew.
         bytes_read: of the source object.
         milliseconds: by step: `read`, `process`, `write`.
+        began: when work on it began, in seconds since 1970; 0 when no worker answered.
+        worker: process id of the worker that answered.
     """
 
     verdict: Verdict | None = None
@@ -105,6 +107,8 @@ class Outcome:
     made: tuple[str, ...] = ()
     bytes_read: int = 0
     milliseconds: Mapping[str, float] = field(default_factory=dict)
+    began: float = 0.0
+    worker: int = 0
 
 
 class Stopwatch:
@@ -360,7 +364,16 @@ def process_depth_task(task: Task) -> Outcome:
 
 
 def answered(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
-    """Turn what went wrong with the image, or outside, into an outcome."""
+    """Turn what went wrong with the image, or outside, into an outcome, and say who did it when."""
+    began = time.time()
+    outcome = _outcome(task, work)
+    # Where tasks overlap, what answers last only waits for what was written.
+    if outcome.began:
+        return outcome
+    return replace(outcome, began=began, worker=os.getpid())
+
+
+def _outcome(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
     try:
         return work(task)
     except Withheld as rejection:

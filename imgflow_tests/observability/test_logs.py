@@ -1,0 +1,209 @@
+"""JSON logs of a real `imgflow up`: every line is an object, and one id leads through all files."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+
+from imgflow.log_lines import as_json
+from imgflow.observability.trace_ids import root_span_id, trace_id
+from imgflow_tests.pictures import jpeg
+from imgflow_tests.test_up import Running, start, stop, wait_until
+
+Line = dict[str, Any]
+
+
+def test_an_id_of_an_upload_is_that_of_no_other() -> None:
+    ids = {
+        trace_id(*parts)
+        for parts in (("s3://b/", "k", "i"), ("s3://b/", "ki", ""), ("s3://b/k", "", "i"))
+    }
+    assert len(ids) == 3
+    for found in ids:
+        assert int(found, 16) > 0
+        assert len(found) == 32
+        assert len(root_span_id(found)) == 16
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        (b"Fatal Python error\n", "Fatal Python error"),
+        (b'{"half a line": \n', '{"half a line":'),
+        (b"[1, 2]\n", "[1, 2]"),
+        (b"\x1b[32mgreen\x1b[0m and \xff\n", "green and �"),
+    ],
+)
+def test_what_is_no_json_is_put_into_some(printed: bytes, said: str) -> None:
+    line = json.loads(as_json(printed, "daemon"))
+    assert (line["event"], line["logger"]) == (said, "output.daemon")
+
+
+def test_a_line_of_json_stays_as_it_is() -> None:
+    assert as_json(b'{"event": "x"}\n', "api") == b'{"event": "x"}\n'
+
+
+TALKING = """
+import logging, sys, warnings
+from imgflow.observability.context import bound
+from imgflow.observability.logs import configure_logs
+configure_logs("json", "info")
+configure_logs("json", "info")
+log = logging.getLogger("imgflow.somewhere")
+with bound(request_id="r1"):
+    log.info("shown %d", 1, extra={"key": "ü\\n.jpg", "at": object})
+    log.debug("hidden")
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("failed")
+logging.getLogger("botocore").info("hidden")
+warnings.warn("careful", stacklevel=1)
+raise RuntimeError("the end")
+"""
+
+
+def test_arguments_errors_warnings_and_the_end_of_a_process_are_lines_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TALKING], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["level"] for line in lines] == ["info", "error", "warning", "critical"]
+    assert (lines[0]["event"], lines[0]["key"]) == ("shown 1", "ü\n.jpg")
+    assert [line.get("request_id") for line in lines] == ["r1", None, None, None]
+    assert "ZeroDivisionError" in lines[1]["exception"]
+    assert "careful" in lines[2]["event"]
+    assert "the end" in lines[3]["exception"]
+
+
+def test_logs_for_people_are_left_as_they_are_and_no_library_is_loaded_for_traces() -> None:
+    code = (
+        "import logging, sys\n"
+        "before = logging.root.handlers[:], logging.getLoggerClass(), sys.excepthook\n"
+        "import imgflow.definitions, imgflow.api.app\n"
+        "imgflow.api.app.create_app()\n"
+        "assert before == (logging.root.handlers, logging.getLoggerClass(), sys.excepthook)\n"
+        "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@dataclass
+class Followed:
+    """A finished `imgflow up`: its logs, and what was asked of its API."""
+
+    logs: dict[str, list[str]]
+    image: Line
+    rejected: Line
+    headers: list[httpx.Headers]
+
+    def lines(self, name: str, **wanted: object) -> list[Line]:
+        parsed = map(json.loads, self.logs[name])
+        return [line for line in parsed if wanted.items() <= line.items()]
+
+
+@pytest.fixture(scope="module")
+def followed(moto: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Followed]:
+    """A bucket with a queue; one upload that becomes ready and one that is rejected."""
+    name = f"t-{uuid.uuid4().hex[:20]}"
+    s3, sqs = boto3.client("s3", **moto), boto3.client("sqs", **moto)
+    s3.create_bucket(Bucket=name)
+    queue = sqs.create_queue(QueueName=name)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
+    s3.put_bucket_notification_configuration(
+        Bucket=name,
+        NotificationConfiguration={
+            "QueueConfigurations": [{"QueueArn": arn["QueueArn"], "Events": ["s3:ObjectCreated:*"]}]
+        },
+    )
+    running = start(
+        tmp_path_factory.mktemp("up"),
+        IMGFLOW_LOG_FORMAT="json",
+        IMGFLOW_SOURCE_URL=f"s3://{name}/in",
+        IMGFLOW_OUTPUT_URL=f"s3://{name}/out",
+        IMGFLOW_SQS_QUEUE_URL=queue,
+        IMGFLOW_SENSOR_SECONDS="3600",  # after the first listing, only messages tell
+        AWS_ENDPOINT_URL=moto["endpoint_url"],
+        AWS_ACCESS_KEY_ID="test",
+        AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 - of the emulation
+        AWS_DEFAULT_REGION="us-east-1",
+    )
+    try:
+        yield follow(running, s3, name)
+    finally:
+        stop(running, signal.SIGTERM)
+
+
+def follow(running: Running, s3: Any, bucket: str) -> Followed:
+    wait_until(lambda: "Ready." in running.output() or running.process.poll() is not None)
+    assert running.process.poll() is None, running.output()
+    logs = running.home / "logs"
+    wait_until(lambda: "Sensor arrivals skipped" in (logs / "daemon.log").read_text())
+    s3.put_object(Bucket=bucket, Key="in/bad.jpg", Body=b"no picture")
+    s3.put_object(Bucket=bucket, Key="in/a b.jpg", Body=jpeg(200, 100))
+    (rejected,) = wait_until(lambda: running.images(state="rejected"), 120)
+    (image,) = wait_until(lambda: running.images(state="ready"), 120)
+    with httpx.Client(base_url=running.api, headers={"X-Request-ID": "r-1"}) as client:
+        paths = (f"/images/{image['id']}", image["outputs"]["thumbnail"]["url"])
+        headers = [client.get(path).headers for path in paths]
+    assert stop(running, signal.SIGTERM) == 0
+    found = {file.stem: file.read_text().splitlines() for file in logs.iterdir()}
+    return Followed(found, image, rejected, headers)
+
+
+@pytest.mark.slow
+def test_every_line_of_every_log_is_an_object_that_says_what_when_and_how_grave(
+    followed: Followed,
+) -> None:
+    assert set(followed.logs) == {"api", "code-server", "daemon", "webserver"}
+    for name, lines in followed.logs.items():
+        assert lines, name
+        for line in lines:
+            said = json.loads(line)
+            assert {"event", "level", "logger", "timestamp"} <= said.keys(), line
+            assert "\x1b" not in said["event"]
+
+
+@pytest.mark.slow
+def test_one_id_leads_from_the_message_of_s3_to_the_answer_of_the_api(followed: Followed) -> None:
+    image = followed.image
+    trace = image["trace_id"]
+    assert [headers["X-Imgflow-Trace"] for headers in followed.headers] == [trace, trace]
+    (seen,) = followed.lines("code-server", event="upload seen", trace_id=trace)
+    assert (seen["key"], seen["seen_by"], seen["image"]) == ("a b.jpg", "notification", image["id"])
+    (processed,) = followed.lines("code-server", event="upload processed", trace_id=trace)
+    assert processed["run_id"] == image["run_id"]
+    assert (processed["outcome"], processed["key"]) == ("ready", "a b.jpg")
+    assert processed["worker"] > 0
+    assert processed["process_ms"] > 0
+    assert seen["timestamp"] < processed["timestamp"]
+    shown = followed.lines("api", event="request", trace_id=trace, request_id="r-1")
+    assert [(line["method"], line["status"]) for line in shown] == [("GET", 200), ("GET", 200)]
+    assert [line["path"].partition("?")[0] for line in shown] == [
+        f"/images/{image['id']}",
+        f"/images/{image['id']}/thumbnail",
+    ]
+
+
+@pytest.mark.slow
+def test_a_rejected_upload_says_why_in_the_log_and_dagster_says_which_run(
+    followed: Followed,
+) -> None:
+    (line,) = followed.lines(
+        "code-server", event="upload processed", trace_id=followed.rejected["trace_id"]
+    )
+    assert (line["outcome"], line["reason"]) == ("rejected", followed.rejected["reason"])
+    failures = followed.lines("code-server", dagster_event="STEP_FAILURE", run_id=line["run_id"])
+    assert [failure["job"] for failure in failures] == ["process_photos"]
