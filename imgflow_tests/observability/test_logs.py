@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-import boto3
-import httpx
 import pytest
 
 from imgflow.log_lines import as_json
 from imgflow.observability.trace_ids import root_span_id, trace_id
-from imgflow_tests.pictures import jpeg
-from imgflow_tests.test_up import Running, start, stop, wait_until
-
-Line = dict[str, Any]
+from imgflow_tests.observability.followed import Followed
 
 
 def test_an_id_of_an_upload_is_that_of_no_other() -> None:
@@ -94,73 +84,11 @@ def test_logs_for_people_are_left_as_they_are_and_no_library_is_loaded_for_trace
         "import imgflow.definitions, imgflow.api.app\n"
         "imgflow.api.app.create_app()\n"
         "assert before == (logging.root.handlers, logging.getLoggerClass(), sys.excepthook)\n"
-        "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])\n"
+        "print([name for name in sys.modules"
+        " if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@dataclass
-class Followed:
-    """A finished `imgflow up`: its logs, and what was asked of its API."""
-
-    logs: dict[str, list[str]]
-    image: Line
-    rejected: Line
-    headers: list[httpx.Headers]
-
-    def lines(self, name: str, **wanted: object) -> list[Line]:
-        parsed = map(json.loads, self.logs[name])
-        return [line for line in parsed if wanted.items() <= line.items()]
-
-
-@pytest.fixture(scope="module")
-def followed(moto: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Followed]:
-    """A bucket with a queue; one upload that becomes ready and one that is rejected."""
-    name = f"t-{uuid.uuid4().hex[:20]}"
-    s3, sqs = boto3.client("s3", **moto), boto3.client("sqs", **moto)
-    s3.create_bucket(Bucket=name)
-    queue = sqs.create_queue(QueueName=name)["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
-    s3.put_bucket_notification_configuration(
-        Bucket=name,
-        NotificationConfiguration={
-            "QueueConfigurations": [{"QueueArn": arn["QueueArn"], "Events": ["s3:ObjectCreated:*"]}]
-        },
-    )
-    running = start(
-        tmp_path_factory.mktemp("up"),
-        IMGFLOW_LOG_FORMAT="json",
-        IMGFLOW_SOURCE_URL=f"s3://{name}/in",
-        IMGFLOW_OUTPUT_URL=f"s3://{name}/out",
-        IMGFLOW_SQS_QUEUE_URL=queue,
-        IMGFLOW_SENSOR_SECONDS="3600",  # after the first listing, only messages tell
-        AWS_ENDPOINT_URL=moto["endpoint_url"],
-        AWS_ACCESS_KEY_ID="test",
-        AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 - of the emulation
-        AWS_DEFAULT_REGION="us-east-1",
-    )
-    try:
-        yield follow(running, s3, name)
-    finally:
-        stop(running, signal.SIGTERM)
-
-
-def follow(running: Running, s3: Any, bucket: str) -> Followed:
-    wait_until(lambda: "Ready." in running.output() or running.process.poll() is not None)
-    assert running.process.poll() is None, running.output()
-    logs = running.home / "logs"
-    wait_until(lambda: "Sensor arrivals skipped" in (logs / "daemon.log").read_text())
-    s3.put_object(Bucket=bucket, Key="in/bad.jpg", Body=b"no picture")
-    s3.put_object(Bucket=bucket, Key="in/a b.jpg", Body=jpeg(200, 100))
-    (rejected,) = wait_until(lambda: running.images(state="rejected"), 120)
-    (image,) = wait_until(lambda: running.images(state="ready"), 120)
-    with httpx.Client(base_url=running.api, headers={"X-Request-ID": "r-1"}) as client:
-        paths = (f"/images/{image['id']}", image["outputs"]["thumbnail"]["url"])
-        headers = [client.get(path).headers for path in paths]
-    assert stop(running, signal.SIGTERM) == 0
-    found = {file.stem: file.read_text().splitlines() for file in logs.iterdir()}
-    return Followed(found, image, rejected, headers)
 
 
 @pytest.mark.slow
