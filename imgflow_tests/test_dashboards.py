@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from imgflow_tests.api.conftest import client, library
-from imgflow_tests.api.library import Library, encoded
+from imgflow_tests.api.library import encoded
 
 __all__ = ["client", "library"]
 
@@ -59,7 +59,7 @@ def grouped(expression: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def scraped(client: TestClient, library: Library) -> dict[str, dict[str, set[str]]]:
+def scraped(client: TestClient) -> dict[str, dict[str, set[str]]]:
     """Name of a series to its labels and their values, after each kind of request."""
     for path in ("/images", f"/image/{encoded('holes/one.csv')}", "/no/such/path"):
         client.get(path)
