@@ -161,6 +161,15 @@ def show(
 
 
 @app.command()
+def migrate() -> None:
+    """Bring imgflow's and Dagster's tables to the installed versions, while nothing uses them."""
+    from imgflow.migrating import migrate as bring_forward
+    from imgflow.settings import load_settings
+
+    bring_forward(load_settings(), _say)
+
+
+@app.command()
 def doctor(
     as_json: AsJson = False,
     selftest: Annotated[

@@ -22,7 +22,7 @@ from imgflow.catalog.connecting import database_url, make_engine
 from imgflow.catalog.embedded import close_embedded_postgres, embedded_postgres
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import SettingsError, Trouble
-from imgflow.orchestration.instance import environment, open_instance
+from imgflow.orchestration.instance import check_storage, environment, open_instance
 from imgflow.processes import Service, end_all
 from imgflow.samples import upload_samples
 from imgflow.settings import Settings
@@ -103,7 +103,8 @@ def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCat
     catalog = PostgresCatalog(make_engine(url), source_location.url)
     catalog.migrate()
     # Makes Dagster's tables, which several processes at once would each begin to make.
-    open_instance(settings, url).dispose()
+    with open_instance(settings, url) as instance:
+        check_storage(instance)
     if with_samples and (count := upload_samples(source)):
         say(f"{count} samples put into {source.location.url}")
     return catalog
