@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import httpx
 import pytest
 
 from imgflow.log_lines import as_json
 from imgflow.observability.trace_ids import root_span_id, trace_id
+from imgflow.settings import Settings
+from imgflow_tests.ceph import free_port
 from imgflow_tests.observability.followed import Followed
+from imgflow_tests.test_up import wait_until
 
 
 def test_an_id_of_an_upload_is_that_of_no_other() -> None:
@@ -41,6 +48,38 @@ def test_what_is_no_json_is_put_into_some(printed: bytes, said: str) -> None:
 
 def test_a_line_of_json_stays_as_it_is() -> None:
     assert as_json(b'{"event": "x"}\n', "api") == b'{"event": "x"}\n'
+
+
+def test_the_api_alone_writes_nothing_but_json(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = make_settings(log_format="json", api_port=free_port())
+    (settings.home / "source").mkdir(parents=True)
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "imgflow.api"], cwd=tmp_path, stdout=file, stderr=file
+        )
+    try:
+        wait_until(lambda: process.poll() is not None or answers(f"{settings.api_url}/health/"))
+        httpx.get(f"{settings.api_url}/images", params={"token": "secret"})
+    finally:
+        process.terminate()
+        assert process.wait(60) in (0, -signal.SIGTERM)
+    first, *lines = log.read_text().splitlines()
+    assert first.startswith("Token, shown this once")
+    parsed = [json.loads(line) for line in lines]
+    (request,) = (line for line in parsed if line.get("path", "").startswith("/images"))
+    assert (request["status"], request["path"]) == (200, "/images?token=***")
+    assert len(request["request_id"]) == 32
+    assert "trace_id" not in request
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 TALKING = """
