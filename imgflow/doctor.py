@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from imgflow.errors import ImgflowError
+from imgflow.observability.traces import check_traces
 from imgflow.settings import Settings
 from imgflow.store.location import Location
 from imgflow.store.naming import OUTPUT_FOLDERS
@@ -113,6 +114,7 @@ def local_checks(settings: Settings) -> dict[str, Check]:
         "recipe": lambda: check_recipe(settings),
         "open files": check_open_files,
         "access": lambda: check_access(settings),
+        "traces": lambda: look_at_traces(settings),
         "ports": lambda: check_ports(settings),
     }
     return checks
@@ -233,6 +235,12 @@ def check_access(settings: Settings) -> Iterator[Finding]:
         yield ok("access", "the API is for this machine only, reading is open")
     else:
         yield ok("access", f"the API listens on {settings.api_host} and asks everyone for a token")
+
+
+def look_at_traces(settings: Settings) -> Iterator[Finding]:
+    """Whether traces can be sent where they are asked for; raises when packages are missing."""
+    check_traces(settings.traces)
+    yield ok("traces", "they are sent" if settings.traces else "off")
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from imgflow.catalog.connecting import database_url, make_engine
 from imgflow.catalog.embedded import close_embedded_postgres, embedded_postgres
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import SettingsError, Trouble
+from imgflow.observability.traces import check_traces
 from imgflow.orchestration.instance import check_storage, environment, open_instance
 from imgflow.processes import Service, end_all
 from imgflow.samples import upload_samples
@@ -58,6 +59,7 @@ def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
         Trouble: the source or the database does not answer.
     """
     settings.check_api_access()
+    check_traces(settings.traces)
     with _signals(), _only_one(settings):
         _check_port(LOOPBACK, settings.dagster_port, "IMGFLOW_DAGSTER_PORT")
         _check_port(settings.api_host, settings.api_port, "IMGFLOW_API_PORT")

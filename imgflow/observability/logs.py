@@ -53,7 +53,6 @@ class LineHandler(logging.Handler):
 
 def configure_logs(log_format: LogFormat, level: LogLevel) -> None:
     """Have this process write its log as JSON, or leave everything as it is; once is enough."""
-    logging.getLogger("imgflow").setLevel(level.upper() if log_format == "json" else logging.NOTSET)
     if log_format != "json" or any(isinstance(h, LineHandler) for h in logging.root.handlers):
         return
     handler = LineHandler()

@@ -111,6 +111,16 @@ class Spans:
             )
         span.end()
 
+    def ticked(self, sensor: str, began: float, attributes: Mapping[str, Value]) -> None:
+        """A trace of one span: how long a tick took, and what it saw."""
+        span = self._tracer.start_span(
+            "tick",
+            Context(),
+            attributes={"imgflow.sensor": sensor, **attributes},
+            start_time=round(began * 1e9),
+        )
+        span.end()
+
     def worked(self, work: Work) -> None:
         """Add a span to an upload's trace, linked with the run that goes on."""
         above = self.context_of(work.trace)

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from imgflow.errors import SettingsError
 
 if TYPE_CHECKING:
     from imgflow.observability.spans import Spans
+
+PACKAGES = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
 
 Value = str | bool | int | float
 
@@ -55,6 +58,19 @@ class Answered:
 _spans: Spans | None = None
 
 
+def check_traces(is_on: bool) -> None:
+    """Raise `SettingsError` where traces are asked for and the packages are not installed."""
+    try:
+        is_well = not is_on or all(find_spec(name) for name in PACKAGES)
+    except ModuleNotFoundError:  # of what the packages lie in
+        is_well = False
+    if not is_well:
+        raise SettingsError(
+            "IMGFLOW_TRACES needs packages that are not installed: "
+            "pip install 'imgflow[traces]', or set IMGFLOW_TRACES=false."
+        )
+
+
 def configure_traces(is_on: bool) -> None:
     """Send traces from this process, or none; where to, the standard variables `OTEL_…` say.
 
@@ -64,13 +80,9 @@ def configure_traces(is_on: bool) -> None:
     global _spans  # noqa: PLW0603 - one for each process, as the loggers are
     if not is_on or _spans is not None:
         return
-    try:
-        from imgflow.observability.spans import Spans
-    except ImportError as error:
-        raise SettingsError(
-            f"IMGFLOW_TRACES needs packages that are not installed ({error.name}): "
-            "pip install 'imgflow[traces]', or set IMGFLOW_TRACES=false."
-        ) from error
+    check_traces(is_on)
+    from imgflow.observability.spans import Spans
+
     _spans = Spans()
 
 
@@ -89,6 +101,12 @@ def worked(work: Work) -> None:
     """Something was done for an upload, by a worker of the run that goes on or by the API."""
     if _spans is not None:
         _spans.worked(work)
+
+
+def ticked(sensor: str, began: float, attributes: Mapping[str, Value]) -> None:
+    """A tick of a sensor that saw something, from `began`, in seconds since 1970, until now."""
+    if _spans is not None:
+        _spans.ticked(sensor, began, attributes)
 
 
 @contextmanager

@@ -80,6 +80,16 @@ def test_a_request_goes_on_with_the_trace_of_its_caller_and_names_the_upload(
         assert request.attributes["http.response.status_code"] == 200
 
 
+@pytest.mark.slow
+def test_a_tick_that_received_messages_says_what_they_led_to(followed: Followed) -> None:
+    ticks = [span for span in followed.spans if span.name == "tick"]
+    assert {tick.attributes["imgflow.sensor"] for tick in ticks} >= {"notifications"}
+    assert sum(tick.attributes["imgflow.pending"] for tick in ticks) == 2
+    assert sum(tick.attributes["imgflow.runs"] for tick in ticks) >= 1
+    for tick in ticks:
+        assert 0 < tick.ended - tick.began < 60
+
+
 def run_code(code: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -145,7 +155,7 @@ def test_a_collector_that_is_away_keeps_no_run_from_its_end(tmp_path: Path) -> N
 
 def test_without_the_packages_the_setting_says_what_to_install(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['opentelemetry.sdk'] = None\n"
+        "import sys; sys.modules['opentelemetry.sdk'] = None  # as if it were not there\n"
         "from imgflow.errors import SettingsError\n"
         "from imgflow.observability.traces import configure_traces\n"
         "try: configure_traces(True)\n"
