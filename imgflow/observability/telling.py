@@ -18,17 +18,22 @@ def is_heard() -> bool:
 def upload_seen(source: str, key: str, identity: str, *, image_id: int, is_new: bool) -> None:
     """A listing, a message or a caller of the API showed an upload that was not known."""
     trace = trace_id(source, key, identity)
-    said = {"image": image_id, "is_new": is_new}
-    logger.info("upload seen", extra={"trace_id": trace, "key": key, **said})
-    seen_by = context.fields().get("seen_by", "")
-    traces.seen(
-        trace,
-        {
-            "imgflow.key": key,
-            "imgflow.seen_by": seen_by,
-            **{f"imgflow.{name}": value for name, value in said.items()},
-        },
-    )
+    said: dict[str, traces.Value] = {
+        "key": key,
+        "image": image_id,
+        "is_new": is_new,
+        "seen_by": _seen_by(),
+    }
+    logger.info("upload seen", extra={"trace_id": trace, **said})
+    traces.seen(trace, {f"imgflow.{name}": value for name, value in said.items()})
+
+
+def _seen_by() -> str:
+    """Who looks: a sensor says so; else it is a request, or a run that a person asked for."""
+    known = context.fields()
+    if "seen_by" in known:
+        return known["seen_by"]
+    return "api" if "request_id" in known else "run"
 
 
 def upload_processed(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from imgflow.observability.trace_ids import root_span_id, trace_id
 from imgflow.settings import Settings
 from imgflow_tests.ceph import free_port
 from imgflow_tests.observability.followed import Followed
+from imgflow_tests.pictures import jpeg
 from imgflow_tests.test_up import wait_until
 
 
@@ -73,6 +75,42 @@ def test_the_api_alone_writes_nothing_but_json(
     assert (request["status"], request["path"]) == (200, "/images?token=***")
     assert len(request["request_id"]) == 32
     assert "trace_id" not in request
+
+
+def test_what_the_api_was_handed_by_url_has_the_id_of_its_request_and_its_trace(
+    make_settings: Callable[..., Settings], bucket: str, s3: Any, tmp_path: Path
+) -> None:
+    settings = make_settings(
+        log_format="json",
+        api_port=free_port(),
+        source_url=f"s3://{bucket}/in",
+        output_url=f"s3://{bucket}/out",
+        api_token="the-token",  # noqa: S106
+    )
+    s3.put_object(Bucket=bucket, Key="in/a.jpg", Body=jpeg(60, 40))
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "in/a.jpg"})
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "imgflow.api"], cwd=tmp_path, stdout=file, stderr=file
+        )
+    try:
+        wait_until(lambda: process.poll() is not None or answers(f"{settings.api_url}/health/"))
+        answer = httpx.post(
+            f"{settings.api_url}/process",
+            json={"url": url},
+            headers={"Authorization": "Bearer the-token", "X-Request-ID": "r-7"},
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+    finally:
+        process.terminate()
+        process.wait(60)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    trace = answer.headers["X-Imgflow-Trace"]
+    said = [(line["event"], line["request_id"]) for line in lines if line.get("trace_id") == trace]
+    assert said == [("upload seen", "r-7"), ("upload processed", "r-7"), ("request", "r-7")]
+    assert [line["seen_by"] for line in lines if line["event"] == "upload seen"] == ["api"]
 
 
 def answers(url: str) -> bool:
