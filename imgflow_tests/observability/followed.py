@@ -77,10 +77,10 @@ def followed_uploads(moto: dict[str, str], folder: Path) -> Iterator[Followed]:
 
 
 def follow(running: Running, s3: Any, bucket: str, receiver: Receiver) -> Followed:
-    wait_until(lambda: "Ready." in running.output() or running.process.poll() is not None)
+    wait_until(lambda: "Ready." in running.output() or running.process.poll() is not None, 150)
     assert running.process.poll() is None, running.output()
     logs = running.home / "logs"
-    wait_until(lambda: "Sensor arrivals skipped" in (logs / "daemon.log").read_text())
+    wait_until(lambda: "Sensor arrivals skipped" in (logs / "daemon.log").read_text(), 120)
     s3.put_object(Bucket=bucket, Key="in/bad.jpg", Body=b"no picture")
     s3.put_object(Bucket=bucket, Key="in/a b.jpg", Body=jpeg(200, 100))
     (rejected,) = wait_until(lambda: running.images(state="rejected"), 120)
