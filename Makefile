@@ -5,10 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check bench format clean
+.PHONY: run install test check bench format clean
 
 run: $(VENV)/.installed  ## all set-up, then imgflow with sample input, until Ctrl-C
 	@exec $(BIN)/imgflow up --samples
+
+install: $(VENV)/.installed  ## all set-up, and nothing is started
 
 test: $(VENV)/.installed-dev  ## all set-up, then the whole test suite
 	$(BIN)/python -m pytest

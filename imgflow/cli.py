@@ -67,6 +67,19 @@ def up(
 
 
 @app.command()
+def migrate(
+    make_buckets: Annotated[
+        bool, typer.Option("--make-buckets", help="Make the S3 buckets that are missing.")
+    ] = False,
+) -> None:
+    """Bring the tables to this version, before the services of a cluster start."""
+    from imgflow.migrating import migrate as bring
+    from imgflow.settings import load_settings
+
+    bring(load_settings(), _say, make_buckets=make_buckets)
+
+
+@app.command()
 def ingest(as_json: AsJson = False) -> None:
     """List the source once, process what is new or changed, and exit; needs nothing else running.
 
@@ -161,15 +174,6 @@ def show(
 
 
 @app.command()
-def migrate() -> None:
-    """Bring imgflow's and Dagster's tables to the installed versions, while nothing uses them."""
-    from imgflow.migrating import migrate as bring_forward
-    from imgflow.settings import load_settings
-
-    bring_forward(load_settings(), _say)
-
-
-@app.command()
 def doctor(
     as_json: AsJson = False,
     selftest: Annotated[
@@ -181,8 +185,9 @@ def doctor(
 
     Exit code 1 when something must be mended, or a golden value differs.
     """
-    from imgflow.doctor import Finding, all_checks, examine
-    from imgflow.doctor import as_json as findings_as_json
+    from imgflow.doctor.checks import all_checks
+    from imgflow.doctor.findings import Finding, examine
+    from imgflow.doctor.findings import as_json as findings_as_json
     from imgflow.settings import load_settings
 
     findings: list[Finding] = []
@@ -203,6 +208,55 @@ def doctor(
     if as_json:
         print(json.dumps(findings_as_json(findings)))
     raise typer.Exit(1 if any(finding.state == "wrong" for finding in findings) else 0)
+
+
+@app.command()
+def alert() -> None:
+    """Send a test message on every channel of IMGFLOW_ALERT_URLS.
+
+    Exit code 1 when one did not take it.
+    """
+    from imgflow.channels import scheme_of, send
+    from imgflow.settings import load_settings
+
+    settings = load_settings()
+    if not settings.alert_urls:
+        raise SettingsError("No channel is set: IMGFLOW_ALERT_URLS takes URLs of Apprise.")
+    message = (
+        "imgflow: a test message",
+        f"Failed runs are told of here, with their images. Dagster UI: {settings.dagster_page}",
+    )
+    outcomes = send(dict.fromkeys(settings.alert_urls, message))
+    for number, (url, refusal) in enumerate(outcomes.items(), 1):
+        said = "took the message" if refusal is None else f"did not take it: {refusal}"
+        _say(f"Channel {number} ({scheme_of(url)}) {said}")
+    raise typer.Exit(1 if any(outcomes.values()) else 0)
+
+
+@app.command()
+def iam(
+    upload: Annotated[
+        bool, typer.Option("--upload", help="Allow uploads by imgflow into the source too.")
+    ] = False,
+    delete_source: Annotated[
+        bool, typer.Option("--delete-source", help="Allow deleting uploaded objects too.")
+    ] = False,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="Allow seeing whether the bucket feeds the queue too.")
+    ] = False,
+    kms_key: Annotated[
+        str, typer.Option(help="ARN of the KMS key that encrypts the buckets.")
+    ] = "",
+) -> None:
+    """Print the smallest AWS policy under which imgflow works with these settings, as JSON."""
+    import boto3
+
+    from imgflow.iam import Extra, policy
+    from imgflow.settings import load_settings
+
+    extra = Extra(upload, delete_source, doctor, kms_key)
+    region = boto3.Session().region_name or "us-east-1"
+    print(json.dumps(policy(load_settings(), extra, region=region), indent=2))
 
 
 @app.command()
@@ -235,6 +289,45 @@ def retry(
         )
         catalog.reopen([image.id for image in images])
     _say(f"{len(images)} images are pending again.")
+
+
+@app.command()
+def backfill(
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="Object keys; none: all of the selection.")
+    ] = None,
+    *,
+    prefix: Annotated[str, typer.Option(help="Only keys that begin so.")] = "",
+    kind: Annotated[str, typer.Option(help="Only photo or depth.")] = "",
+    rejected: Annotated[bool, typer.Option("--rejected", help="The rejected ones too.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what is not stale; all outputs are made again.")
+    ] = False,
+    is_all: Annotated[
+        bool, typer.Option("--all", help="Confirms --force without any selection.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make images pending that are stale: they lack an output, or have one of other settings.
+
+    The sensor or `imgflow ingest` processes them, in few runs wherever they lie.
+    """
+    if kind not in ("", "photo", "depth"):
+        raise SettingsError(f"--kind takes photo or depth, not {kind!r}.")
+    if force and not (is_all or keys or prefix or kind):
+        raise SettingsError(
+            "--force makes every output again: name keys, --prefix, --kind or --all."
+        )
+    with _catalog() as (settings, catalog):
+        from imgflow.definitions import build_families
+        from imgflow.orchestration.maintenance import Selection, backfill_stale
+
+        found = [_image(catalog, key).key for key in keys] if keys else None
+        wanted = Selection(prefix, found, kind, rejected=rejected, force=force)
+        counts = backfill_stale(build_families(settings), catalog, wanted)
+    _say(f"{sum(counts.values())} images are pending now.")
+    if as_json:
+        print(json.dumps({"pending": sum(counts.values()), **counts}))
 
 
 @app.command()

@@ -15,8 +15,11 @@ import dagster as dg
 from imgflow.observability.logs import configure_logs
 from imgflow.observability.traces import configure_traces
 from imgflow.orchestration.assets import family_assets, source_spec
+from imgflow.orchestration.checks import audit, family_checks
+from imgflow.orchestration.failure_sensor import failures_sensor
 from imgflow.orchestration.families import Family, depth_family, photo_family
 from imgflow.orchestration.jobs import family_job
+from imgflow.orchestration.links import Links
 from imgflow.orchestration.queue_sensor import notifications_sensor
 from imgflow.orchestration.requests import Batching
 from imgflow.orchestration.resources import (
@@ -24,6 +27,7 @@ from imgflow.orchestration.resources import (
     QueueResource,
     StoresResource,
     WorkersResource,
+    with_own_defaults,
 )
 from imgflow.orchestration.schedules import maintenance
 from imgflow.orchestration.sensors import arrivals_sensor
@@ -32,7 +36,7 @@ from imgflow.settings import Settings, load_settings
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """The resources of the settings."""
-    return {
+    resources: dict[str, Any] = {
         "catalog": CatalogResource(),
         "stores": StoresResource(
             source_url=settings.source_url,
@@ -53,11 +57,13 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             memory_mib=settings.worker_memory,
         ),
     }
+    return {name: with_own_defaults(resource) for name, resource in resources.items()}
 
 
 def build_families(settings: Settings) -> list[Family]:
     """Both families, with the recipes of the settings."""
-    return [photo_family(settings.photo_recipe), depth_family(settings.depth_recipe)]
+    links = Links(settings.links_url)
+    return [photo_family(settings.photo_recipe, links), depth_family(settings.depth_recipe, links)]
 
 
 def build_batching(settings: Settings) -> Batching:
@@ -67,22 +73,34 @@ def build_batching(settings: Settings) -> Batching:
         seconds=settings.batch_seconds,
         runs=settings.runs,
         hot=settings.hot_partitions,
+        is_spread=bool(settings.broker_url),
     )
 
 
 def build_definitions(
-    settings: Settings | None = None, *, resources: Mapping[str, Any] | None = None
+    settings: Settings | None = None,
+    *,
+    resources: Mapping[str, Any] | None = None,
+    executor: dg.ExecutorDefinition | None = dg.in_process_executor,
 ) -> dg.Definitions:
     """Assemble the project.
 
     Args:
         settings: read from the environment when left out.
         resources: replace those of the same name.
+        executor: of runs that are launched by selecting assets; None where these definitions are
+            merged into some that have an executor. The jobs run in one process in any case.
     """
     settings = settings or load_settings()
     families = build_families(settings)
     assets = [
-        family_assets(family, settings.photo_recipe, settings.depth_recipe, settings.output_url)
+        family_assets(
+            family,
+            settings.photo_recipe,
+            settings.depth_recipe,
+            settings.output_url,
+            freshness_hours=settings.freshness_hours,
+        )
         for family in families
     ]
     jobs = [
@@ -94,10 +112,13 @@ def build_definitions(
         seal_days=settings.seal_days,
         keep_events_days=settings.keep_events_days,
     )
+    checks = [family_checks(family, settings.photo_recipe) for family in families]
+    audit_job, nightly_audit = audit(checks)
     return dg.Definitions(
+        asset_checks=checks,
         assets=[*(source_spec(family, settings.source_url) for family in families), *assets],
-        jobs=[*jobs, *upkeep],
-        schedules=schedules,
+        jobs=[*jobs, *upkeep, audit_job],
+        schedules=[*schedules, nightly_audit],
         sensors=[
             *_queue_sensors(settings, families, jobs),
             arrivals_sensor(
@@ -108,9 +129,17 @@ def build_definitions(
                 batching=build_batching(settings),
                 on_delete=settings.on_delete,
             ),
+            failures_sensor(
+                families,
+                [job.name for job in (*jobs, *upkeep, audit_job)],
+                channels=settings.alert_urls,
+                minutes=settings.alert_minutes,
+                dagster_url=settings.dagster_page,
+                gallery_url=settings.links_url,
+            ),
         ],
         resources={**build_resources(settings), **(resources or {})},
-        executor=dg.in_process_executor,
+        executor=executor,
     )
 
 

@@ -37,7 +37,7 @@ def upload_samples(source: Source) -> int:
     for name in PHOTOGRAPHS:
         key = f"{FOLDER}/{name}"
         if source.stat(key) is None:
-            source.upload(key, _scikit_image_data() / name)
+            source.upload(key, sample_pictures() / name)
             uploaded += 1
     key = f"{FOLDER}/{DEPTH_CSV}"
     if source.stat(key) is None:
@@ -52,7 +52,8 @@ def upload_samples(source: Source) -> int:
     return uploaded
 
 
-def _scikit_image_data() -> Path:
+def sample_pictures() -> Path:
+    """The folder of the scikit-image wheel's pictures."""
     found = find_spec("skimage")
     if found is None or found.origin is None:
         raise FileNotFoundError("scikit-image, which carries the samples, is not installed")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from imgflow.doctor import Finding, notice, ok, wrong
+from imgflow.doctor.findings import Finding, notice, ok, wrong
 from imgflow.errors import ImgflowError, Rejected
 from imgflow.images.decoding import Limits
 from imgflow.images.encoding import Encoded

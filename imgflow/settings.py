@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from imgflow.channels import parse_channels
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
 from imgflow.fetch.hosts import Entry
@@ -68,6 +69,14 @@ class Settings(BaseSettings):
         Field(
             description="`postgresql://user:password@host:port/database` for the catalogue and "
             "Dagster's storage. Default: a PostgreSQL that imgflow starts in the home.",
+            repr=False,
+        ),
+    ] = ""
+    broker_url: Annotated[
+        str,
+        Field(
+            description="`redis://…` of a cluster: runs go to the workers that listen there (see "
+            "docs/cluster.md). Default: each run is a process of this machine.",
             repr=False,
         ),
     ] = ""
@@ -136,18 +145,18 @@ class Settings(BaseSettings):
             ge=1,
             le=1_000,
             description="Most runs of each kind that the sensor has queued or going on at a time; "
-            "more where several machines take runs.",
+            "with IMGFLOW_BROKER_URL in the whole cluster: as many as there are workers.",
         ),
     ] = 2
     sensor_seconds: Annotated[
-        int,
+        float,
         Field(
-            ge=1,
+            ge=0.1,
             le=3_600,
             description="Least seconds between two looks for uploads, in a folder between two "
             "ticks of the sensor.",
         ),
-    ] = 1
+    ] = 1.0
     tick_pages: Annotated[
         int,
         Field(ge=1, le=1_000, description="Most pages of 1,000 objects that one tick lists."),
@@ -192,6 +201,15 @@ class Settings(BaseSettings):
             "status any more, and their runs; 0: Dagster's event log is kept whole.",
         ),
     ] = 30
+    freshness_hours: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=8_760,
+            description="Hours without a new or changed image after which Dagster calls the tables "
+            "overdue, and warns after half of them; 0: never, as uploads may pause.",
+        ),
+    ] = 0
     dagster_port: Annotated[
         int, Field(ge=1, le=65_535, description="Port of the Dagster UI, on loopback.")
     ] = 3000
@@ -202,7 +220,34 @@ class Settings(BaseSettings):
             "(`https://dagster.example.org`). Default: links on this machine only, to its port."
         ),
     ] = ""
+    alert_urls: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="Where people are told of failed runs: URLs of "
+            "[Apprise](https://appriseit.com/services/) with commas, such as `jsons://host/path` "
+            "(a webhook) or `mailtos://user:password@example.org`. Empty: failures are only logged "
+            "by the sensor `failures`.",
+            repr=False,
+        ),
+    ] = ()
+    alert_minutes: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10_080,
+            description="Least minutes between two such messages; what fails meanwhile is in the "
+            "next.",
+        ),
+    ] = 10.0
     api_port: Annotated[int, Field(ge=1, le=65_535, description="Port of the API.")] = 8000
+    public_url: Annotated[
+        str,
+        Field(
+            description="Where people reach the API and the gallery, for links in the Dagster UI "
+            "(`https://images.example.org`). Default: this machine's address of the API."
+        ),
+    ] = ""
     log_format: Annotated[
         LogFormat,
         Field(
@@ -335,6 +380,13 @@ class Settings(BaseSettings):
             _check_parts(url)
         return url
 
+    @field_validator("broker_url")
+    @classmethod
+    def _redis(cls, url: str) -> str:
+        if url and not url.startswith(("redis://", "rediss://")):
+            raise ValueError("a broker is written redis://:password@host:port/number")
+        return url
+
     @field_validator("api_token")
     @classmethod
     def _tokens(cls, text: str) -> str:
@@ -366,6 +418,11 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("alert_urls", mode="before")
+    @classmethod
+    def _channels(cls, value: Any) -> Any:
+        return parse_channels(value) if isinstance(value, str) else value
+
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -390,7 +447,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{', '.join(unknown) or 'none'}: known are {', '.join(MEDIA_TYPES)}")
         return value
 
-    @field_validator("dagster_url")
+    @field_validator("dagster_url", "public_url")
     @classmethod
     def _web_url(cls, url: str) -> str:
         parts = urlsplit(url)
@@ -431,6 +488,16 @@ class Settings(BaseSettings):
         anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not listened on here
         host = anywhere.get(self.api_host, self.api_host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.api_port}"
+
+    @property
+    def links_url(self) -> str:
+        """What links to the API and the gallery begin with."""
+        return (self.public_url or self.api_url).rstrip("/")
+
+    @property
+    def dagster_page(self) -> str:
+        """Where people reach the Dagster UI: the setting, or its port on this machine."""
+        return self.dagster_url or f"http://127.0.0.1:{self.dagster_port}"
 
     def check_api_access(self) -> None:
         """Raise `SettingsError` where others could read and nobody needed a token."""

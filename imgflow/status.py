@@ -10,6 +10,7 @@ from typing import Any
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Count, Image
 from imgflow.catalog.unreadable import UnreadableMessages
+from imgflow.mends import mend
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def describe(image: Image) -> Mapping[str, Any]:
         "state": image.state,
         "reason": image.reason,
         "reason_code": image.reason_code,
+        "mend": mend(image.reason_code) if image.reason_code else None,
         "width": image.width,
         "height": image.height,
         "mode": image.mode,

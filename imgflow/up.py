@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -18,13 +17,14 @@ from typing import TypeVar
 
 import yaml
 
-from imgflow.catalog.connecting import database_url, make_engine
+from imgflow.catalog.connecting import database_url, make_engine, up_name
 from imgflow.catalog.embedded import close_embedded_postgres, embedded_postgres
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import SettingsError, Trouble
 from imgflow.observability.traces import check_traces
 from imgflow.orchestration.instance import check_storage, environment, open_instance
 from imgflow.processes import Service, end_all
+from imgflow.running import only_one
 from imgflow.samples import upload_samples
 from imgflow.settings import Settings
 from imgflow.status import read_status
@@ -60,7 +60,7 @@ def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
     """
     settings.check_api_access()
     check_traces(settings.traces)
-    with _signals(), _only_one(settings):
+    with _signals(), only_one(settings):
         _check_port(LOOPBACK, settings.dagster_port, "IMGFLOW_DAGSTER_PORT")
         _check_port(settings.api_host, settings.api_port, "IMGFLOW_API_PORT")
         services: list[Service] = []
@@ -102,7 +102,8 @@ def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCat
     say(f"Source    {source_location.url}")
     say(f"Outputs   {output_location.url}")
     url = database_url(settings)
-    catalog = PostgresCatalog(make_engine(url), source_location.url)
+    engine = make_engine(url, application=up_name(settings.home))
+    catalog = PostgresCatalog(engine, source_location.url)
     catalog.migrate()
     # Makes Dagster's tables, which several processes at once would each begin to make.
     with open_instance(settings, url) as instance:
@@ -232,26 +233,6 @@ def _ended(service: Service) -> str:
         f"The {service.name} ended with {service.has_ended()}; its log, {service.log}, ends:\n"
         f"{service.tail()}"
     )
-
-
-@contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
-    """Hold the home's lock, or say who has it."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with (settings.home / "up.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise SettingsError(
-                f"imgflow already runs in {settings.home} (process {lock.read().strip()}): see "
-                f"http://{LOOPBACK}:{settings.dagster_port}. Nothing was started. For a second "
-                "one, set IMGFLOW_HOME, IMGFLOW_DAGSTER_PORT and IMGFLOW_API_PORT."
-            ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield
 
 
 _interrupted: list[bool] = []

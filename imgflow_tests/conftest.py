@@ -22,6 +22,7 @@ from imgflow.orchestration.instance import environment, open_instance
 from imgflow.settings import Settings, load_settings
 from imgflow.store import whole
 from imgflow_tests import ceph
+from imgflow_tests.policies import User, make_user
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +127,7 @@ class S3Server:
     endpoint: str
     access_key: str
     secret_key: str
+    ceph: ceph.Ceph | None = None
 
     def client(self) -> Any:
         return boto3.client(
@@ -153,7 +155,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         server = ceph.Ceph(tmp_path_factory.mktemp("ceph"))
         try:
             server.start()
-            yield S3Server(server.endpoint, ceph.ACCESS_KEY, ceph.SECRET_KEY)
+            yield S3Server(server.endpoint, ceph.ACCESS_KEY, ceph.SECRET_KEY, server)
         finally:
             server.stop()
         return
@@ -186,6 +188,14 @@ def bucket(s3: Any) -> Iterator[str]:
         for entry in page.get("Contents", []):
             s3.delete_object(Bucket=name, Key=entry["Key"])
     s3.delete_bucket(Bucket=name)
+
+
+@pytest.fixture
+def user(s3_server: S3Server) -> User:
+    """Someone of the S3 server who may do nothing yet."""
+    if s3_server.ceph is None:
+        pytest.skip("moto lets everyone do everything: install ceph-mon, ceph-osd and radosgw")
+    return make_user(s3_server.ceph, s3_server.access_key, s3_server.secret_key)
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+REFUSED = b"<?xml version='1.0'?><Error><Code>%s</Code></Error>"
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>"
 
 
@@ -36,17 +38,21 @@ class Fault:
 
     Attributes:
         busy: it is 503 SlowDown.
+        refused: it is 403 with this code, which nobody tries again.
         reset: there is none; the connection is reset.
         cut_at: its body ends after so many bytes, and so does the connection.
         bytes_per_second: its body comes so slowly, in ten pieces a second at most.
         delay_seconds: it comes so late.
+        clock_seconds: its date is so much later.
     """
 
     busy: bool = False
+    refused: str = ""
     reset: bool = False
     cut_at: int | None = None
     bytes_per_second: float | None = None
     delay_seconds: float = 0.0
+    clock_seconds: float = 0.0
 
 
 BUSY, RESET = Fault(busy=True), Fault(reset=True)
@@ -98,12 +104,14 @@ class Proxy:
         programme: which requests have a fault.
         before: called before a request goes to the server.
         requests: all so far.
+        deletions: with which status each was answered.
     """
 
     target: str
     programme: Programme = healthy
     before: Callable[[Request], None] = healthy
     requests: list[Request] = field(default_factory=list)
+    deletions: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         proxy = self
@@ -148,9 +156,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault.busy:
             self._answer(503, [], SLOW_DOWN, Fault())
+        elif fault.refused:
+            self._answer(403, [], REFUSED % fault.refused.encode(), Fault())
         else:
             self.owner.before(request)
-            self._answer(*self._ask(body), fault)
+            answer = self._ask(body)
+            if self.command == "DELETE":
+                self.owner.deletions.append(answer[0])
+            self._answer(*answer, fault)
 
     do_HEAD = do_PUT = do_DELETE = do_POST = do_GET
 
@@ -190,6 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
         self, status: int, headers: list[tuple[str, str]], body: bytes, fault: Fault
     ) -> None:
         self.send_response_only(status)
+        if fault.clock_seconds:
+            date = formatdate(time.time() + fault.clock_seconds, usegmt=True)
+            headers = [(n, date if n.lower() == "date" else value) for n, value in headers]
         for name, value in headers or [("Content-Length", str(len(body)))]:
             self.send_header(name, value)
         self.end_headers()

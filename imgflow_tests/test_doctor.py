@@ -13,15 +13,9 @@ import pytest
 import yaml
 
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.doctor import (
-    Finding,
-    all_checks,
-    as_json,
-    check_home,
-    examine,
-    local_checks,
-    ok,
-)
+from imgflow.doctor.checks import all_checks, local_checks
+from imgflow.doctor.findings import Finding, as_json, examine, ok
+from imgflow.doctor.machine import check_home
 from imgflow.settings import Settings
 from imgflow_tests.ceph import free_port
 from imgflow_tests.pictures import jpeg
@@ -128,6 +122,18 @@ def test_run_monitoring_that_is_off_is_named(
     assert "run_monitoring" in found["dagster.yaml"]
 
 
+@pytest.mark.usefixtures("instance")
+def test_a_broker_that_the_operators_own_dagster_yaml_does_not_use_is_named(
+    make_settings: Callable[..., Settings],
+    home: Path,
+    ports: dict[str, int],
+) -> None:
+    file = home / "dagster" / "dagster.yaml"
+    file.write_text(file.read_text() + "# mine\n")
+    found = wrong(findings(make_settings(**ports, broker_url="redis://192.0.2.1/0")))
+    assert "CeleryRunLauncher" in found["dagster.yaml"]
+
+
 def test_a_schema_of_a_newer_imgflow_is_told_from_an_older_one(
     make_settings: Callable[..., Settings], ports: dict[str, int], database_url: str
 ) -> None:
@@ -141,7 +147,7 @@ def test_a_schema_of_a_newer_imgflow_is_told_from_an_older_one(
         return findings(settings)["schema"]
 
     older, newer = at("0002"), at("9999")
-    assert (older.state, newer.state) == ("ok", "wrong")
+    assert (older.state, newer.state) == ("notice", "wrong")
     assert "0002" in older.text
     assert "newer imgflow" in newer.text
 
@@ -218,7 +224,7 @@ def test_a_home_without_room_or_that_is_a_file_is_named(
     file.touch()
     (found,) = check_home(file)
     assert (found.state, "IMGFLOW_HOME" in found.text) == ("wrong", True)
-    monkeypatch.setattr("imgflow.doctor.LEAST_FREE_BYTES", 10**18)
+    monkeypatch.setattr("imgflow.doctor.machine.LEAST_FREE_BYTES", 10**18)
     (found,) = check_home(tmp_path)
     assert (found.state, "make room" in found.text) == ("wrong", True)
 

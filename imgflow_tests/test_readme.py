@@ -1,4 +1,4 @@
-"""The README says what is true: its settings table is that of the class."""
+"""The table of all settings in `docs/settings.md` is that of the class."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imgflow.settings import PREFIX, Settings
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 TABLE = re.compile(r"(<!-- settings: .*? -->\n)(.*?)(<!-- end of settings -->)", re.DOTALL)
 
 
@@ -23,10 +23,10 @@ def table() -> str:
 
 
 def test_the_settings_table_is_that_of_the_class() -> None:
-    found = TABLE.search(README.read_text())
+    found = TABLE.search(PAGE.read_text())
     assert found is not None
     assert found.group(2) == table(), "run `python -m imgflow_tests.test_readme`"
 
 
 if __name__ == "__main__":
-    README.write_text(TABLE.sub(lambda m: m.group(1) + table() + m.group(3), README.read_text()))
+    PAGE.write_text(TABLE.sub(lambda m: m.group(1) + table() + m.group(3), PAGE.read_text()))

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -20,24 +21,27 @@ PACKAGE = Path(imgflow.__file__).parent
 # Each part may import itself and these.
 ALLOWED = {
     "errors": set(),
+    "mends": set(),
+    "channels": {"errors"},
     "images": {"errors"},
     "depth": {"errors"},
     "tokens": {"errors"},
     "fetch": {"errors"},
     "observability": {"errors"},
-    "settings": {"errors", "images", "depth", "tokens", "fetch", "observability"},
+    "settings": {"errors", "images", "depth", "tokens", "fetch", "channels", "observability"},
     "store": {"errors"},
     "catalog": {"errors", "depth", "store", "settings", "observability"},
     "lifecycle": {"errors", "store", "catalog", "settings"},
     "orchestration": {
-        *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle"),
-        "observability",
+        *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "mends"),
+        *("channels", "observability"),
     },
     "api": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "tokens"),
-        *("fetch", "orchestration", "observability"),
+        *("fetch", "orchestration", "mends", "observability"),
     },
     "definitions": {"settings", "orchestration", "observability"},
+    "celery_app": {"errors", "settings", "catalog", "orchestration", "definitions"},
 }
 
 
@@ -85,7 +89,7 @@ def test_of_orchestration_the_api_uses_what_knows_no_dagster() -> None:
 def test_only_orchestration_and_the_assembly_know_dagster() -> None:
     for file in PACKAGE.rglob("*.py"):
         part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if part in ("orchestration", "definitions", "cli", "up"):
+        if part in ("orchestration", "definitions", "celery_app", "cli", "up"):
             continue
         assert not [name for name in imported(file) if name.split(".")[0].startswith("dagster")]
 
@@ -140,13 +144,26 @@ def test_the_graph_is_the_contract(definitions: Callable[..., dg.Definitions]) -
         "backfill_stale",
         "reconcile",
         "retention",
+        "audit",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "nightly_backfill_stale",
         "nightly_reconcile",
         "nightly_retention",
+        "nightly_audit",
     }
-    assert {sensor.name for sensor in repository.sensor_defs} == {"arrivals"}
+    assert {check.to_user_string() for check in repository.asset_graph.asset_check_keys} == {
+        "photo/grayscale:readable",
+        "photo/grayscale:nothing_private",
+        "photo/thumbnail:readable",
+        "photo/thumbnail:fits_box",
+        "photo/thumbnail:nothing_private",
+        "photo/metadata:agreement",
+        "depth/resized:depths_rise",
+        "depth/preview:readable",
+        "depth/metadata:agreement",
+    }
+    assert {sensor.name for sensor in repository.sensor_defs} == {"arrivals", "failures"}
     sets = {
         defs.get_assets_def(key).partitions_def.name  # type: ignore[union-attr]
         for key in (dg.AssetKey(["photo", "thumbnail"]), dg.AssetKey(["depth", "resized"]))
@@ -201,3 +218,18 @@ def test_loading_definitions_connects_to_nothing(tmp_path: Path) -> None:
         },
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_tables_are_overdue_only_when_a_setting_says_so(
+    definitions: Callable[..., dg.Definitions],
+) -> None:
+    def policies(**values: object) -> dict[str, dg.FreshnessPolicy]:
+        return {
+            spec.key.to_user_string(): spec.freshness_policy
+            for spec in definitions(**values).resolve_all_asset_specs()
+            if spec.freshness_policy
+        }
+
+    assert policies() == {}
+    window = dg.FreshnessPolicy.time_window(timedelta(hours=36), timedelta(hours=18))
+    assert policies(freshness_hours=36) == {"photo/metadata": window, "depth/metadata": window}

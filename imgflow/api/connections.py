@@ -22,6 +22,7 @@ from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import SettingsError, Trouble
 from imgflow.images.outputs import enabled_outputs
 from imgflow.settings import Settings
+from imgflow.store.naming import OUTPUT_FOLDERS
 from imgflow.store.opening import StoreConfig
 from imgflow.tokens import Tokens, own_key, own_token
 
@@ -186,7 +187,7 @@ class Connections:
         if location.scheme == "file" and not location.folder.is_dir():
             raise Trouble(f"The folder {location.folder} does not exist.")
         try:
-            next(self.outputs.names("@readiness/"), None)
+            next(self.outputs.names(f"{OUTPUT_FOLDERS[0]}@readiness/"), None)
         except FileNotFoundError as error:
             raise Trouble(f"{location.url} does not exist.") from error
 

@@ -102,6 +102,20 @@ def _add_picture(name: str, description: str) -> None:
     )(partial(_read_picture, name))
 
 
+def _serve_to_neighbours(request: Request, body: Body) -> Response:
+    """Serve an output so that pages of the same site may show it, and those of others may not.
+
+    Dagster's UI does, on another port of the same machine or under another name of the same domain.
+    The browser says what asks: a policy of `same-site` holds for names only, and Chromium refuses
+    pictures of 127.0.0.1 to another port of it.
+    """
+    answer = serve(request, body)
+    if request.headers.get("Sec-Fetch-Site") == "same-site":
+        answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    answer.headers.add_vary_header("Sec-Fetch-Site")
+    return answer
+
+
 def _read_picture(
     name: str,
     request: Request,
@@ -112,12 +126,12 @@ def _read_picture(
     """An output as it was made."""
     row = find_image(connections.catalog, image)
     try:
-        return serve(request, output_body(connections, row, name, v))
+        return _serve_to_neighbours(request, output_body(connections, row, name, v))
     except FileNotFoundError:
         # An overwrite may have been processed, and the older output collected, in between.
         row = find_image(connections.catalog, image)
     try:
-        return serve(request, output_body(connections, row, name, v))
+        return _serve_to_neighbours(request, output_body(connections, row, name, v))
     except FileNotFoundError as error:
         raise Refused(
             "output_lost", "Materialise the image again to have the output made anew."

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from imgflow.api.serving import version_of
 from imgflow.catalog.rows import Image, Kind, State
+from imgflow.mends import mend
 
 
 class OutputItem(BaseModel):
@@ -58,6 +59,9 @@ class ImageItem(BaseModel):
         str | None, Field(description="Why it is rejected, or what last kept it from being done.")
     ]
     reason_code: Annotated[str | None, Field(description="The reason for programs.")]
+    mend: Annotated[
+        str | None, Field(description="What a person does about it; null when there is no reason.")
+    ]
     facts: Annotated[
         dict[str, Any],
         Field(description="What else is known: format, frames, orientation, depth bounds, notes."),
@@ -104,6 +108,7 @@ def item_of(image: Image) -> ImageItem:
         trace_id=image.trace_id,
         reason=image.reason,
         reason_code=image.reason_code,
+        mend=mend(image.reason_code) if image.reason_code else None,
         facts=dict(image.facts),
         outputs={name: _output(image, name, record) for name, record in image.outputs.items()},
         original_url=None if image.state == "deleted" else f"/images/{image.id}/original",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import psycopg2
@@ -19,6 +22,7 @@ from imgflow.errors import Trouble
 from imgflow.settings import Settings
 
 Answer = TypeVar("Answer")
+UP = "imgflow up"
 logger = logging.getLogger(__name__)
 
 # A database that restarts is back within seconds; what lasts longer is for the caller to retry.
@@ -30,6 +34,12 @@ def database_url(settings: Settings) -> str:
     return settings.database_url or embedded_postgres(settings.home).url
 
 
+def up_name(home: Path) -> str:
+    """What the database calls the connections of `imgflow up`: in which home of which machine."""
+    digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    return f"{UP} {socket.gethostname()[:32]} {digest}"
+
+
 def make_engine(
     url: str,
     *,
@@ -37,6 +47,7 @@ def make_engine(
     max_overflow: int = 2,
     pool_seconds: float = 10.0,
     pre_ping: bool = True,
+    application: str = "imgflow",
 ) -> sa.Engine:
     """Make an engine; nothing is connected yet.
 
@@ -47,6 +58,7 @@ def make_engine(
         pool_seconds: for which a connection is waited for while all are in use.
         pre_ping: ask each connection whether it is alive before it is used. It takes a trip, and
             all that runs in `retried` finds out by itself.
+        application: what the database calls these connections.
     """
     return sa.create_engine(
         url,
@@ -56,7 +68,7 @@ def make_engine(
         pool_pre_ping=pre_ping,
         connect_args={
             "connect_timeout": 5,
-            "application_name": "imgflow",
+            "application_name": application,
             # Else a server that vanishes without a word is waited for during two hours.
             "keepalives_idle": 30,
             "keepalives_interval": 10,
@@ -120,5 +132,15 @@ def _explain(engine: sa.Engine, error: Exception) -> str:
         cause = cause.replace(str(password), "***")
     return (
         f"The database {engine.url.render_as_string(hide_password=True)} does not answer: {cause}. "
-        "Check that it runs, and IMGFLOW_DATABASE_URL."
+        f"{_mend(cause)}"
     )
+
+
+def _mend(cause: str) -> str:
+    if "password" in cause or ("role" in cause and "does not exist" in cause):
+        return "Correct user and password in IMGFLOW_DATABASE_URL."
+    if "too many connections" in cause or "connection slots" in cause:
+        return "Raise max_connections or the CONNECTION LIMIT of role and database."
+    if "does not exist" in cause:
+        return "Create it, or correct IMGFLOW_DATABASE_URL."
+    return "Check that it runs, and IMGFLOW_DATABASE_URL."

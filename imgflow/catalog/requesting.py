@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from imgflow.catalog.connected import BIGINT, TEXT, Connected
-from imgflow.catalog.rows import Image, Kind
+from imgflow.catalog.rows import Image, Kind, State
+from imgflow.catalog.storable import is_storable
 from imgflow.catalog.tables import COLUMNS, images
 from imgflow.errors import TROUBLE_CODES
 
@@ -114,30 +116,84 @@ class Requesting(Connected):
         ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT))
         self.transaction(lambda connection: connection.execute(statement))
 
-    def reopen_stale(self, kind: Kind, fingerprints: Mapping[str, str]) -> int:
+    def reopen_stale(
+        self,
+        kind: Kind,
+        fingerprints: Mapping[str, str],
+        *,
+        prefix: str = "",
+        keys: Sequence[str] | None = None,
+    ) -> int:
         """Make images pending that lack an output, or have one made with another recipe.
 
         Args:
             kind: of images.
             fingerprints: of the recipe of each output that is enabled.
+            prefix: only of images whose key begins so.
+            keys: only of these.
 
         Returns:
             How many.
         """
-        i = images
         stale = sa.or_(
             *(
-                i.c.outputs[name]["fingerprint"].astext.is_distinct_from(fingerprint)
+                images.c.outputs[name]["fingerprint"].astext.is_distinct_from(fingerprint)
                 for name, fingerprint in fingerprints.items()
             )
         )
-        statement = (
-            sa.update(i)
-            .where(i.c.source == self.source, i.c.kind == kind, i.c.state == "ready")
-            .where(i.c.gone_at.is_(None), stale)
-            .values(
-                state="pending", batch=None, attempts=0, not_before=None, updated_at=sa.func.now()
-            )
+        return self._reopen(kind, "ready", prefix, keys, where=[images.c.gone_at.is_(None), stale])
+
+    def reopen_rejected(
+        self, kind: Kind, *, prefix: str = "", keys: Sequence[str] | None = None
+    ) -> int:
+        """Make rejected images pending, and return how many."""
+        return self._reopen(kind, "rejected", prefix, keys)
+
+    def outdate(self, kind: Kind, *, prefix: str = "", keys: Sequence[str] | None = None) -> int:
+        """Make ready images pending whose outputs are all to be made again; return how many.
+
+        Readers have the present ones until then. No recipe has the fingerprint that they get, so
+        that what a killed run has made is not made once more.
+        """
+        outdated = sa.text(
+            """(SELECT coalesce(jsonb_object_agg(name, record || '{"fingerprint": ""}'), '{}')
+                FROM jsonb_each(outputs) AS o(name, record))"""
+        )
+        return self._reopen(
+            kind,
+            "ready",
+            prefix,
+            keys,
+            where=[images.c.gone_at.is_(None)],
+            values={"outputs": outdated},
+        )
+
+    def _reopen(
+        self,
+        kind: Kind,
+        state: State,
+        prefix: str,
+        keys: Sequence[str] | None,
+        *,
+        where: Sequence[sa.ColumnElement[bool]] = (),
+        values: Mapping[str, Any] | None = None,
+    ) -> int:
+        if not is_storable(prefix):
+            return 0
+        statement = sa.update(images).where(
+            images.c.source == self.source, images.c.kind == kind, images.c.state == state, *where
+        )
+        if prefix:
+            statement = statement.where(images.c.key.startswith(prefix, autoescape=True))
+        if keys is not None:
+            statement = statement.where(images.c.key == sa.any_(sa.literal(list(keys), TEXT)))
+        statement = statement.values(
+            state="pending",
+            batch=None,
+            attempts=0,
+            not_before=None,
+            updated_at=sa.func.now(),
+            **(values or {}),
         )
         return self.transaction(lambda connection: connection.execute(statement).rowcount)
 

@@ -23,7 +23,7 @@ def copy_rows(
     """
     lines = io.StringIO()
     for row in rows:
-        lines.write("\t".join(map(_escaped, row)))
+        lines.write(_line(row))
         lines.write("\n")
     if not lines.tell():
         return
@@ -34,12 +34,28 @@ def copy_rows(
         cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN", lines)
 
 
+def _line(row: Sequence[Any]) -> str:
+    """Write a row; most have nothing to escape, and are looked through as a whole."""
+    line = "\t".join([_text(value) for value in row])
+    nulls = sum(1 for value in row if value is None)
+    if (
+        line.count("\\") == nulls
+        and line.count("\t") == len(row) - 1
+        and "\n" not in line
+        and "\r" not in line
+    ):
+        return line
+    return "\t".join(map(_escaped, row))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else r"\N" if value is None else str(value)
+
+
 def _escaped(value: Any) -> str:
     r"""Write one value; `\N` is NULL."""
-    if value is None:
-        return r"\N"
     if not isinstance(value, str):  # numbers and times, which have none of these characters
-        return str(value)
+        return _text(value)
     return (
         value.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
     )

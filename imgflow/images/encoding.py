@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from imgflow.images.inline import inline_picture
 from imgflow.images.modes import ALPHA, WIDE, narrow
 from imgflow.images.wide import as_gray_with_alpha, with_alpha
 
@@ -39,6 +40,7 @@ class Encoded:
         mode: Pillow's mode of the picture in the file: L, LA, I;16, RGB or RGBA; `LA;16` where it
             is 16-bit gray with alpha, which Pillow reads as RGBA.
         metadata: Stands in the row and in the asset's metadata, such as a score.
+        picture: A small copy as text, see `imgflow.images.inline`; empty where nobody drew one.
     """
 
     data: bytes
@@ -48,6 +50,7 @@ class Encoded:
     height: int
     mode: str
     metadata: Mapping[str, str | int | float] = field(default_factory=dict)
+    picture: str = ""
 
 
 def has_alpha(image: Image.Image) -> bool:
@@ -104,7 +107,8 @@ def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes)
     finally:
         image.info = info  # other outputs may use the same picture
     media_type, extension = _MEDIA_TYPES[format_name]
-    return Encoded(file.getvalue(), media_type, extension, *image.size, image.mode)
+    picture = inline_picture(image)
+    return Encoded(file.getvalue(), media_type, extension, *image.size, image.mode, picture=picture)
 
 
 def _is_photographic(image: Image.Image) -> bool:

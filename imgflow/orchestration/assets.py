@@ -5,16 +5,20 @@ through `process_partitions`, so all of them give the same result.
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 from pydantic import Field
 
 from imgflow.depth.recipe import DepthRecipe
-from imgflow.images.outputs import find_output
+from imgflow.images.outputs import PHOTO_OUTPUTS, find_output
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.observability import context as log_context
 from imgflow.observability import traces
+from imgflow.orchestration.asset_pages import description_of, links_of, table_metadata
+from imgflow.orchestration.checks import Sample, boxes_of, examine_sample
 from imgflow.orchestration.counting import count_run
+from imgflow.orchestration.examining import Examination, checks_of
 from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.pool import prepare_workers
 from imgflow.orchestration.processing import batch_of, conclude, process_partitions
@@ -22,18 +26,6 @@ from imgflow.orchestration.resources import CatalogResource, StoresResource, Wor
 from imgflow.orchestration.worker import WorkerConfig
 
 OWNERS = ["team:imgflow"]
-
-DESCRIPTIONS = {
-    "photo/source": "Photographs as they were uploaded.",
-    "photo/grayscale": "BT.601 luma, upright, in the depth of the upload.",
-    "photo/thumbnail": "Fits the thumbnail box, never enlarged.",
-    "photo/proof": "Small and watermarked, to be shown to others.",
-    "photo/metadata": "Rows of the table `images`.",
-    "depth/source": "Depth images (CSV) as they were uploaded.",
-    "depth/resized": "float32 array of the configured width, in chunks in the database.",
-    "depth/preview": "Colour-mapped picture of the whole depth image.",
-    "depth/metadata": "Rows of the table `images`.",
-}
 
 
 class ProcessConfig(dg.Config):
@@ -53,7 +45,8 @@ def source_spec(family: Family, source_url: str) -> dg.AssetSpec:
     """The external asset of a family's uploads."""
     return dg.AssetSpec(
         family.source,
-        description=DESCRIPTIONS[family.source.to_user_string()],
+        description=description_of(family, "source"),
+        metadata=links_of(family.links, family.kind),
         group_name=family.kind,
         partitions_def=family.partitions,
         kinds={store_kind(source_url), *(("csv",) if family.kind == "depth" else ())},
@@ -61,14 +54,23 @@ def source_spec(family: Family, source_url: str) -> dg.AssetSpec:
     )
 
 
-def output_specs(family: Family, output_url: str) -> list[dg.AssetSpec]:
+def freshness(hours: int) -> dg.FreshnessPolicy | None:
+    """How long a table may go without a new or changed row; None for 0 hours."""
+    if not hours:
+        return None
+    return dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(hours=hours), warn_window=timedelta(hours=hours) / 2
+    )
+
+
+def output_specs(family: Family, output_url: str, freshness_hours: int = 0) -> list[dg.AssetSpec]:
     """The assets that a family's function makes."""
     specs = [
         dg.AssetSpec(
             family.output(name),
             deps=[family.source],
-            description=DESCRIPTIONS.get(family.output(name).to_user_string())
-            or find_output(name).description,
+            description=description_of(family, name, _installed(name)),
+            metadata=links_of(family.links, family.kind),
             group_name=family.kind,
             code_version=fingerprint,
             skippable=True,
@@ -83,19 +85,32 @@ def output_specs(family: Family, output_url: str) -> list[dg.AssetSpec]:
         dg.AssetSpec(
             family.metadata,
             deps=[family.source, *(family.output(name) for name in family.outputs)],
-            description=DESCRIPTIONS[family.metadata.to_user_string()],
+            description=description_of(family, "metadata"),
+            metadata={**links_of(family.links, family.kind), **table_metadata()},
             group_name=family.kind,
             code_version=METADATA_VERSION,
             skippable=True,
             kinds={"postgres", "table"},
             owners=OWNERS,
+            freshness_policy=freshness(freshness_hours),
         )
     )
     return specs
 
 
+def _installed(name: str) -> str:
+    """What the package that brings an output says of it; nothing of imgflow's own."""
+    is_own = name in PHOTO_OUTPUTS or name in ("resized", "preview")
+    return "" if is_own else find_output(name).description
+
+
 def family_assets(
-    family: Family, photo_recipe: PhotoRecipe, depth_recipe: DepthRecipe, output_url: str
+    family: Family,
+    photo_recipe: PhotoRecipe,
+    depth_recipe: DepthRecipe,
+    output_url: str,
+    *,
+    freshness_hours: int = 0,
 ) -> dg.AssetsDefinition:
     """Make the function of a family.
 
@@ -104,11 +119,12 @@ def family_assets(
         photo_recipe: with which its outputs are made, if these are photographs.
         depth_recipe: with which its outputs are made, if these are depth images.
         output_url: where they go.
+        freshness_hours: how long its table may go without a new or changed row; 0: for ever.
     """
 
     @dg.multi_asset(
         name=f"{family.kind}_outputs",
-        specs=output_specs(family, output_url),
+        specs=output_specs(family, output_url, freshness_hours),
         partitions_def=family.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
@@ -138,6 +154,7 @@ def family_assets(
                 traces.run(context.run.run_id, told) as result,
                 rows.holds.holding(batch_of(context.run)),
             ):
+                sample = Sample(context.run.run_id)
                 summary = process_partitions(
                     context,
                     family,
@@ -147,11 +164,16 @@ def family_assets(
                     worker=worker,
                     workers=workers.count,
                     force=config.force,
+                    finished=sample.add,
                 )
                 result["imgflow.processed"] = summary.processed
                 result["imgflow.unchanged"] = summary.unchanged
                 result["imgflow.rejected"] = len(summary.rejected)
                 result["imgflow.in_trouble"] = len(summary.troubled)
+            boxes = boxes_of(family, photo_recipe)
+            checks = frozenset(checks_of(family, boxes))
+            examination = Examination(family, checks, rows, stores.open_outputs, boxes)
+            examine_sample(context, examination, sample.keys)
             count_run(rows, family.kind, summary)
         conclude(context, summary)
         # Results are reported image by image, since one returned here would stand for the whole

@@ -16,6 +16,7 @@ from functools import partial
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image, Kind
 from imgflow.lifecycle import remove_outputs
+from imgflow.mends import with_mend
 from imgflow.orchestration.counting import count_finished
 from imgflow.orchestration.image_log import tell_finished
 from imgflow.orchestration.worker import Outcome, Task
@@ -34,6 +35,8 @@ class Family:
         enabled: every output with the fingerprint of its recipe.
         wanted: the outputs that were selected in this run.
         force: make them again even where nothing changed.
+        resumed: runs whose process died and with which this one goes on: what they have made is not
+            forced again.
         retry_rejected: look again at rejected images whose upload is the same, since a person
             asked.
     """
@@ -41,6 +44,7 @@ class Family:
     enabled: Mapping[str, str]
     wanted: frozenset[str]
     force: bool = False
+    resumed: frozenset[str] = frozenset()
     retry_rejected: bool = True
 
 
@@ -62,7 +66,7 @@ class Summary:
         processed: images whose outputs were made.
         bytes: size of the uploads on which there is a verdict.
         unchanged: images on which nothing had to be done.
-        rejected: key to reason.
+        rejected: key to reason and mend.
         troubled: key to what outside kept it from being processed.
         overtaken: images that were deleted before this run came to them, or while it had them in
             hand, or that another run has processed since; nothing is said of them.
@@ -123,7 +127,7 @@ def with_twins(tasks: Sequence[Task], catalog: PostgresCatalog, kind: Kind) -> l
 
 def stale_outputs(image: Image, family: Family) -> frozenset[str]:
     """The wanted outputs of an image that are missing, made with another recipe, or forced."""
-    if family.force:
+    if family.force and image.run_id not in family.resumed:
         return family.wanted
     return frozenset(
         name
@@ -216,7 +220,7 @@ def _flush(
             summary.overtaken.append(done.image.key)
             for_nothing[done.image.id] = verdict.outputs
         elif verdict.state == "rejected":
-            summary.rejected[done.image.key] = verdict.reason or ""
+            summary.rejected[done.image.key] = with_mend(verdict.reason or "", verdict.reason_code)
         else:
             ready.append(done)
     summary.processed += len(ready)

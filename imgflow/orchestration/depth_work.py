@@ -20,7 +20,7 @@ from imgflow.catalog.rows import Content
 from imgflow.depth.formats import reader_of
 from imgflow.depth.frames import EncodedFrame
 from imgflow.depth.ordering import OutOfOrder, ResizedChunk, ResizedDepth
-from imgflow.depth.preview import PreviewBuilder, as_data_uri
+from imgflow.depth.preview import PreviewBuilder, as_data_uri, as_icon
 from imgflow.depth.resampling import resize_width
 from imgflow.images.encoding import Encoded
 from imgflow.orchestration.worker import (
@@ -85,6 +85,7 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
         made=("resized", "preview"),
         bytes_read=task.upload.size,
         milliseconds=watch.milliseconds,
+        pictures={"resized": preview.picture, "metadata": preview.picture},
     )
 
 
@@ -164,7 +165,13 @@ class DepthImage:
             "facts": facts,
         }
         encoded = Encoded(
-            preview.data, preview.media_type, ".jpg", preview.width, preview.height, "RGB"
+            preview.data,
+            preview.media_type,
+            ".jpg",
+            preview.width,
+            preview.height,
+            "RGB",
+            picture=as_icon(preview),
         )
         return record, encoded, as_data_uri(preview), sha256
 

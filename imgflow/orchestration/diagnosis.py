@@ -1,4 +1,4 @@
-"""What `imgflow doctor` asks the database, Dagster's storage and the queue."""
+"""What `imgflow doctor` asks Dagster: its `dagster.yaml`, storage, daemon, sensors and runs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,15 @@ from imgflow.catalog.connecting import database_url, make_engine, outages_in_wor
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import SettingsError
 from imgflow.orchestration.instance import (
+    CELERY_LAUNCHER,
     STORAGES,
     check_storage,
     has_instance,
     open_instance,
 )
-from imgflow.orchestration.queue import SqsQueue
 from imgflow.orchestration.unfinished import UNFINISHED
 from imgflow.settings import Settings
 from imgflow.store.opening import StoreConfig
-
-# A migration sets `autovacuum_vacuum_insert_scale_factor`, which 13 is the first to know.
-LEAST_POSTGRES = 13
-
-# Pauses, retention and run monitoring compare times of this machine with those of the database.
-MOST_CLOCK_SECONDS = 5.0
 
 # Daemons say every 30 seconds that they live.
 HEARTBEAT_SECONDS = 120.0
@@ -42,7 +36,8 @@ START_SECONDS = 600.0
 # Several checks at once may be the first to need the embedded server.
 _starting = threading.Lock()
 
-Line = tuple[str, Literal["ok", "notice", "wrong"], str]
+State = Literal["ok", "notice", "wrong"]
+Line = tuple[str, State, str]
 """Part, state and text of a finding."""
 
 
@@ -51,64 +46,10 @@ def has_database(settings: Settings) -> bool:
     return bool(settings.database_url) or (settings.home / "postgres").is_dir()
 
 
-def _url(settings: Settings) -> str:
+def running_url(settings: Settings) -> str:
+    """The database's URL; the embedded one is started once, whoever asks first."""
     with _starting:
         return database_url(settings)
-
-
-def check_database(settings: Settings) -> Iterator[Line]:
-    """Version, schema and clock of the database."""
-    if not has_database(settings):
-        yield "database", "ok", "the embedded PostgreSQL is made at the first start"
-        return
-    engine = make_engine(_url(settings))
-    try:
-        with outages_in_words(engine), engine.connect() as connection:
-            version = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
-            before = time.time()
-            there = float(
-                connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar()
-                or 0
-            )
-            difference = there - (before + time.time()) / 2
-        yield _version(version // 10_000)
-        yield _schema(engine)
-    finally:
-        engine.dispose()
-    if abs(difference) > MOST_CLOCK_SECONDS:
-        yield (
-            "clock",
-            "wrong",
-            f"the database's differs from this machine's by {difference:+.0f} seconds; let both "
-            "follow a time server",
-        )
-    else:
-        yield "clock", "ok", f"it differs from the database's by {abs(difference):.1f} seconds"
-
-
-def _version(major: int) -> Line:
-    if major < LEAST_POSTGRES:
-        return (
-            "database",
-            "wrong",
-            f"it is PostgreSQL {major}, and {LEAST_POSTGRES} is needed; upgrade it, or set "
-            "IMGFLOW_DATABASE_URL to another",
-        )
-    return "database", "ok", f"PostgreSQL {major} answers"
-
-
-def _schema(engine: sa.Engine) -> Line:
-    found, known = schema.current_version(engine), schema.known_versions()
-    if found is not None and found not in known:
-        return (
-            "schema",
-            "wrong",
-            f"it is of a newer imgflow ({found}; this one knows up to {known[0]}); install that, "
-            "or set IMGFLOW_DATABASE_URL to another",
-        )
-    if found == known[0]:
-        return "schema", "ok", f"it is up to date ({found})"
-    return "schema", "ok", f"it is {found or 'empty'}, and the next start brings it to {known[0]}"
 
 
 def check_configuration(settings: Settings) -> Iterator[Line]:
@@ -117,31 +58,46 @@ def check_configuration(settings: Settings) -> Iterator[Line]:
     if not file.exists():
         yield "dagster.yaml", "ok", "it is written at the first start"
         return
-    yield _configuration(file)
+    yield _configuration(file, settings)
 
 
-def _configuration(file: Path) -> Line:
+def _configuration(file: Path, settings: Settings) -> Line:
     mend = f"mend {file}, or delete it: the next start writes it anew"
     try:
         config: Any = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = str(error).splitlines()[0]
         return "dagster.yaml", "wrong", f"it is no YAML ({line}); {mend}"
-    config = config if isinstance(config, dict) else {}
+    faults = _faults(config if isinstance(config, dict) else {}, settings)
+    for state, fault in faults:
+        return "dagster.yaml", state, f"{fault}; {mend}"
+    return "dagster.yaml", "ok", "bulk event log, run monitoring and run retries"
+
+
+def _faults(config: dict[str, Any], settings: Settings) -> Iterator[tuple[State, str]]:
+    """What of `dagster.yaml` does not go with imgflow, the worst first."""
     wanted = STORAGES["event_log_storage"][1]
     if (config.get("event_log_storage") or {}).get("class") != wanted:
-        return (
-            "dagster.yaml",
-            "wrong",
-            f"event_log_storage is not {wanted}, so an image costs 20 times as long; {mend}",
-        )
+        yield "wrong", f"event_log_storage is not {wanted}, so an image costs 20 times as long"
+    runs = (config.get("concurrency") or {}).get("runs") or {}
+    most = {**(config.get("run_queue") or {}), **runs}.get("max_concurrent_runs")
+    if most == 0:
+        yield "wrong", "max_concurrent_runs is 0, so every run waits in the queue for ever"
     if not (config.get("run_monitoring") or {}).get("enabled"):
-        return (
-            "dagster.yaml",
+        yield "wrong", "run_monitoring is not enabled, so runs that never start stay for ever"
+    is_cluster = (config.get("run_launcher") or {}).get("class") == CELERY_LAUNCHER[1]
+    if is_cluster != bool(settings.broker_url):
+        there = "is" if is_cluster else "is not"
+        broker = "set" if settings.broker_url else "not set"
+        yield (
             "wrong",
-            f"run_monitoring is not enabled, so runs that never start stay for ever; {mend}",
+            f"run_launcher {there} {CELERY_LAUNCHER[1]}, and IMGFLOW_BROKER_URL is {broker}",
         )
-    return "dagster.yaml", "ok", "bulk event log and run monitoring"
+    if not (config.get("run_retries") or {}).get("enabled"):
+        yield (
+            "notice",
+            "run_retries is not enabled, so runs of people whose process dies end there",
+        )
 
 
 def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:
@@ -154,7 +110,7 @@ def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:
     if not has_database(settings):
         yield "dagster", "ok", "its storage is made at the first start"
         return
-    url = _url(settings)
+    url = running_url(settings)
     engine = make_engine(url)
     try:
         with outages_in_words(engine):
@@ -243,13 +199,3 @@ def _runs(instance: dg.DagsterInstance, settings: Settings, engine: sa.Engine) -
             "ingest` marks them failed and goes on",
         )
     return "runs", "ok", f"{len(records)} queued or going on" if records else "none is going on"
-
-
-def check_queue(settings: Settings) -> Iterator[Line]:
-    """Whether the queue answers and lets us receive."""
-    if not settings.sqs_queue_url:
-        yield "queue", "ok", "none is set; the listing finds uploads"
-        return
-    queue = SqsQueue(settings.sqs_queue_url, wait_seconds=0, most_messages=1, most_seconds=5)
-    queue.check()
-    yield "queue", "ok", f"{settings.sqs_queue_url} answers and may be received from"

@@ -14,7 +14,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +37,7 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.execution.context.system import StepExecutionContext
 from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
     AssetEventTagsTable,
     AssetKeyTable,
     DynamicPartitionsTable,
@@ -57,6 +58,7 @@ from imgflow.catalog.text_copy import copy_rows
 from imgflow.orchestration.event_rows import (
     Row,
     RowWriter,
+    as_dagster,
     materialization_outline,
     planned_outline,
 )
@@ -73,12 +75,14 @@ __all__ = [
     "INPUT_DATA_VERSION_TAG_PREFIX",
     "INPUT_EVENT_POINTER_TAG_PREFIX",
     "PARTITION_NAME_TAG",
+    "AssetCheckExecutionsTable",
     "AssetEventTagsTable",
     "AssetKeyTable",
     "BulkPostgresEventLogStorage",
     "SqlEventLogStorageTable",
     "has_open_backfill",
     "report_counts",
+    "report_evaluations",
     "report_level",
 ]
 
@@ -311,6 +315,20 @@ def report_counts(
     )
 
 
+def report_evaluations(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+    evaluations: Iterable[dg.AssetCheckEvaluation],
+) -> None:
+    """Report evaluations of asset checks as those of the running step, also of single partitions.
+
+    The public way, results of a check, knows no partition and needs the check to be a part of the
+    run.
+    """
+    step = context.get_step_execution_context()
+    for evaluation in evaluations:
+        DagsterEvent.asset_check_evaluation(step, evaluation)
+
+
 def report_level(
     instance: dg.DagsterInstance, step: StepExecutionContext, events: Sequence[ImageEvent]
 ) -> None:
@@ -339,7 +357,10 @@ def _dagster_event(
         logging_tags=step.event_tags,
         event_specific_data=StepMaterializationData(
             dg.AssetMaterialization(
-                event.asset_key, partition=event.partition, metadata=event.metadata, tags=tags
+                event.asset_key,
+                partition=event.partition,
+                metadata={name: as_dagster(value) for name, value in event.metadata.items()},
+                tags=tags,
             )
         ),
         message=None,

@@ -15,6 +15,7 @@ from dagster_postgres import PostgresEventLogStorage
 from imgflow.errors import SettingsError
 from imgflow.orchestration.event_log import (
     INPUT_EVENT_POINTER_TAG_PREFIX,
+    AssetCheckExecutionsTable,
     BulkPostgresEventLogStorage,
     SqlEventLogStorageTable,
 )
@@ -60,6 +61,26 @@ def input_pointer_pattern(asset_key: dg.AssetKey) -> str:
     """A PostgreSQL pattern whose group is a stored materialisation's pointer to one input."""
     tag = json.dumps(f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{asset_key.to_user_string()}")
     return re.escape(f'{tag}: "') + r"(\d+)"
+
+
+def failing_partitions(
+    instance: dg.DagsterInstance, asset_key: dg.AssetKey, check_name: str, *, most: int = 1_000
+) -> list[str]:
+    """Partitions whose newest evaluation of a check is a failure."""
+    if not isinstance(instance.event_log_storage, PostgresEventLogStorage):
+        return []
+    table = AssetCheckExecutionsTable.c
+    newest = (
+        sa.select(table.partition, table.execution_status)
+        .distinct(table.partition)
+        .where(table.asset_key == asset_key.to_string(), table.check_name == check_name)
+        .where(table.partition.is_not(None))
+        .order_by(table.partition, table.id.desc())
+        .subquery()
+    )
+    query = sa.select(newest.c.partition).where(newest.c.execution_status == "FAILED").limit(most)
+    with event_log_transaction(instance) as connection:
+        return [str(row.partition) for row in connection.execute(query)]
 
 
 def planned_runs(

@@ -27,11 +27,36 @@ Place = tuple[str | int, ...]
 MATERIALIZATION = dg.DagsterEventType.ASSET_MATERIALIZATION.value
 PLANNED = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
 
+
+class Markdown(str):
+    """A value that the UI shows as Markdown; Dagster's own takes 3 µs to make."""
+
+    __slots__ = ()
+
+
+class Url(str):
+    """A value that the UI shows as a link."""
+
+    __slots__ = ()
+
+
+def as_dagster(value: Any) -> Any:
+    """A value as Dagster's events have it."""
+    if isinstance(value, Markdown):
+        return dg.MetadataValue.md(str(value))
+    if isinstance(value, Url):
+        return dg.MetadataValue.url(str(value))
+    return value
+
+
 # Under which name Dagster stores a metadata value of a type; others make no template.
 SLOTS: Mapping[type, str] = {
     **{int: "value", float: "value", bool: "value", str: "text"},
-    dg.MarkdownMetadataValue: "md_str",
+    Markdown: "md_str",
+    Url: "url",
 }
+
+TEXTS = frozenset({str, Markdown, Url})
 
 # The NUL is in no text that PostgreSQL can store, so no event has this of its own.
 HOLE = re.compile(r'"\\u0000(\d+)\\u0000"')
@@ -88,11 +113,7 @@ def materialization_outline(
     if any(kind not in SLOTS for _, kind in labels):
         return None
     shape = Shape(MATERIALIZATION, asset_key, tuple(tags), labels)
-    return Outline(shape, (time, partition, *tags.values(), *map(_plain, metadata.values())))
-
-
-def _plain(value: Any) -> Any:
-    return value.md_str if isinstance(value, dg.MarkdownMetadataValue) else value
+    return Outline(shape, (time, partition, *tags.values(), *metadata.values()))
 
 
 def planned_outline(entry: Any) -> Outline | None:
@@ -182,7 +203,7 @@ class _Template:
 def _as_json(value: Any) -> str:
     # As `json.dumps`, which takes five times as long for texts and whole numbers.
     kind = type(value)
-    if kind is str:
+    if kind in TEXTS:
         return encode_basestring_ascii(value)
     if kind is int:
         return str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,7 @@ import dagster as dg
 from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.rows import Image
 from imgflow.orchestration.batch import Finished
+from imgflow.orchestration.event_rows import Markdown, Url
 from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.image_events import ImageEvent
 from imgflow.store.objects import SourceObject
@@ -34,24 +36,28 @@ def finished_events(
         verdict = done.outcome.verdict
         if verdict is None or verdict.state != "ready":
             continue
-        identity = verdict.upload.identity
-        if done.image.processed != identity or done.image.unreported:
-            yield _source_event(family, verdict.upload, verdict.sha256, verdict.media_type)
+        if done.image.processed != verdict.upload.identity or done.image.unreported:
+            yield _source_event(
+                family, done.image.id, verdict.upload, verdict.sha256, verdict.media_type
+            )
         yield from _image_events(
             family,
-            done.image.key,
-            identity,
-            outputs=verdict.outputs,
-            row={
-                "width": verdict.width,
-                "height": verdict.height,
-                "mode": verdict.mode,
-                "sha256": verdict.sha256,
-            },
+            _Shown(
+                upload=verdict.upload,
+                image_id=done.image.id,
+                recipe=verdict.recipe,
+                outputs=verdict.outputs,
+                row={
+                    "width": verdict.width,
+                    "height": verdict.height,
+                    "mode": verdict.mode,
+                    "sha256": verdict.sha256,
+                },
+                made={*done.outcome.made, "metadata"},
+                times=done.outcome.milliseconds,
+                pictures=done.outcome.pictures,
+            ),
             names=selected | set(done.outcome.made) | _unsaid(done.image) | {"metadata"},
-            made=set(done.outcome.made) | {"metadata"},
-            image_id=done.image.id,
-            times=done.outcome.milliseconds,
         )
 
 
@@ -65,22 +71,24 @@ def unchanged_events(
     names = set(selected)
     for image in images:
         if image.unreported:
-            yield _source_event(family, image.newest_upload, image.sha256, image.media_type)
+            yield _source_event(
+                family, image.id, image.newest_upload, image.sha256, image.media_type
+            )
         yield from _image_events(
             family,
-            image.key,
-            image.announced,
-            outputs=image.outputs,
-            row={
-                "width": image.width,
-                "height": image.height,
-                "mode": image.mode,
-                "sha256": image.sha256,
-            },
+            _Shown(
+                upload=image.newest_upload,
+                image_id=image.id,
+                recipe=image.recipe or "",
+                outputs=image.outputs,
+                row={
+                    "width": image.width,
+                    "height": image.height,
+                    "mode": image.mode,
+                    "sha256": image.sha256,
+                },
+            ),
             names=names | _unsaid(image),
-            made=set(),
-            image_id=image.id,
-            times={},
         )
 
 
@@ -89,8 +97,33 @@ def _unsaid(image: Image) -> set[str]:
     return {*image.outputs, "metadata"} if image.unreported else set()
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """What the events of one image are made of.
+
+    Attributes:
+        row: columns that the event of the row shows.
+        made: names of what was made in this run; of the others the event is a no-op.
+        times: milliseconds by step.
+        pictures: small copies as text of what was made.
+    """
+
+    upload: SourceObject
+    image_id: int
+    recipe: str
+    outputs: Mapping[str, Mapping[str, Any]]
+    row: Mapping[str, Any]
+    made: set[str] = field(default_factory=set)
+    times: Mapping[str, float] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
+
+
 def _source_event(
-    family: Family, upload: SourceObject, sha256: str | None, media_type: str | None
+    family: Family,
+    image_id: int,
+    upload: SourceObject,
+    sha256: str | None,
+    media_type: str | None,
 ) -> ImageEvent:
     return ImageEvent(
         family.source,
@@ -100,25 +133,18 @@ def _source_event(
             "bytes": upload.size,
             "sha256": sha256 or "",
             "media_type": media_type or "",
+            "gallery": Url(family.links.gallery(image_id)),
         },
     )
 
 
-def _image_events(
-    family: Family,
-    key: str,
-    identity: str,
-    *,
-    outputs: Mapping[str, Mapping[str, Any]],
-    row: Mapping[str, Any],
-    names: set[str],
-    made: set[str],
-    image_id: int,
-    times: Mapping[str, float],
-) -> Iterator[ImageEvent]:
-    partition = partition_key(key)
-    versions = {name: str(record["sha256"])[:32] for name, record in outputs.items()}
-    for name, record in outputs.items():
+def _image_events(family: Family, shown: _Shown, names: set[str]) -> Iterator[ImageEvent]:
+    partition = partition_key(shown.upload.key)
+    identity = shown.upload.identity
+    versions = {name: str(record["sha256"])[:32] for name, record in shown.outputs.items()}
+    times = {f"{step} ms": value for step, value in shown.times.items()}
+    links = _links(family, shown.image_id)
+    for name, record in shown.outputs.items():
         if name in names:
             yield ImageEvent(
                 family.output(name),
@@ -127,15 +153,18 @@ def _image_events(
                 code_version=record["fingerprint"],
                 inputs={family.source: identity},
                 metadata={
-                    **_picture(record),
+                    **_picture(family, shown, name),
                     **record.get("metadata", {}),
                     "width": record["width"],
                     "height": record["height"],
-                    "bytes": record["size"],
+                    **_sizes(shown, record["size"]),
                     "object": record["name"],
-                    "noop": name not in made,
+                    "upload": identity,
+                    "recipe": record["fingerprint"],
+                    "noop": name not in shown.made,
                     **_array_facts(record),
-                    **{f"{step} ms": value for step, value in times.items() if name in made},
+                    **(times if name in shown.made else {}),
+                    **links,
                 },
             )
     if "metadata" in names:
@@ -149,18 +178,54 @@ def _image_events(
                 **{family.output(name): version for name, version in versions.items()},
             },
             metadata={
-                "id": image_id,
-                **{name: value for name, value in row.items() if value is not None},
-                "noop": "metadata" not in made,
+                **_picture(family, shown, "metadata"),
+                "id": shown.image_id,
+                **{name: value for name, value in shown.row.items() if value is not None},
+                **_sizes(shown, sum(record["size"] for record in shown.outputs.values())),
+                "upload": identity,
+                "recipe": shown.recipe,
+                "noop": "metadata" not in shown.made,
+                **links,
             },
         )
 
 
-def _picture(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A small copy of an output where its record has one, as the UI shows pictures."""
-    if "picture" not in record:
+def _picture(family: Family, shown: _Shown, name: str) -> dict[str, Any]:
+    """A small copy as the UI shows pictures, which leads to the image's page in the gallery.
+
+    Of what was not made in this run there is none at hand, and rows do not keep them: the picture
+    is then the one that the API has, which shows where the API can be reached.
+    """
+    inline = shown.pictures.get(name) or shown.outputs.get(name, {}).get("picture")
+    if inline:
+        address = inline
+    elif picture := _picture_of(shown.outputs, name):
+        address = family.links.picture(shown.image_id, picture)
+    else:
         return {}
-    return {"picture": dg.MetadataValue.md(f"![{record['name']}]({record['picture']})")}
+    page = family.links.gallery(shown.image_id)
+    return {"picture": Markdown(f"[![{name}]({address})]({page})")}
+
+
+def _picture_of(outputs: Mapping[str, Mapping[str, Any]], name: str) -> str | None:
+    """The output that shows what an asset holds: itself, or the one that people look at."""
+    for candidate in (name, "thumbnail", "preview"):
+        if str(outputs.get(candidate, {}).get("media_type", "")).startswith("image/"):
+            return candidate
+    return None
+
+
+def _sizes(shown: _Shown, size: int) -> dict[str, Any]:
+    """Bytes out and in, and how they compare."""
+    read = shown.upload.size
+    return {"bytes": size, "upload bytes": read, "ratio": round(size / read, 4) if read else 0.0}
+
+
+def _links(family: Family, image_id: int) -> dict[str, Any]:
+    return {
+        "gallery": Url(family.links.gallery(image_id)),
+        "API": Url(family.links.api(image_id)),
+    }
 
 
 def _array_facts(record: Mapping[str, Any]) -> dict[str, Any]:

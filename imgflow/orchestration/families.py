@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import dagster as dg
 
@@ -11,11 +12,24 @@ from imgflow.catalog.rows import Kind
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.images.outputs import enabled_outputs
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.orchestration.links import HERE, Links
 from imgflow.orchestration.partitions import PARTITIONS
 from imgflow.orchestration.worker import Outcome, Task, process_depth_task, process_photo_task
 
+# Names the kind of images in the tags of a run, for limits and for the queue of its workers.
+KIND_TAG = "imgflow/kind"
+
+# By it dagster-celery chooses the queue of a run.
+QUEUE_TAG = "dagster-celery/queue"
+
 # Bumped by hand when what stands in a row changes.
 METADATA_VERSION = "1"
+
+
+@lru_cache(maxsize=256)
+def _key(kind: Kind, name: str) -> dg.AssetKey:
+    """Every event needs a few, which take 3 µs each to make."""
+    return dg.AssetKey([kind, name])
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class Family:
         outputs: name of each output with the fingerprint of its recipe.
         work: what a worker process does with one image.
         is_quick: an image is a matter of milliseconds, so a worker gets several at once.
+        links: to the API and the gallery, for what the UI shows.
     """
 
     kind: Kind
@@ -35,6 +50,7 @@ class Family:
     outputs: Mapping[str, str]
     work: Callable[[Task], Outcome]
     is_quick: bool = False
+    links: Links = HERE
 
     @property
     def partitions(self) -> dg.DynamicPartitionsDefinition:
@@ -42,11 +58,19 @@ class Family:
         return PARTITIONS[self.kind]
 
     @property
+    def run_tags(self) -> dict[str, str]:
+        """The tags of the runs of its job: they have limits and workers of their own.
+
+        A depth image may take an hour, in which photographs must not wait.
+        """
+        return {KIND_TAG: self.kind, QUEUE_TAG: self.kind}
+
+    @cached_property
     def source(self) -> dg.AssetKey:
         """The external asset: the uploaded objects."""
         return dg.AssetKey([self.kind, "source"])
 
-    @property
+    @cached_property
     def metadata(self) -> dg.AssetKey:
         """The asset of its rows."""
         return dg.AssetKey([self.kind, "metadata"])
@@ -58,10 +82,10 @@ class Family:
 
     def output(self, name: str) -> dg.AssetKey:
         """The asset of an output."""
-        return dg.AssetKey([self.kind, name])
+        return _key(self.kind, name)
 
 
-def photo_family(recipe: PhotoRecipe) -> Family:
+def photo_family(recipe: PhotoRecipe, links: Links = HERE) -> Family:
     """Photographs; the proof belongs to them when a watermark is set."""
     return Family(
         kind="photo",
@@ -69,14 +93,16 @@ def photo_family(recipe: PhotoRecipe) -> Family:
         outputs={name: recipe.fingerprint(name) for name in enabled_outputs(recipe)},
         work=process_photo_task,
         is_quick=True,
+        links=links,
     )
 
 
-def depth_family(recipe: DepthRecipe) -> Family:
+def depth_family(recipe: DepthRecipe, links: Links = HERE) -> Family:
     """Depth images."""
     return Family(
         kind="depth",
         job="process_depth_images",
         outputs={name: recipe.fingerprint(name) for name in ("resized", "preview")},
         work=process_depth_task,
+        links=links,
     )

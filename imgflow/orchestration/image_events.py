@@ -30,7 +30,7 @@ class ImageEvent:
         data_version: changes exactly when the output does.
         code_version: fingerprint of the recipe it was made with; None for external assets.
         inputs: data versions of the assets it was made from, for Dagster's staleness.
-        metadata: what the UI shows.
+        metadata: what the UI shows; `event_rows` has types for Markdown and links.
     """
 
     asset_key: dg.AssetKey

@@ -68,9 +68,46 @@ class Differences:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def backfill_stale(families: Sequence[Family], catalog: PostgresCatalog) -> dict[str, int]:
-    """Make pending what lacks an output or has one of another recipe, and count it."""
-    return {family.kind: catalog.reopen_stale(family.kind, family.outputs) for family in families}
+@dataclass(frozen=True)
+class Selection:
+    """Which images a backfill makes pending, beside those that are stale.
+
+    Attributes:
+        prefix: only images whose key begins so.
+        keys: only these; None for all.
+        kind: only this family.
+        rejected: the rejected ones too.
+        force: all ready ones, and all of their outputs are made again.
+    """
+
+    prefix: str = ""
+    keys: Sequence[str] | None = None
+    kind: str = ""
+    rejected: bool = False
+    force: bool = False
+
+
+def backfill_stale(
+    families: Sequence[Family], catalog: PostgresCatalog, selection: Selection | None = None
+) -> dict[str, int]:
+    """Make pending what lacks an output or has one of another recipe, and count it by kind.
+
+    The sensor and `imgflow ingest` ask for runs over them, few and long ones wherever they lie.
+    """
+    wanted = selection or Selection()
+    counts: dict[str, int] = {}
+    for family in families:
+        if wanted.kind not in ("", family.kind):
+            continue
+        kind, prefix, keys = family.kind, wanted.prefix, wanted.keys
+        if wanted.force:
+            count = catalog.outdate(kind, prefix=prefix, keys=keys)
+        else:
+            count = catalog.reopen_stale(kind, family.outputs, prefix=prefix, keys=keys)
+        if wanted.rejected:
+            count += catalog.reopen_rejected(kind, prefix=prefix, keys=keys)
+        counts[kind] = count
+    return counts
 
 
 def reconcile(

@@ -9,12 +9,14 @@ import dagster as dg
 from imgflow.catalog.partition_keys import object_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
+from imgflow.mends import with_mend
 from imgflow.orchestration import batch
 from imgflow.orchestration.event_log import report_counts
 from imgflow.orchestration.events import finished_events, selected_names, unchanged_events
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.image_events import report_images
 from imgflow.orchestration.pool import WorkerPool, group_size
+from imgflow.orchestration.progress import Progress
 from imgflow.orchestration.worker import Task, WorkerConfig
 from imgflow.store.looking import look_at
 from imgflow.store.objects import Source
@@ -25,12 +27,35 @@ from imgflow.store.outputs import OutputStore
 # first.
 BATCH_TAG = "imgflow/batch"
 
+# Dagster's mark of a run that goes on where another failed: by its own retry, or by "from failure".
+RESUME_TAG = "dagster/is_resume_retry"
+
 LISTED_IN_FAILURE = 50
+
+
+def asked_batch(run: dg.DagsterRun) -> str | None:
+    """The batch that a run was asked for; None when a person started it.
+
+    Re-executing a run copies its tags, and is a person's doing all the same.
+    """
+    return None if run.parent_run_id else run.tags.get(BATCH_TAG)
 
 
 def batch_of(run: dg.DagsterRun) -> str:
     """The name under which a run holds its images."""
-    return run.tags.get(BATCH_TAG, run.run_id)
+    return asked_batch(run) or run.run_id
+
+
+def resumed_runs(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
+    """Ids of the runs that failed and with which this one goes on."""
+    found: set[str] = set()
+    while run.tags.get(RESUME_TAG) == "true" and run.parent_run_id:
+        found.add(run.parent_run_id)
+        before = instance.get_run_by_id(run.parent_run_id)
+        if before is None:
+            break
+        run = before
+    return frozenset(found)
 
 
 def process_partitions(
@@ -43,15 +68,17 @@ def process_partitions(
     worker: WorkerConfig,
     workers: int,
     force: bool,
+    finished: Callable[[Sequence[str]], None] = lambda _keys: None,
 ) -> batch.Summary:
-    """Process the partitions of a run."""
+    """Process the partitions of a run; `finished` is told the keys of what was made."""
     keys = [object_key(partition) for partition in context.partition_keys]
-    is_asked_by_person = BATCH_TAG not in context.run.tags
+    is_asked_by_person = asked_batch(context.run) is None
     selected = selected_names(context.selected_asset_keys)
     wanted = batch.Family(
         enabled=family.outputs,
         wanted=frozenset(selected & set(family.outputs)),
         force=force,
+        resumed=resumed_runs(context.instance, context.run),
         retry_rejected=is_asked_by_person,
     )
     summary = batch.Summary()
@@ -64,7 +91,12 @@ def process_partitions(
     catalog.holds.begin(run_id, batch_of(context.run), family.kind, [image.id for image in images])
     plan = batch.plan(images, wanted, run_id)
     summary.unchanged = len(plan.unchanged)
-    summary.rejected.update({image.key: image.reason or "" for image in plan.still_rejected})
+    summary.rejected.update(
+        {
+            image.key: with_mend(image.reason or "", image.reason_code)
+            for image in plan.still_rejected
+        }
+    )
     summary.overtaken += [image.key for image in plan.deleted]
     report_images(context, list(unchanged_events(family, selected, plan.unchanged)))
     if unreported := [image.id for image in plan.unchanged if image.unreported]:
@@ -76,9 +108,11 @@ def process_partitions(
     if plan.tasks:
         tasks = plan.tasks if force else batch.with_twins(plan.tasks, catalog, family.kind)
 
-        def report(finished: list[batch.Finished]) -> None:
-            report_images(context, list(finished_events(family, selected, finished)))
+        def report(done: list[batch.Finished]) -> None:
+            report_images(context, list(finished_events(family, selected, done)))
+            finished([one.image.key for one in done])
 
+        progress = Progress(len(tasks), context.log.info)
         seconds = worker.decode_seconds if family.kind == "photo" else worker.depth_seconds
         with WorkerPool(worker, min(workers, len(plan.tasks))) as pool:
 
@@ -88,7 +122,7 @@ def process_partitions(
                 outcomes = pool.outcomes(tasks, family.work, seconds, together=together)
                 return batch.run_tasks(
                     images,
-                    outcomes,
+                    progress.counting(outcomes),
                     catalog,
                     open_outputs=open_outputs,
                     report=report,
@@ -151,7 +185,10 @@ def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
         return
     lines = [f"{done}, {len(summary.rejected)} rejected, {len(summary.troubled)} in trouble."]
     if summary.rejected:
-        lines.append("Rejected until they change, or until someone materialises them again:")
+        lines.append(
+            "Rejected; the others are done. A rerun helps only once the file or a setting has "
+            "changed, and a new upload is processed by itself:"
+        )
         lines += _listed(summary.rejected)
     if summary.troubled:
         lines.append(

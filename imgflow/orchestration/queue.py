@@ -23,8 +23,10 @@ AMAZON = re.compile(r"(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.amazonaws\.com(
 MENDS = {
     "AWS.SimpleQueueService.NonExistentQueue": "create it, or correct IMGFLOW_SQS_QUEUE_URL",
     "QueueDoesNotExist": "create it, or correct IMGFLOW_SQS_QUEUE_URL",
-    "AccessDenied": "allow sqs:ReceiveMessage and sqs:DeleteMessage on it",
-    "AccessDeniedException": "allow sqs:ReceiveMessage and sqs:DeleteMessage on it",
+    **dict.fromkeys(
+        ("AccessDenied", "AccessDeniedException", "403"),
+        "allow sqs:ReceiveMessage and sqs:DeleteMessage on it, as `imgflow iam` prints it",
+    ),
     "InvalidClientTokenId": "check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
     "ExpiredToken": "renew AWS_SESSION_TOKEN and its keys",
@@ -106,8 +108,13 @@ class SqsQueue:
         return failed
 
     def check(self) -> None:
-        """Raise `Trouble` with the mend unless messages can be received; none is hidden by it."""
+        """Raise `Trouble` with the mend unless messages may be received and deleted.
+
+        None is hidden or deleted by it: the one that is named does not exist.
+        """
         self._ask("receive_message", MaxNumberOfMessages=1, WaitTimeSeconds=0, VisibilityTimeout=0)
+        none = {"Id": "0", "ReceiptHandle": "imgflow-doctor"}
+        self._ask("delete_message_batch", Entries=[none])
 
     def _request(self, wait_seconds: int) -> list[Message]:
         answer = self._ask(

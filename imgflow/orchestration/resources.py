@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, create_model
 
 from imgflow.catalog.connecting import database_url, make_engine
 from imgflow.catalog.postgres import PostgresCatalog
@@ -23,6 +25,25 @@ from imgflow.store.location import Checksums
 from imgflow.store.objects import Source
 from imgflow.store.opening import StoreConfig
 from imgflow.store.outputs import OutputStore
+
+Resource = TypeVar("Resource", bound="dg.ConfigurableResource[Any]")
+
+
+def with_own_defaults(resource: Resource) -> Resource:
+    """The same resource, whose fields have its values as their defaults.
+
+    In Dagster a run that sets one field of a resource gets the class's defaults for the others, not
+    what the definitions say: who asks for one worker would lose all limits of the settings.
+    """
+    cls = type(resource)
+    values = {name: getattr(resource, name) for name in cls.model_fields}
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        field = copy(cls.model_fields[name])
+        field.default = value
+        fields[name] = (field.annotation, field)
+    models: list[Any] = [create_model(cls.__name__, __base__=cls, __doc__=cls.__doc__, **fields)]
+    return cast(Resource, models[0](**values))
 
 
 class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself

@@ -4,13 +4,35 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 import dagster as dg
+from pydantic import Field
 
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.maintenance import as_metadata, backfill_stale, reconcile
+from imgflow.orchestration.maintenance import Selection, as_metadata, backfill_stale, reconcile
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 from imgflow.orchestration.retention import clean_event_log
 from imgflow.orchestration.sensors import opened
 from imgflow.settings import OnDelete
+
+WHAT = {
+    "backfill_stale": "Makes images pending that lack an output or have one of another recipe, "
+    "or those that its configuration selects; the sensor asks for them.",
+    "reconcile": "Compares bucket, catalogue, outputs and partitions, and repairs differences.",
+    "retention": "Deletes old events that decide no status any more, and runs without others.",
+}
+"""The jobs, in words; also of their one op and of their schedule."""
+
+# Where run and code server are killed together nobody else would say that such a run is over.
+BOUNDED = {"dagster/max_runtime": str(6 * 3_600)}
+
+
+class BackfillConfig(dg.Config):
+    """What an operator may set in the launchpad; the nightly schedule leaves it as it is."""
+
+    prefix: str = Field(default="", description="Only images whose key begins so.")
+    rejected: bool = Field(default=False, description="The rejected ones too.")
+    force: bool = Field(
+        default=False, description="All ready ones; all of their outputs are made again."
+    )
 
 
 def maintenance(
@@ -27,19 +49,23 @@ def maintenance(
 
     @dg.op(
         name="backfill_stale_images",
-        description="Makes images pending that lack an output or have one of another recipe.",
+        description=WHAT["backfill_stale"],
     )
     def backfill(
-        context: dg.OpExecutionContext, catalog: CatalogResource, stores: StoresResource
+        context: dg.OpExecutionContext,
+        config: BackfillConfig,
+        catalog: CatalogResource,
+        stores: StoresResource,
     ) -> None:
+        wanted = Selection(prefix=config.prefix, rejected=config.rejected, force=config.force)
         with catalog.open(stores.source_name) as rows:
-            counts = backfill_stale(families, rows)
+            counts = backfill_stale(families, rows, wanted)
         context.add_output_metadata(as_metadata(counts))
         context.log.info(f"Pending now: {counts}. The sensor asks for them.")
 
     @dg.op(
         name="reconcile_everything",
-        description="Compares bucket, catalogue, outputs and partitions, and repairs differences.",
+        description=WHAT["reconcile"],
     )
     def compare(
         context: dg.OpExecutionContext, catalog: CatalogResource, stores: StoresResource
@@ -59,7 +85,7 @@ def maintenance(
 
     @dg.op(
         name="clean_event_log",
-        description="Deletes old events that decide no status any more, and runs without others.",
+        description=WHAT["retention"],
     )
     def clean(context: dg.OpExecutionContext) -> None:
         freed = clean_event_log(
@@ -71,15 +97,30 @@ def maintenance(
         context.add_output_metadata(as_metadata(freed.counts()))
         context.log.info(f"Deleted: {freed.counts()}.")
 
-    @dg.job(name="backfill_stale", executor_def=dg.in_process_executor)
+    @dg.job(
+        name="backfill_stale",
+        description=WHAT["backfill_stale"],
+        tags=BOUNDED,
+        executor_def=dg.in_process_executor,
+    )
     def backfill_job() -> None:
         backfill()
 
-    @dg.job(name="reconcile", executor_def=dg.in_process_executor)
+    @dg.job(
+        name="reconcile",
+        description=WHAT["reconcile"],
+        tags=BOUNDED,
+        executor_def=dg.in_process_executor,
+    )
     def reconcile_job() -> None:
         compare()
 
-    @dg.job(name="retention", executor_def=dg.in_process_executor)
+    @dg.job(
+        name="retention",
+        description=WHAT["retention"],
+        tags=BOUNDED,
+        executor_def=dg.in_process_executor,
+    )
     def retention_job() -> None:
         clean()
 
@@ -90,6 +131,7 @@ def maintenance(
     schedules = [
         dg.ScheduleDefinition(
             name=f"nightly_{job.name}",
+            description=WHAT[job.name],
             job=job,
             cron_schedule=cron,
             default_status=dg.DefaultScheduleStatus.RUNNING,

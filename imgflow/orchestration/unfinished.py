@@ -16,7 +16,7 @@ from imgflow.orchestration.event_log import (
     PARTITION_NAME_TAG,
 )
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.processing import BATCH_TAG, batch_of
+from imgflow.orchestration.processing import asked_batch, batch_of
 
 # From the start of a run to its hold on its batch, of which imports take most, and from its last
 # event to its end.
@@ -81,15 +81,22 @@ def unfinished_runs(
             continue
         kind = _kind(run, families)
         if kind and (run.run_id in abandoned or _is_dead(record, holds, catalog, families)):
-            instance.report_run_failed(
-                run, "The process of this run ended without a word; its images are asked for again."
-            )
+            _report_dead(instance, run.run_id)
         else:
-            alive.append(UnfinishedRun(run, kind, run.tags.get(BATCH_TAG), bounds))
+            alive.append(UnfinishedRun(run, kind, asked_batch(run), bounds))
     # Also those of runs that Dagster knows to have ended: by an error between rows and events, or
     # by an operator.
     catalog.holds.take_up(sorted(abandoned))
     return alive
+
+
+def _report_dead(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Mark a run as failed, unless the code server, which watches its processes, just did."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None and run.status in UNFINISHED:
+        instance.report_run_failed(
+            run, "The process of this run ended without a word; its images are asked for again."
+        )
 
 
 def active_batches(runs: Sequence[UnfinishedRun], family: Family) -> list[str]:

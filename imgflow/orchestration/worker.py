@@ -95,6 +95,7 @@ class Outcome:
         is_outdated: the upload is not the announced one any more.
         made: names of the outputs that were made anew.
         bytes_read: of the source object.
+        pictures: small copies as text of what was made anew, by output; `metadata` has one too.
         milliseconds: by step: `read`, `process`, `write`.
         began: when work on it began, in seconds since 1970; 0 when no worker answered.
         worker: process id of the worker that answered.
@@ -109,6 +110,7 @@ class Outcome:
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     began: float = 0.0
     worker: int = 0
+    pictures: Mapping[str, str] = field(default_factory=dict)
 
 
 class Stopwatch:
@@ -170,6 +172,7 @@ class Worker:
         wanted, kept = what_to_make(task, sha256)
         content = known_content(task, sha256)
         made: dict[str, OutputRecord] = {}
+        pictures: dict[str, str] = {}
         if content is not None and content is not task.own:
             with watch.step("copy"):
                 made = self.copies(task, content)
@@ -190,10 +193,17 @@ class Worker:
             with watch.step("write"):
                 for name, encoded in done.outputs.items():
                     made[name] = self.write(task, name, sha256, encoded)
+                    pictures[name] = encoded.picture
             content = described(task, sha256, done.facts)
         verdict = ready(task, content, {**kept, **made})
+        if pictures:
+            pictures["metadata"] = pictures.get("thumbnail", "") or next(iter(pictures.values()))
         return Outcome(
-            verdict, made=tuple(made), bytes_read=len(body), milliseconds=watch.milliseconds
+            verdict,
+            made=tuple(made),
+            bytes_read=len(body),
+            milliseconds=watch.milliseconds,
+            pictures=pictures,
         )
 
     def copies(self, task: Task, twin: Content) -> dict[str, OutputRecord]:

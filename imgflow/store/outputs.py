@@ -6,15 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import obstore
+from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
 from imgflow.errors import Trouble
 from imgflow.store.location import Checksums, Location
 from imgflow.store.naming import OUTPUT_FOLDERS
-from imgflow.store.refusals import error_code, explain, first_line
+from imgflow.store.refusals import FORBIDDEN, error_code, explain, first_line
+
+# What is done with an object that should be there.
+READING = ("read", "copied", "looked at")
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,12 @@ class OutputStore:
         """Open a bucket or a folder; the folder is made when it does not exist."""
         self.location = location
         self._store: S3Store | LocalStore
+        self._client: Any = None
         if location.scheme == "s3":
             from imgflow.store.s3 import obstore_bucket, s3_client  # boto3, too
 
-            client = s3_client(checksums=checksums)
-            self._store = obstore_bucket(client, location.bucket, location.prefix)
+            self._client = s3_client(checksums=checksums)
+            self._store = obstore_bucket(self._client, location.bucket, location.prefix)
         else:
             with self._errors("opened", ""):
                 self._store = LocalStore(location.folder, mkdir=True)
@@ -92,9 +98,21 @@ class OutputStore:
         for name in names:
             try:
                 with self._errors("deleted", name):
-                    self._store.delete(name)
+                    self._delete(name)
             except FileNotFoundError:
                 continue
+
+    def _delete(self, name: str) -> None:
+        """Delete one object.
+
+        With `obstore` it would be a list of one, which other S3 servers refuse to those who may
+        delete below a prefix only, or do not know.
+        """
+        if self._client is None:
+            self._store.delete(name)
+            return
+        key = self.location.prefix + name
+        self._client.delete_object(Bucket=self.location.bucket, Key=key)
 
     def names(self, prefix: str | None = None) -> Iterator[StoredOutput]:
         """List what is stored; our own names are always represented exactly.
@@ -112,15 +130,28 @@ class OutputStore:
             except FileNotFoundError:  # a folder that nobody made
                 continue
 
+    def _is_absent(self, name: str) -> bool:
+        """Whether a listing tells that an object is not there.
+
+        S3 answers 403 rather than 404 to those who may list some prefixes only.
+        """
+        folder = f"{name.rpartition('/')[0]}/"
+        try:
+            return all(stored.name != name for stored in self.names(folder))
+        except Trouble:
+            return False
+
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:
         try:
             yield
-        except (BaseError, OSError, ValueError) as error:
+        except (BaseError, BotoCoreError, ClientError, OSError, ValueError) as error:
             code = error_code(error)
             if code != "NoSuchBucket" and isinstance(error, (NotFoundError, FileNotFoundError)):
                 raise FileNotFoundError(name) from None
             what = f"{verb} {name!r}" if name else verb
+            if code in FORBIDDEN and verb in READING and self._is_absent(name):
+                raise FileNotFoundError(name) from None
             if code:
                 raise Trouble(explain(self.location, what, code)) from error
             raise Trouble(

@@ -20,6 +20,20 @@ MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchVersion"}
 # 400 is the answer to HEAD, which has no body, where GET would say `InvalidRequest`.
 FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "403", "400"}
 
+# Of the verbs in errors, what the request takes.
+PERMISSIONS = {
+    "listed": "s3:ListBucket on the bucket",
+    "copied": "s3:GetObject and s3:PutObject below it",
+    "written": "s3:PutObject below it",
+    "deleted": "s3:DeleteObject below it",
+}
+
+# How servers say that they do not understand the CRC32 of uploads.
+CHECKSUM_REFUSALS = (
+    *("XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "NotImplemented"),
+    *("InvalidChecksum", "BadDigest"),
+)
+
 
 def refused_object(location: Location, key: str, error: BaseException) -> ImgflowError | None:
     """What it means that one object was refused; None when that is not about the object.
@@ -76,24 +90,32 @@ def error_code(error: BaseException) -> str:
     text = str(error)
     if "redirect without LOCATION" in text:
         return "PermanentRedirect"
+    if "403 Forbidden" in text and "<Code>" not in text:  # the answer to a HEAD has no body
+        return "403"
     found = re.search(r"<Code>([\w.]+)</Code>", text)
     return found.group(1) if found else ""
 
 
 def explain(location: Location, verb: str, code: str) -> str:
     """Say in one sentence what a store refused, and the mend."""
+    denied = (
+        f"allow {PERMISSIONS.get(verb.partition(' ')[0], 's3:GetObject below it')}; "
+        "`imgflow iam` prints the whole policy"
+    )
     mend = {
         "NoSuchBucket": "create it, or correct the URL",
         "404": "create it, or correct the URL",
-        "AccessDenied": "allow s3:ListBucket on it and s3:GetObject below it",
-        "403": "allow s3:ListBucket on it and s3:GetObject below it",
+        "AccessDenied": denied,
+        "AllAccessDisabled": denied,
+        "403": denied,
         "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
         "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
         "ExpiredToken": "renew AWS_SESSION_TOKEN and its keys",
         "InvalidToken": "renew AWS_SESSION_TOKEN and its keys",
         "PermanentRedirect": "the bucket is in another region: set AWS_DEFAULT_REGION",
         "AuthorizationHeaderMalformed": "the bucket is in another region: set AWS_DEFAULT_REGION",
-        "RequestTimeTooSkewed": "set this machine's clock",
+        "RequestTimeTooSkewed": "this machine's clock is wrong: let it follow a time server",
+        **dict.fromkeys(CHECKSUM_REFUSALS, "set IMGFLOW_S3_CHECKSUMS=when_required"),
     }.get(code, "it is tried again")
     return f"{location.url} could not be {verb}: {code}; {mend}."
 

@@ -6,6 +6,7 @@ the CPU time per request, of the keys that it represents exactly, and boto3 thos
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,13 +25,14 @@ from botocore.exceptions import (
     ClientError,
     HTTPClientError,
     NoCredentialsError,
+    SSLError,
 )
 from botocore.exceptions import ConnectionError as NotConnected
 from botocore.utils import parse_timestamp
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
-from imgflow.errors import BadKey, SettingsError, SourceChanged, Trouble
+from imgflow.errors import BadKey, SettingsError, SourceChanged, Trouble, Unreadable
 from imgflow.store.location import Checksums, Location
 from imgflow.store.naming import is_exact
 from imgflow.store.objects import (
@@ -91,6 +93,8 @@ def s3_client(*, checksums: Checksums = "when_supported") -> Any:
         max_pool_connections=32,
         request_checksum_calculation=checksums,
         response_checksum_validation="when_required",
+        # Where a service has a name rather than a number, boto3 would ask for `bucket.name`.
+        s3={"addressing_style": "auto" if _is_amazon() else "path"},
     )
     try:
         # Not `boto3.client`: its session keeps the credentials of the first client for good.
@@ -103,6 +107,12 @@ def s3_client(*, checksums: Checksums = "when_supported") -> Any:
             f"The AWS_* variables do not describe an S3 service: {first_line(error)}; "
             "AWS_ENDPOINT_URL is written http://host:port."
         ) from error
+
+
+def _is_amazon() -> bool:
+    """Whether the variables name no other service than Amazon's."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return not endpoint or bool(AMAZON.fullmatch(urlsplit(endpoint).netloc))
 
 
 def obstore_bucket(
@@ -226,11 +236,16 @@ class S3Source:
 
     def stat(self, key: str) -> SourceObject | None:
         """Ask for the object's head."""
-        answer = self._ask(
-            f"asked for {key!r}",
-            lambda: self._client.head_object(**self._address(key)),
-            about=key,
-        )
+        try:
+            answer = self._ask(
+                f"asked for {key!r}",
+                lambda: self._client.head_object(**self._address(key)),
+                about=key,
+            )
+        except Unreadable:
+            if self._is_absent(key):
+                return None
+            raise
         return answer and _describe(key, answer, answer["ContentLength"])
 
     def read(self, announced: SourceObject) -> bytes:
@@ -306,6 +321,23 @@ class S3Source:
         )
         return url
 
+    def _is_absent(self, key: str) -> bool:
+        """Whether a listing, unlike an answer about the key alone, tells that it is not there.
+
+        S3 says 403 rather than 404 to those who may list some prefixes only.
+        """
+        name = self.location.prefix + key
+        try:
+            answer = self._client.list_objects_v2(
+                Bucket=self.location.bucket, Prefix=name, MaxKeys=1
+            )
+        except (ClientError, BotoCoreError):
+            return False
+        # The key itself comes before all that it begins.
+        return "IsTruncated" in answer and name not in {
+            entry["Key"] for entry in answer.get("Contents", [])
+        }
+
     def _address(self, key: str) -> dict[str, str]:
         return {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
 
@@ -331,6 +363,12 @@ class S3Source:
     def _no_answer(self, verb: str, error: BaseException) -> str:
         if isinstance(error, NoCredentialsError):
             return f"{self.location.url} could not be {verb}: {NO_CREDENTIALS}."
+        if isinstance(error, SSLError):
+            return (
+                f"{self.location.url} could not be {verb}: TLS with its endpoint fails "
+                f"({_without_url(error)}); check AWS_ENDPOINT_URL, and have AWS_CA_BUNDLE and "
+                "SSL_CERT_FILE name the file of its certificate's authority. It is tried again."
+            )
         if isinstance(error, (NotConnected, HTTPClientError)):
             endpoint = urlsplit(self._client.meta.endpoint_url)
             return (
@@ -354,12 +392,22 @@ class S3Source:
             if is_missing and code != "NoSuchBucket":
                 raise SourceChanged(f"{announced.key!r} was deleted since it was listed") from error
             if refusal := refused_object(self.location, announced.key, error):
+                if isinstance(refusal, Unreadable) and self._is_absent(announced.key):
+                    raise SourceChanged(
+                        f"{announced.key!r} was deleted since it was listed"
+                    ) from error
                 raise refusal from error
             if code:
                 raise Trouble(explain(self.location, verb, code)) from error
             raise Trouble(self._no_answer(verb, error)) from error
         except (BotoCoreError, OSError) as error:
             raise Trouble(self._no_answer(verb, error)) from error
+
+
+def _without_url(error: SSLError) -> str:
+    """What is wrong with TLS, without the request, whose URL may hold a signature."""
+    found = re.search(r"\[SSL: \w+\]|certificate verify failed[^(]*", str(error))
+    return found.group().strip() if found else "no certificate that is trusted here"
 
 
 def _parse_time(text: Any) -> datetime:

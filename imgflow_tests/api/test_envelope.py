@@ -35,6 +35,25 @@ def test_every_answer_has_safe_headers(client: TestClient, path: str) -> None:
     assert not [name for name in headers if name.startswith("access-control-")]
 
 
+@pytest.mark.parametrize(
+    ("asks", "policy"),
+    [("same-site", "cross-origin"), ("cross-site", "same-origin"), ("same-origin", "same-origin")],
+)
+def test_pages_of_the_same_site_may_show_outputs(
+    client: TestClient, asks: str, policy: str
+) -> None:
+    """As Dagster's UI does, on another port."""
+    path = f"/images/{encoded('photos/a.jpg')}/thumbnail"
+    first = client.get(path, headers={"Sec-Fetch-Site": asks})
+    known = client.get(
+        path, headers={"Sec-Fetch-Site": asks, "If-None-Match": first.headers["ETag"]}
+    )
+    assert (first.status_code, known.status_code) == (200, 304)
+    for answer in (first, known):
+        assert answer.headers["Cross-Origin-Resource-Policy"] == policy
+        assert "Sec-Fetch-Site" in answer.headers["Vary"]
+
+
 def test_a_request_id_is_kept_where_it_is_well_formed(client: TestClient) -> None:
     for given in ("a", "0f-A_1.b", "x" * 64):
         answer = client.get("/health/", headers={"X-Request-ID": given})

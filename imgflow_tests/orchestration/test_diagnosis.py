@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from imgflow.doctor import database
+from imgflow.doctor.queue import check_queue
 from imgflow.errors import Trouble
 from imgflow.orchestration import diagnosis
-from imgflow.orchestration.diagnosis import check_dagster, check_queue
+from imgflow.orchestration.diagnosis import check_dagster
 from imgflow.settings import Settings
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
@@ -22,8 +24,8 @@ def test_a_queue_that_answers_keeps_its_messages_for_the_sensor(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     inbox.send("a message")
-    ((_, state, _text),) = check_queue(make_settings(sqs_queue_url=inbox.url))
-    assert state == "ok"
+    (finding,) = check_queue(make_settings(sqs_queue_url=inbox.url))
+    assert finding.state == "ok"
     assert inbox.counts() == (1, 0)
     with pytest.raises(Trouble, match="create it"):
         list(check_queue(make_settings(sqs_queue_url=f"{inbox.url}-none")))
@@ -51,10 +53,8 @@ def test_runs_that_never_start_and_a_daemon_that_is_silent_are_named(
 
 
 def test_clocks_that_differ_are_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = diagnosis.time.time
-    monkeypatch.setattr(diagnosis.time, "time", lambda: now() - 60)
-    found = {
-        part: (state, text) for part, state, text in diagnosis.check_database(project.settings)
-    }
-    state, text = found["clock"]
-    assert (state, "+60 seconds" in text) == ("wrong", True)
+    now = database.time.time
+    monkeypatch.setattr(database.time, "time", lambda: now() - 60)
+    found = {finding.part: finding for finding in database.check_database(project.settings)}
+    assert found["clock"].state == "wrong"
+    assert "+60 seconds" in found["clock"].text

@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from imgflow.orchestration.event_rows import (
     MATERIALIZATION,
     PLANNED,
+    Markdown,
     Outline,
     Row,
     RowWriter,
+    Url,
+    as_dagster,
     materialization_outline,
 )
 from imgflow_tests.orchestration.project import Project
@@ -28,7 +31,12 @@ from imgflow_tests.pictures import depth_csv, jpeg
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 VALUES = st.one_of(
-    st.integers(-(2**63), 2**63 - 1), st.booleans(), TEXT, st.floats(allow_nan=False)
+    st.integers(-(2**63), 2**63 - 1),
+    st.booleans(),
+    TEXT,
+    st.floats(allow_nan=False),
+    TEXT.map(Markdown),
+    TEXT.map(Url),
 )
 
 
@@ -53,7 +61,7 @@ class Event:
         materialization = dg.AssetMaterialization(
             dg.AssetKey(["photo", self.asset]),
             partition=self.partition,
-            metadata=self.metadata,
+            metadata={name: as_dagster(value) for name, value in self.metadata.items()},
             tags=self.tags,
         )
         event = DagsterEvent(
@@ -132,7 +140,7 @@ def test_of_many_events_of_a_shape_dagster_serialises_two(storage: dg.DagsterIns
         Event("k", {"width": 1}, {"a": "b"}),
         Event("k", {"width": 1, "noop": False}, {"c": "d", "a": "b"}),
         Event("k", {"width": 1, "noop": False}, {"a": "b"}, asset="proof"),
-        Event("k", {"width": 1, "noop": dg.MetadataValue.md("*no*")}, {"a": "b"}),
+        Event("k", {"width": 1, "noop": Markdown("*no*")}, {"a": "b"}),
     ],
     ids=["type", "order", "fewer", "tags", "asset", "markdown"],
 )

@@ -19,6 +19,9 @@ from imgflow.catalog.partition_keys import partition_key
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
 from imgflow_tests.pictures import depth_csv, jpeg, mixed_objects, png
 
+INLINE = re.compile(
+    r"\[!\[.*\]\(data:image/jpeg;base64,([0-9A-Za-z+/=]+)\)\]\(http://127.0.0.1:8000/gallery/\d+\)"
+)
 BROKEN = {"photos/cut.jpg", "notes.png", "empty.jpg"}
 
 
@@ -195,7 +198,7 @@ def test_the_ui_shows_the_picture_of_a_depth_image_also_after_a_no_op(sixty: Pro
         picture = metadata["picture"]
         assert isinstance(picture, dg.MarkdownMetadataValue)
         # The UI's sanitiser lets pictures through whose address is their data.
-        found = re.fullmatch(r"!\[.*\]\(data:image/jpeg;base64,([0-9A-Za-z+/=]+)\)", picture.value)
+        found = INLINE.fullmatch(picture.value)
         assert found is not None
         small = Image.open(io.BytesIO(base64.b64decode(found[1])))
         assert (small.format, small.size) == ("JPEG", (128, 34))

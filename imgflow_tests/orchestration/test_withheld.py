@@ -65,8 +65,10 @@ class Bucket:
         assert hasattr(request, "command")
         path = urlsplit(request.path)
         key = unquote(path.path).removeprefix("/bucket").removeprefix("/")
-        if "list-type" in parse_qs(path.query):
-            send(request, 200, self.listing())  # type: ignore[arg-type]
+        query = parse_qs(path.query)
+        if "list-type" in query:
+            listing = self.listing(query.get("prefix", [""])[0])
+            send(request, 200, listing)  # type: ignore[arg-type]
             return
         refusal = self.refused.get(key)
         if request.command == "GET":
@@ -86,13 +88,13 @@ class Bucket:
     def etag(self, key: str) -> str:
         return f'"{hashlib.md5(self.bodies[key]).hexdigest()}"'  # noqa: S324 - as S3 does
 
-    def listing(self) -> bytes:
+    def listing(self, prefix: str) -> bytes:
         entries = "".join(
             f"<Contents><Key>{quote(key)}</Key><Size>{len(body)}</Size>"
             f"<ETag>{escape(self.etag(key))}</ETag>"
             "<LastModified>2026-08-01T12:00:00.000Z</LastModified></Contents>"
             for key, body in sorted(self.bodies.items())
-            if key not in self.unlisted
+            if key.startswith(prefix) and (key == prefix or key not in self.unlisted)
         )
         return (
             "<ListBucketResult><Name>bucket</Name><EncodingType>url</EncodingType>"

@@ -105,8 +105,5 @@ def test_tables_that_are_up_to_date_stay_as_they_are(project: Project, tmp_path:
         check=True,
         timeout=120,
     )
-    assert done.stderr.splitlines() == [
-        "The tables of imgflow are up to date.",
-        "The tables of Dagster are up to date.",
-    ]
+    assert "storage is up to date" in done.stderr
     assert findings(project)["dagster"].state == "ok"

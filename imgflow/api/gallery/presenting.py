@@ -11,6 +11,7 @@ from imgflow.api.gallery.wording import KIND_WORDS, STATE_WORDS, parts_of, shown
 from imgflow.api.pictures import OPAQUE
 from imgflow.api.serving import version_of
 from imgflow.catalog.rows import Image
+from imgflow.mends import mend
 
 # Of what uploads may be, browsers show these.
 BROWSERS_SHOW = frozenset(
@@ -66,6 +67,7 @@ class Card:
     state: str
     state_word: str
     reason: str
+    mend: str
     pixels: str
     picture: Picture | None
 
@@ -84,6 +86,7 @@ def card_of(image: Image, filters: Filters) -> Card:
         state=image.state,
         state_word=STATE_WORDS.get(image.state, image.state),
         reason=shown(image.reason or ""),
+        mend=mend(image.reason_code) if image.reason_code else "",
         pixels=_pixels(image),
         picture=None
         if record is None

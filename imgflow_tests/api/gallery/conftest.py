@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg2
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.samples import upload_samples
 from imgflow_tests.api.gallery.site import TOKEN, Site
+from imgflow_tests.browser import started_chromium
 from imgflow_tests.pictures import jpeg
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WAIT_MILLISECONDS = 10_000
 
 # A key is anybody's text.
@@ -76,17 +74,9 @@ def site(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser for the tests of a module; its driver's event loop ends with them."""
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI must test the gallery in a browser: install chromium")
-        pytest.skip("no chromium on the path")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
+    """A browser for the tests of a module."""
+    with started_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

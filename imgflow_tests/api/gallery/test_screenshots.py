@@ -5,43 +5,33 @@
 
 from __future__ import annotations
 
-import io
-import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from imgflow_tests.api.gallery.conftest import DEPTH, watched
 from imgflow_tests.api.gallery.site import Site
+from imgflow_tests.browser import keep
 
 pytestmark = pytest.mark.slow
 
 SIZE = {"width": 1380, "height": 590}
-QUALITY = 90
 
 
-def keep(screenshot: bytes, name: str) -> None:
-    picture = Image.open(io.BytesIO(screenshot)).convert("RGB")
-    colours = picture.resize((40, 30)).getcolors(1_200) or []
-    assert len(colours) > 100, "it shows hardly anything"
-    folder = os.environ.get("IMGFLOW_TEST_SCREENSHOTS")
-    if folder:
-        picture.save(Path(folder) / name, quality=QUALITY, method=6)
-
-
-def test_the_grid_and_the_depth_viewer_have_their_pictures(chromium: Browser, site: Site) -> None:
+def test_the_grid_and_the_depth_viewer_have_their_pictures(
+    chromium: Browser, site: Site, tmp_path: Path
+) -> None:
     loaded = "() => [...document.images].every(i => i.loading === 'lazy' || i.naturalWidth > 0)"
     with watched(chromium, site, viewport=SIZE) as page:
         page.goto("/?q=samples/")
         expect(page.locator(".card")).to_have_count(13)
         page.wait_for_function(loaded.replace("i.loading === 'lazy' || ", ""))
-        keep(page.screenshot(), "gallery.webp")
+        keep(page.screenshot(), "gallery.webp", tmp_path)
     dark = {"width": 1180, "height": 900}
     with watched(chromium, site, viewport=dark, color_scheme="dark") as page:
         page.goto(f"{site.page_of(DEPTH)}?depth_min=9100&depth_max=9140")
         expect(page.locator("#viewer[aria-busy=false]")).to_be_visible()
         page.locator("#stage").hover(position={"x": 210, "y": 190})
         page.wait_for_function(loaded)
-        keep(page.locator("#viewer").screenshot(), "depth-viewer.webp")
+        keep(page.locator("#viewer").screenshot(), "depth-viewer.webp", tmp_path)

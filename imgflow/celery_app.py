@@ -1,0 +1,60 @@
+"""The Celery app of a worker: `celery -A imgflow.celery_app worker -Q QUEUE`.
+
+It is the app of Dagster's own run launcher, as the instance's `dagster.yaml` configures it, with
+Dagster's own tasks. `dagster-celery worker start` would do the same from a second file, write the
+broker's password into a third, and pass no signal on to the worker, so that no run could end well
+when its container is stopped.
+
+Importing this imports the definitions too, once: each run is executed in a process forked
+from here, which finds them loaded.
+"""
+
+from __future__ import annotations
+
+from multiprocessing import process
+
+from celery import Celery
+from celery.signals import worker_process_init
+from dagster_celery.launcher import CeleryRunLauncher
+from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
+
+import imgflow.definitions  # noqa: F401 - for the processes that are forked
+from imgflow.catalog.connecting import database_url
+from imgflow.errors import SettingsError
+from imgflow.orchestration.instance import BROKER_VARIABLE, open_instance
+from imgflow.settings import load_settings
+
+
+def make_app() -> Celery:
+    """Make the app of the launcher that this machine's Dagster home names.
+
+    Raises:
+        SettingsError: it names another launcher.
+    """
+    settings = load_settings()
+    with open_instance(settings, database_url(settings)) as instance:
+        launcher = instance.run_launcher
+    if not isinstance(launcher, CeleryRunLauncher):
+        raise SettingsError(
+            f"A worker needs {BROKER_VARIABLE} and a dagster.yaml with the CeleryRunLauncher; the "
+            f"one in {settings.home / 'dagster'} has {type(launcher).__name__}."
+        )
+    app = launcher.celery
+    create_execute_job_task(app)
+    create_resume_job_task(app)
+    return app
+
+
+app = make_app()
+
+_ORDINARY = process.current_process()
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def be_an_ordinary_process(**_: object) -> None:
+    """Let a run have worker processes, which Celery's own processes may not have.
+
+    Celery's fork of multiprocessing puts its object for this process, a daemonic one with a key
+    that cannot be sent, in the place of the standard library's.
+    """
+    process._current_process = _ORDINARY  # type: ignore[attr-defined]

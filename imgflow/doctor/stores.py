@@ -1,0 +1,118 @@
+"""Source and outputs: permissions, credentials, endpoint, region, clock, room."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from imgflow.doctor.findings import Finding, notice, ok, wrong
+from imgflow.doctor.machine import room_in
+from imgflow.errors import ImgflowError
+from imgflow.store.location import Location
+from imgflow.store.naming import OUTPUT_FOLDERS
+from imgflow.store.opening import StoreConfig
+
+# Signatures are refused from 15 minutes on; clocks that follow a time server differ by less.
+MOST_CLOCK_SECONDS = 60.0
+
+
+def check_source(stores: StoreConfig, home: Path) -> Iterator[Finding]:
+    """Whether the source can be listed, and its first object read."""
+    location, _ = stores.locations()
+    if _is_made_at_start(location, home):
+        yield ok("source", f"{location.url} is made at the first start")
+        return
+    source = stores.open_source()
+    page = source.list_page(None, 1)
+    if not page.objects:
+        yield ok("source", f"{location.url} can be listed; it has no object yet to be read")
+        return
+    upload = page.objects[0]
+    try:
+        next(iter(source.stream(upload)), b"")
+    except ImgflowError as error:
+        yield wrong("source", f"{location.url} can be listed, but {upload.key!r} not read: {error}")
+        return
+    yield ok("source", f"{location.url} can be listed and read")
+
+
+def check_outputs(stores: StoreConfig, home: Path) -> Iterator[Finding]:
+    """Whether outputs can be written, read, listed and deleted."""
+    source, location = stores.locations()
+    if _is_made_at_start(location, home):
+        yield ok("outputs", f"{location.url} is made at the first start")
+        return
+    outputs = stores.open_outputs()
+    # Should it stay behind, the nightly reconciliation removes what no row names.
+    name, body = f"{OUTPUT_FOLDERS[0]}imgflow-doctor/@{uuid.uuid4().hex}", b"probe"
+    try:
+        outputs.put(name, body, "text/plain")
+        is_same = outputs.get(name) == body
+        list(outputs.names(f"{name.rpartition('/')[0]}/"))
+    finally:
+        outputs.delete([name])
+    if not is_same:
+        yield wrong(
+            "outputs",
+            f"{location.url} does not give back what was written; see what stands between "
+            "imgflow and the store",
+        )
+        return
+    if location.scheme == "file":
+        room, is_enough = room_in(location.folder)
+        if not is_enough:
+            yield wrong(
+                "outputs", f"{location.url}: only {room}; make room, or set IMGFLOW_OUTPUT_URL"
+            )
+            return
+    if location.below(source):
+        yield notice(
+            "outputs",
+            f"{location.url} lies inside the source, whose listing leaves them out and yet takes "
+            "its time for them; a place beside the source costs none",
+        )
+        return
+    yield ok("outputs", f"{location.url} can be written, read and deleted from")
+
+
+def check_bucket(stores: StoreConfig) -> Iterator[Finding]:
+    """What the service says beside its answers: the bucket's region, and what time it is."""
+    from imgflow.store.service import look_at_service  # boto3
+
+    seen = set()
+    for location in stores.locations():
+        if location.scheme != "s3" or location.bucket in seen:
+            continue
+        seen.add(location.bucket)
+        found = look_at_service(location, stores.checksums)
+        part = f"bucket {location.bucket}"
+        if found.names_bucket:
+            yield wrong(
+                part,
+                f"AWS_ENDPOINT_URL ({found.endpoint}) holds the name of the bucket, which is added "
+                "by itself; leave it out",
+            )
+        elif found.region and found.region != found.client_region:
+            yield wrong(
+                part,
+                f"it is in the region {found.region}, and requests are signed for "
+                f"{found.client_region}; set AWS_DEFAULT_REGION={found.region}",
+            )
+        elif found.clock_seconds is not None and abs(found.clock_seconds) > MOST_CLOCK_SECONDS:
+            yield wrong(
+                part,
+                f"the clock of {found.endpoint} differs from this machine's by "
+                f"{found.clock_seconds:+.0f} seconds; let both follow a time server, since "
+                "signatures are refused from 15 minutes on",
+            )
+        else:
+            yield ok(part, f"region {found.region or found.client_region}, clocks agree")
+
+
+def _is_made_at_start(location: Location, home: Path) -> bool:
+    return (
+        location.scheme == "file"
+        and location.folder.is_relative_to(home)
+        and not location.folder.exists()
+    )
