@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from imgflow.doctor import Finding, all_checks, examine
+from imgflow.doctor.checks import all_checks
+from imgflow.doctor.findings import Finding, examine
 from imgflow.errors import SettingsError
 from imgflow.up import _prepare
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
