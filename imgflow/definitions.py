@@ -12,6 +12,8 @@ from typing import Any
 
 import dagster as dg
 
+from imgflow.observability.logs import configure_logs
+from imgflow.observability.traces import configure_traces
 from imgflow.orchestration.assets import family_assets, source_spec
 from imgflow.orchestration.checks import audit, family_checks
 from imgflow.orchestration.failure_sensor import failures_sensor
@@ -151,7 +153,15 @@ def _queue_sensors(
     return [notifications_sensor(families, jobs, batching=batching, on_delete=settings.on_delete)]
 
 
-defs = build_definitions()
+def _load() -> dg.Definitions:
+    """What this process loads, with its log and its traces as the settings say."""
+    settings = load_settings()
+    configure_logs(settings.log_format, settings.log_level)
+    configure_traces(settings.traces)
+    return build_definitions(settings)
+
+
+defs = _load()
 
 # 200,000 objects of Dagster and its libraries, which live as long as the process: 60 ms each time
 # that the garbage collector looks through all of them.

@@ -15,10 +15,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import psutil
 
+from imgflow.log_lines import copy_lines
+
 PR_SET_PDEATHSIG = 1
+
+# Opened here: between fork and exec, a process with threads may take no lock, the loader's neither.
+_libc = ctypes.CDLL(None)
 
 # Dagster's code server waits for runs in progress; they are interrupted too, and need a moment to
 # say so.
@@ -38,12 +44,14 @@ class Service:
         command: without a shell.
         environment: all of it.
         log: file that its output is added to.
+        is_json: whether each line of the log is to be JSON.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
     log: Path
+    is_json: bool = False
     starts: list[float] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
 
@@ -55,11 +63,13 @@ class Service:
                 list(self.command),
                 env=dict(self.environment),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=subprocess.PIPE if self.is_json else log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
+        if self.process.stdout is not None:
+            copy_lines(cast(BinaryIO, self.process.stdout), self.log, self.name)
         self.starts.append(time.monotonic())
 
     def has_ended(self) -> int | None:
@@ -119,4 +129,4 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 
 def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -28,6 +28,7 @@ from imgflow.images.decoding import Limits
 from imgflow.images.lettering import font_digest
 from imgflow.images.opening import MEDIA_TYPES
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.observability.logs import LogFormat, LogLevel
 from imgflow.tokens import Tokens
 
 PREFIX = "IMGFLOW_"
@@ -247,6 +248,23 @@ class Settings(BaseSettings):
             "(`https://images.example.org`). Default: this machine's address of the API."
         ),
     ] = ""
+    log_format: Annotated[
+        LogFormat,
+        Field(
+            description="`json`: logs with one object a line, and a line for each upload with the "
+            "id of its trace; `text`: for people."
+        ),
+    ] = "text"
+    log_level: Annotated[
+        LogLevel, Field(description="What is logged: `debug`, `info`, `warning` or `error`.")
+    ] = "info"
+    traces: Annotated[
+        bool,
+        Field(
+            description="Send traces by OpenTelemetry, as the standard variables `OTEL_…` say; "
+            "needs `pip install 'imgflow[traces]'`."
+        ),
+    ] = False
 
     thumbnail_size: Annotated[
         PositiveInt, Field(le=4_096, description="Longest side of a thumbnail in pixels.")

@@ -91,6 +91,7 @@ def describe(image: Image) -> Mapping[str, Any]:
         "sha256": image.sha256,
         "recipe": image.recipe,
         "run_id": image.run_id,
+        "trace_id": image.trace_id,
         "created_at": image.created_at.isoformat(),
         "updated_at": image.updated_at.isoformat(),
         "outputs": {

@@ -21,7 +21,8 @@ from imgflow.catalog.connecting import database_url, make_engine, up_name
 from imgflow.catalog.embedded import close_embedded_postgres, embedded_postgres
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import SettingsError, Trouble
-from imgflow.orchestration.instance import environment, open_instance
+from imgflow.observability.traces import check_traces
+from imgflow.orchestration.instance import check_storage, environment, open_instance
 from imgflow.processes import Service, end_all
 from imgflow.running import only_one
 from imgflow.samples import upload_samples
@@ -58,6 +59,7 @@ def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
         Trouble: the source or the database does not answer.
     """
     settings.check_api_access()
+    check_traces(settings.traces)
     with _signals(), only_one(settings):
         _check_port(LOOPBACK, settings.dagster_port, "IMGFLOW_DAGSTER_PORT")
         _check_port(settings.api_host, settings.api_port, "IMGFLOW_API_PORT")
@@ -104,7 +106,8 @@ def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCat
     catalog = PostgresCatalog(engine, source_location.url)
     catalog.migrate()
     # Makes Dagster's tables, which several processes at once would each begin to make.
-    open_instance(settings, url).dispose()
+    with open_instance(settings, url) as instance:
+        check_storage(instance)
     if with_samples and (count := upload_samples(source)):
         say(f"{count} samples put into {source.location.url}")
     return catalog
@@ -121,23 +124,32 @@ def _services(settings: Settings, url: str) -> list[Service]:
     scripts = Path(sysconfig.get_path("scripts"))
     logs = settings.home / "logs"
 
+    is_json = settings.log_format == "json"
+    dagster_log = ("--log-format", "json") if is_json else ()
+
     def service(name: str, *command: str | Path | int) -> Service:
-        return Service(name, [str(part) for part in command], variables, logs / f"{name}.log")
+        words = [str(part) for part in command]
+        return Service(name, words, variables, logs / f"{name}.log", is_json=is_json)
 
     return [
         service(
             "code-server", scripts / "dagster", "code-server", "start",
             "-h", LOOPBACK, "-p", code_port, "-m", "imgflow.definitions",
-            "--location-name", "imgflow",
+            "--location-name", "imgflow", "--log-level", settings.log_level, *dagster_log,
         ),
         service(
             "api", sys.executable, "-m", "uvicorn", "--factory", "imgflow.api.app:create_app",
             "--host", settings.api_host, "--port", settings.api_port, "--no-server-header",
+            "--log-level", settings.log_level,
         ),
-        service("daemon", scripts / "dagster-daemon", "run", "-w", workspace),
+        service(
+            "daemon", scripts / "dagster-daemon", "run", "-w", workspace,
+            "--log-level", settings.log_level, *dagster_log,
+        ),
         service(
             "webserver", scripts / "dagster-webserver", "-w", workspace,
             "-h", LOOPBACK, "-p", settings.dagster_port,
+            "--dagster-log-level", settings.log_level, *dagster_log,
         ),
     ]  # fmt: skip
 

@@ -27,19 +27,20 @@ ALLOWED = {
     "depth": {"errors"},
     "tokens": {"errors"},
     "fetch": {"errors"},
-    "settings": {"errors", "images", "depth", "tokens", "fetch", "channels"},
+    "observability": {"errors"},
+    "settings": {"errors", "images", "depth", "tokens", "fetch", "channels", "observability"},
     "store": {"errors"},
-    "catalog": {"errors", "depth", "store", "settings"},
+    "catalog": {"errors", "depth", "store", "settings", "observability"},
     "lifecycle": {"errors", "store", "catalog", "settings"},
     "orchestration": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "mends"),
-        "channels",
+        *("channels", "observability"),
     },
     "api": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "tokens"),
-        *("fetch", "orchestration", "mends"),
+        *("fetch", "orchestration", "mends", "observability"),
     },
-    "definitions": {"settings", "orchestration"},
+    "definitions": {"settings", "orchestration", "observability"},
     "celery_app": {"errors", "settings", "catalog", "orchestration", "definitions"},
 }
 
@@ -76,7 +77,7 @@ def test_of_orchestration_the_api_uses_what_knows_no_dagster() -> None:
         for name in imported(file)
         if name.startswith("imgflow.orchestration.")
     }
-    assert used == {"batch", "counting", "pool", "worker"}
+    assert used == {"batch", "counting", "image_log", "pool", "worker"}
     code = (
         "import sys, imgflow.api.app;"
         "print([n for n in ('dagster', 'dagster_postgres', 'skimage') if n in sys.modules])"

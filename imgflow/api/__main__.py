@@ -3,6 +3,7 @@
 import sys
 
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
 from imgflow.api.app import create_app
 from imgflow.errors import SettingsError
@@ -17,4 +18,12 @@ if __name__ == "__main__":
         sys.exit(f"imgflow: {error}")
     if not settings.api_token and not (settings.home / FILE_NAME).exists():
         sys.stderr.write(f"Token, shown this once: {own_token(settings.home)}\n")
-    uvicorn.run(app, host=settings.api_host, port=settings.api_port, server_header=False)
+    uvicorn.run(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        server_header=False,
+        log_level=settings.log_level,
+        # The app has seen to it already, and the server would undo that.
+        log_config=None if settings.log_format == "json" else LOGGING_CONFIG,
+    )

@@ -29,13 +29,15 @@ from imgflow.api import (
 from imgflow.api.access import SECURITY_SCHEMES
 from imgflow.api.access_log import hide_secrets
 from imgflow.api.connections import Connections
-from imgflow.api.envelope import REQUEST_ID, Envelope
+from imgflow.api.envelope import REQUEST_ID, TRACE_ID, Envelope
 from imgflow.api.errors import METHODS, add_handlers
 from imgflow.api.gallery import pages, static_files
 from imgflow.api.gallery.rendering import Gallery
 from imgflow.api.keys import KeysInPaths
 from imgflow.api.measures import Measured, Measures
 from imgflow.api.problems import Problem
+from imgflow.observability.logs import configure_logs
+from imgflow.observability.traces import configure_traces
 from imgflow.settings import Settings, load_settings
 
 DESCRIPTION = """
@@ -65,6 +67,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         SettingsError: a setting is missing or wrong.
     """
     settings = settings or load_settings()
+    configure_logs(settings.log_format, settings.log_level)
+    configure_traces(settings.traces)
     connections = Connections(settings)
     measures = Measures()
 
@@ -139,7 +143,7 @@ def _cors(origins: tuple[str, ...]) -> list[Middleware]:
             allow_headers=["Authorization", "Content-Type", "If-None-Match", "If-Range", "Range"],
             expose_headers=[
                 *("ETag", "Content-Range", "Content-Disposition", "Location", "Retry-After"),
-                *(REQUEST_ID, *frames.DOCUMENTED_HEADERS),
+                *(REQUEST_ID, TRACE_ID, *frames.DOCUMENTED_HEADERS),
             ],
             max_age=600,
         )

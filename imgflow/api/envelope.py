@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -15,10 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imgflow.api.errors import answer, refused_by
 from imgflow.errors import Trouble
+from imgflow.observability import context, traces
 
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-ID"
+TRACE_ID = "X-Imgflow-Trace"
 WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 SAFE_HEADERS = {
@@ -47,6 +50,26 @@ class Envelope:
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if WELL_FORMED_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        headers = Headers(scope=scope) if traces.are_on() else {}
+        with (
+            context.bound(request_id=request_id) as noted,
+            traces.request(scope["method"], headers) as answered,
+        ):
+            try:
+                await self._answer(scope, receive, send, noted, answered)
+            finally:
+                answered.route = scope["state"].get("route")
+                answered.upload = noted.get("trace_id")
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        noted: Mapping[str, str],
+        answered: traces.Answered,
+    ) -> None:
+        request_id = noted["request_id"]
         has_started = False
 
         async def send_wrapped(message: Message) -> None:
@@ -55,6 +78,9 @@ class Envelope:
                 has_started = True
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
+                if "trace_id" in noted:
+                    headers[TRACE_ID] = noted["trace_id"]
+                answered.status = message["status"]
                 for name, value in SAFE_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)

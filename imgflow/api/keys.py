@@ -18,6 +18,7 @@ from imgflow.api.problems import Refused
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.images.outputs import installed_outputs
+from imgflow.observability import context
 
 KEY_PATH = re.compile(r"/(?P<route>images|image|depth)/key(?::|%3[Aa])(?P<rest>.*)", re.DOTALL)
 
@@ -96,6 +97,7 @@ def find_image(catalog: PostgresCatalog, named: str, *, also_deleted: bool = Fal
         raise Refused("image_not_found", f"No image is named {named[:200]!r}.")
     if image.state == "deleted" and not also_deleted:
         raise Refused("image_deleted", f"The image {image.id} was deleted.")
+    context.note(trace_id=image.trace_id)
     return image
 
 

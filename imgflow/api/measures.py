@@ -144,6 +144,7 @@ class Measured:
         finally:
             # Paths that lead nowhere have no route, and callers invent any number of them.
             route = getattr(scope.get("route"), "path", OTHER)
+            scope.setdefault("state", {})["route"] = route
             passed.seconds = time.perf_counter() - began
             self._measures.in_progress.dec()
             self._measures.request(scope["method"], route, status, passed)

@@ -18,6 +18,7 @@ from imgflow.api.serving import SAFE_MEDIA_TYPES, Body, caching, not_modified, s
 from imgflow.catalog.rows import Image
 from imgflow.errors import SourceChanged
 from imgflow.images.outputs import installed_outputs
+from imgflow.observability import context
 from imgflow.store.objects import SourceObject
 
 router = APIRouter(tags=["pictures"])
@@ -177,6 +178,7 @@ def output_body(
         Refused: the image has no such output; the code says why.
     """
     record = output_record(image, name, connections.enabled)
+    context.note(trace_id=image.processed_trace_id)
 
     def pieces(wanted: Bytes) -> Iterator[bytes]:
         for start in range(wanted.start, wanted.end, PIECE_BYTES):

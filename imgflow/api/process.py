@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -72,8 +74,10 @@ async def process_url(request: Request, connections: Connected) -> Response:
     waiting = measures_of(request).waiting
     waiting.set(connections.processing.waiting)
     try:
+        # An executor's threads do not see by themselves which request they work for; logs say it.
+        work = partial(copy_context().run, _answer, connections, wanted.url)
         return await asyncio.get_running_loop().run_in_executor(
-            connections.processing.threads, _answer, connections, wanted.url
+            connections.processing.threads, work
         )
     finally:
         connections.processing.waiting -= 1

@@ -30,6 +30,7 @@ from imgflow.images.outputs import enabled_outputs
 from imgflow.lifecycle import remove_outputs
 from imgflow.orchestration import batch
 from imgflow.orchestration.counting import count_finished
+from imgflow.orchestration.image_log import tell_finished
 from imgflow.orchestration.pool import WorkerPool
 from imgflow.orchestration.worker import Outcome, Task, WorkerConfig, process_photo_task
 from imgflow.settings import Settings
@@ -196,6 +197,7 @@ class Processor:
         for task in batch.with_twins(plan.tasks, catalog, "photo"):
             outcome = self._outcome(task)
             verdict = outcome.verdict
+            tell_finished([batch.Finished(image, outcome)], {image.id})
             if outcome.is_outdated:
                 self._announced(catalog, image.key)
             elif verdict is None:

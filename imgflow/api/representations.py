@@ -52,6 +52,9 @@ class ImageItem(BaseModel):
         str | None, Field(description="Fingerprint of all settings and code that made the outputs.")
     ]
     run_id: Annotated[str | None, Field(description="Dagster run that processed it last.")]
+    trace_id: Annotated[
+        str, Field(description="By which its newest upload is found in logs and traces.")
+    ]
     reason: Annotated[
         str | None, Field(description="Why it is rejected, or what last kept it from being done.")
     ]
@@ -102,6 +105,7 @@ def item_of(image: Image) -> ImageItem:
         updated_at=image.updated_at,
         recipe=image.recipe,
         run_id=image.run_id,
+        trace_id=image.trace_id,
         reason=image.reason,
         reason_code=image.reason_code,
         mend=mend(image.reason_code) if image.reason_code else None,

@@ -23,6 +23,7 @@ from imgflow.catalog.reading import Reading
 from imgflow.catalog.recording import Recording
 from imgflow.catalog.requesting import Requesting
 from imgflow.catalog.rows import Announcement, Image
+from imgflow.observability import telling
 from imgflow.store.objects import SourceObject
 
 
@@ -50,7 +51,14 @@ class PostgresCatalog(Reading, Browsing, Requesting, Recording, Partitioned, End
 
         Known ones stay untouched. Of several with the same key the last one counts.
         """
-        return self.transaction(lambda on: announcing.announce(on, self.source, uploads))
+        announcement = self.transaction(lambda on: announcing.announce(on, self.source, uploads))
+        if telling.is_heard():
+            for is_new, images in ((True, announcement.new), (False, announcement.changed)):
+                for image in images:
+                    telling.upload_seen(
+                        self.source, image.key, image.announced, image_id=image.id, is_new=is_new
+                    )
+        return announcement
 
     def vanished(self, after: str | None, until: str | None, keys: Sequence[str]) -> list[Image]:
         """Images that a page of a listing should have shown and did not.

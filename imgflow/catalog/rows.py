@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from imgflow.depth.formats import is_depth_key
+from imgflow.observability.trace_ids import trace_id
 from imgflow.store.objects import SourceObject
 
 Kind = Literal["photo", "depth"]
@@ -89,6 +90,16 @@ class Image:
             size=self.announced_size,
             last_modified=self.announced_last_modified,
         )
+
+    @property
+    def trace_id(self) -> str:
+        """By which everything that was done for the newest upload is found in logs and traces."""
+        return trace_id(self.source, self.key, self.announced)
+
+    @property
+    def processed_trace_id(self) -> str:
+        """The same of the upload that its outputs were made from."""
+        return trace_id(self.source, self.key, self.processed or self.announced)
 
 
 FIELDS = tuple(column.name for column in fields(Image))

@@ -17,6 +17,8 @@ VERSION_TABLE = "imgflow_schema_version"
 # Any number, the same in every process: whoever holds this advisory lock migrates.
 MIGRATION_LOCK = 0x696D67666C6F77
 
+LOCK_SECONDS = 5
+
 _migrated: set[str] = set()
 
 
@@ -46,12 +48,17 @@ def _upgrade(engine: sa.Engine, config: Config) -> None:
     with engine.connect() as connection:
         # Held until the connection closes, across Alembic's own transactions.
         connection.exec_driver_sql("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+        # Others queue up behind a lock that waits for a long reader; they get their turn, and this
+        # is tried again.
+        connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         connection.commit()
         try:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
         finally:
+            connection.rollback()
+            connection.exec_driver_sql("RESET lock_timeout")
             connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
             connection.commit()
 

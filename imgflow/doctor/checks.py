@@ -12,6 +12,7 @@ from imgflow.doctor.machine import (
     check_open_files,
     check_ports,
     check_recipe,
+    look_at_traces,
 )
 from imgflow.doctor.stores import check_bucket, check_outputs, check_source
 from imgflow.doctor.variables import check_names, check_processes, environment_and_file
@@ -36,6 +37,7 @@ def local_checks(settings: Settings) -> dict[str, Check]:
         "recipe": lambda: check_recipe(settings),
         "open files": check_open_files,
         "access": lambda: check_access(settings),
+        "traces": lambda: look_at_traces(settings),
         "alerts": lambda: check_alerts(settings),
         "ports": lambda: check_ports(settings),
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from imgflow.channels import check_channel, scheme_of
 from imgflow.doctor.findings import Finding, ok, wrong
+from imgflow.observability.traces import check_traces
 from imgflow.running import running_process
 from imgflow.settings import Settings
 
@@ -85,6 +86,12 @@ def check_alerts(settings: Settings) -> Iterator[Finding]:
         return
     schemes = ", ".join(map(scheme_of, settings.alert_urls))
     yield ok("alerts", f"failures are told by {schemes}; `imgflow alert` sends a test message")
+
+
+def look_at_traces(settings: Settings) -> Iterator[Finding]:
+    """Whether traces can be sent where they are asked for; raises when packages are missing."""
+    check_traces(settings.traces)
+    yield ok("traces", "they are sent" if settings.traces else "off")
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:

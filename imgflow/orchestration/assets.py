@@ -13,6 +13,8 @@ from pydantic import Field
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.images.outputs import PHOTO_OUTPUTS, find_output
 from imgflow.images.recipe import PhotoRecipe
+from imgflow.observability import context as log_context
+from imgflow.observability import traces
 from imgflow.orchestration.asset_pages import description_of, links_of, table_metadata
 from imgflow.orchestration.checks import Sample, boxes_of, examine_sample
 from imgflow.orchestration.counting import count_run
@@ -146,7 +148,12 @@ def family_assets(
                 decode_seconds=workers.decode_seconds,
                 depth_seconds=workers.depth_seconds,
             )
-            with rows.holds.holding(batch_of(context.run)):
+            told = {"imgflow.kind": family.kind, "imgflow.partitions": len(context.partition_keys)}
+            with (
+                log_context.bound(run_id=context.run.run_id),
+                traces.run(context.run.run_id, told) as result,
+                rows.holds.holding(batch_of(context.run)),
+            ):
                 sample = Sample(context.run.run_id)
                 summary = process_partitions(
                     context,
@@ -159,6 +166,10 @@ def family_assets(
                     force=config.force,
                     finished=sample.add,
                 )
+                result["imgflow.processed"] = summary.processed
+                result["imgflow.unchanged"] = summary.unchanged
+                result["imgflow.rejected"] = len(summary.rejected)
+                result["imgflow.in_trouble"] = len(summary.troubled)
             boxes = boxes_of(family, photo_recipe)
             checks = frozenset(checks_of(family, boxes))
             examination = Examination(family, checks, rows, stores.open_outputs, boxes)

@@ -18,6 +18,7 @@ from imgflow.catalog.rows import Image, Kind
 from imgflow.lifecycle import remove_outputs
 from imgflow.mends import with_mend
 from imgflow.orchestration.counting import count_finished
+from imgflow.orchestration.image_log import tell_finished
 from imgflow.orchestration.worker import Outcome, Task
 from imgflow.store.outputs import OutputStore
 
@@ -200,6 +201,7 @@ def _flush(
 ) -> None:
     verdicts = [done.outcome.verdict for done in buffer if done.outcome.verdict is not None]
     recorded = catalog.record(verdicts)
+    tell_finished(buffer, recorded)
     summary.bytes += sum(verdict.upload.size for verdict in verdicts)
     for code in {done.outcome.trouble_code for done in buffer if done.outcome.trouble}:
         troubled = {

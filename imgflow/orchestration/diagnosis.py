@@ -15,7 +15,14 @@ import yaml
 from imgflow.catalog import schema
 from imgflow.catalog.connecting import database_url, make_engine, outages_in_words
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.orchestration.instance import CELERY_LAUNCHER, STORAGES, has_instance, open_instance
+from imgflow.errors import SettingsError
+from imgflow.orchestration.instance import (
+    CELERY_LAUNCHER,
+    STORAGES,
+    check_storage,
+    has_instance,
+    open_instance,
+)
 from imgflow.orchestration.unfinished import UNFINISHED
 from imgflow.settings import Settings
 from imgflow.store.opening import StoreConfig
@@ -112,7 +119,10 @@ def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:
             yield "dagster", "ok", "its storage is made at the first start"
             return
         with open_instance(settings, url) as instance:
-            yield _storage(instance)
+            storage = _storage(instance)
+            yield storage
+            if storage[1] == "wrong":
+                return  # the questions below are of today's tables
             yield _daemon(instance, process)
             yield from _sensors(instance)
             yield _runs(instance, settings, engine)
@@ -121,19 +131,11 @@ def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:
 
 
 def _storage(instance: dg.DagsterInstance) -> Line:
-    versions = [
-        storage.alembic_version()
-        for storage in (instance.event_log_storage, instance.run_storage, instance.schedule_storage)
-        if storage is not None
-    ]
-    if all(found is None or found[0] == found[1] for found in versions):
-        return "dagster", "ok", "its storage opens and is up to date"
-    return (
-        "dagster",
-        "wrong",
-        "its tables are of another version of Dagster; end what runs and call `dagster instance "
-        "migrate` with DAGSTER_HOME and IMGFLOW_DATABASE_URL set",
-    )
+    try:
+        check_storage(instance)
+    except SettingsError as error:
+        return "dagster", "wrong", str(error)
+    return "dagster", "ok", "its storage opens and is up to date"
 
 
 def _daemon(instance: dg.DagsterInstance, process: str | None) -> Line:

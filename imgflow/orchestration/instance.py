@@ -197,3 +197,19 @@ def open_instance(settings: Settings, database_url: str) -> dg.DagsterInstance:
     """Open the Dagster instance in this process."""
     os.environ.update(environment(settings, database_url))
     return dg.DagsterInstance.get()
+
+
+def is_outdated(instance: dg.DagsterInstance) -> bool:
+    """Whether Dagster's tables are of another version than the Dagster that is installed."""
+    storages = (instance.event_log_storage, instance.run_storage, instance.schedule_storage)
+    versions = [storage.alembic_version() for storage in storages if storage is not None]
+    return any(found is not None and found[0] != found[1] for found in versions)
+
+
+def check_storage(instance: dg.DagsterInstance) -> None:
+    """Raise `SettingsError`, which says what to do, where Dagster's tables are outdated."""
+    if is_outdated(instance):
+        raise SettingsError(
+            "Dagster's tables are of another version of Dagster. End whatever uses them, make a "
+            "copy of the database, and call `imgflow migrate`."
+        )

@@ -6,6 +6,7 @@ that it led to is committed; whatever goes wrong before lets it come again, to n
 listing of the sensor `arrivals` stays, and finds what no message told.
 """
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ import dagster as dg
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
 from imgflow.errors import Trouble
+from imgflow.observability import context as log_context
+from imgflow.observability import traces
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.notifications import (
     Record,
@@ -187,11 +190,22 @@ def notifications_sensor(
                 f"({stores.source_name}) is a folder, of which no queue tells anything."
             )
         try:
+            began = time.time()
             with opened(catalog, stores, on_delete) as (rows, source, follow):
                 taken = take_in(queue.open(), scope, source, rows, follow)
                 for warning in taken.warnings():
                     context.log.warning(warning)
                 requests = request_batches(families, rows, context.instance, batching=batching)
+                if taken.messages:
+                    traces.ticked(
+                        "notifications",
+                        began,
+                        {
+                            "imgflow.messages": taken.messages,
+                            "imgflow.pending": taken.pending,
+                            "imgflow.runs": len(requests.batches),
+                        },
+                    )
         except Trouble as trouble:
             return dg.SensorResult(skip_reason=str(trouble))
         return sensor_result(requests, otherwise=taken.line())
@@ -224,7 +238,8 @@ def _announce(catalog: PostgresCatalog, uploads: Sequence[SourceObject]) -> int:
     images = [upload for upload in uploads if not is_folder_marker(upload.key, upload.size)]
     pending = 0
     for start in range(0, len(images), PAGE_KEYS):
-        announcement = catalog.announce(images[start : start + PAGE_KEYS])
+        with log_context.bound(seen_by="notification"):
+            announcement = catalog.announce(images[start : start + PAGE_KEYS])
         pending += len(announcement.new) + len(announcement.changed)
     return pending
 

@@ -14,6 +14,8 @@ import dagster as dg
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import Trouble
 from imgflow.lifecycle import follow_deletions
+from imgflow.observability import context as log_context
+from imgflow.observability import traces
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.hot_set import remove_partitions
 from imgflow.orchestration.requests import (
@@ -119,7 +121,8 @@ def list_and_announce(
             seen.warnings += page.warnings
             if known.knows(after, page.resume_after, page.digest):
                 continue
-            announcement = catalog.announce(page.objects)
+            with log_context.bound(seen_by="listing"):
+                announcement = catalog.announce(page.objects)
             seen.new += (image.id for image in announcement.new)
             seen.changed += (image.id for image in announcement.changed)
             there = [*(upload.key for upload in page.objects), *page.unfinished]
@@ -228,6 +231,7 @@ def arrivals_sensor(
         try:
             with opened(catalog, stores, on_delete) as (rows, source, follow):
                 while True:
+                    began = time.time()
                     seen = list_and_announce(source, rows, start, pages=pages, follow=follow)
                     # First: the runs that are asked for below are not there yet to keep theirs.
                     remove_partitions(
@@ -237,6 +241,16 @@ def arrivals_sensor(
                     is_whole = start == seen.next == Round()
                     if requests.batches or not is_whole or not watch.goes_on(source):
                         break
+                if seen.new or seen.changed or requests.batches:
+                    traces.ticked(
+                        "arrivals",
+                        began,
+                        {
+                            "imgflow.listed": seen.listed,
+                            "imgflow.pending": len(seen.new) + len(seen.changed),
+                            "imgflow.runs": len(requests.batches),
+                        },
+                    )
                 for warning in seen.warnings:
                     context.log.warning(warning)
         except Trouble as trouble:

@@ -97,6 +97,8 @@ class Outcome:
         bytes_read: of the source object.
         pictures: small copies as text of what was made anew, by output; `metadata` has one too.
         milliseconds: by step: `read`, `process`, `write`.
+        began: when work on it began, in seconds since 1970; 0 when no worker answered.
+        worker: process id of the worker that answered.
     """
 
     verdict: Verdict | None = None
@@ -106,6 +108,8 @@ class Outcome:
     made: tuple[str, ...] = ()
     bytes_read: int = 0
     milliseconds: Mapping[str, float] = field(default_factory=dict)
+    began: float = 0.0
+    worker: int = 0
     pictures: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -370,7 +374,16 @@ def process_depth_task(task: Task) -> Outcome:
 
 
 def answered(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
-    """Turn what went wrong with the image, or outside, into an outcome."""
+    """Turn what went wrong with the image, or outside, into an outcome, and say who did it when."""
+    began = time.time()
+    outcome = _outcome(task, work)
+    # Where tasks overlap, what answers last only waits for what was written.
+    if outcome.began:
+        return outcome
+    return replace(outcome, began=began, worker=os.getpid())
+
+
+def _outcome(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
     try:
         return work(task)
     except Withheld as rejection:

@@ -1,0 +1,1 @@
+"""What tells people and programs how imgflow is doing: logs and traces with one id an upload."""

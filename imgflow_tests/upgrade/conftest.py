@@ -1,0 +1,5 @@
+"""A project over local folders, whose catalogue is brought back to earlier schemas."""
+
+from imgflow_tests.orchestration.conftest import make_project, project
+
+__all__ = ["make_project", "project"]
