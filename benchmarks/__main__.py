@@ -6,6 +6,7 @@ from benchmarks import (
     api_load,
     bookkeeping,
     bucket,
+    cluster,
     depth_reading,
     frames,
     latency,
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "frames": frames.measure,
     "api_load": api_load.measure,
     "ui": ui.measure,
+    "cluster": cluster.measure,
 }
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -78,25 +79,27 @@ def time_uploads(uploads: int) -> list[Upload]:
             # The first one of all finds caches cold, which is another measure.
             for file in sorted((Path(name) / "new").iterdir()):
                 time.sleep(random.uniform(*QUIET_SECONDS))
-                found.append(_time_one(file, home / "source", catalog, instance))
+                place = home / "source" / file.name
+                found.append(time_one(file.name, partial(file.rename, place), catalog, instance))
         engine.dispose()
         return found[1:]
 
 
-def _time_one(
-    file: Path, source: Path, catalog: PostgresCatalog, instance: dg.DagsterInstance
+def time_one(
+    key: str, put: Callable[[], object], catalog: PostgresCatalog, instance: dg.DagsterInstance
 ) -> Upload:
+    """Upload one photograph, and look when its image went which step."""
     uploaded = time.time()
-    file.rename(source / file.name)
+    put()
     while True:
-        images = catalog.by_keys([file.name])
-        if file.name in images and images[file.name].state == "ready":
+        images = catalog.by_keys([key])
+        if key in images and images[key].state == "ready":
             ready = time.time()
             break
         if time.time() - uploaded > PATIENCE_SECONDS:
-            raise SystemExit(f"{file.name} was not processed in {PATIENCE_SECONDS:g} seconds")
+            raise SystemExit(f"{key} was not processed in {PATIENCE_SECONDS:g} seconds")
         time.sleep(LOOK_SECONDS)
-    run_id = str(images[file.name].run_id)
+    run_id = str(images[key].run_id)
     record = instance.get_run_record_by_id(run_id)
     times = {
         entry.dagster_event.event_type_value: entry.timestamp

@@ -67,6 +67,19 @@ def up(
 
 
 @app.command()
+def migrate(
+    make_buckets: Annotated[
+        bool, typer.Option("--make-buckets", help="Make the S3 buckets that are missing.")
+    ] = False,
+) -> None:
+    """Bring the tables to this version, before the services of a cluster start."""
+    from imgflow.migrating import migrate as bring
+    from imgflow.settings import load_settings
+
+    bring(load_settings(), _say, make_buckets=make_buckets)
+
+
+@app.command()
 def ingest(as_json: AsJson = False) -> None:
     """List the source once, process what is new or changed, and exit; needs nothing else running.
 

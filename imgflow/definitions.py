@@ -65,6 +65,7 @@ def build_batching(settings: Settings) -> Batching:
         seconds=settings.batch_seconds,
         runs=settings.runs,
         hot=settings.hot_partitions,
+        is_spread=bool(settings.broker_url),
     )
 
 

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw")
@@ -57,7 +57,7 @@ osd class default list = *
 osd crush update on start = false
 osd class update on start = false
 [client.rgw.a]
-rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
+rgw frontends = beast endpoint={address}:{port} tcp_nodelay=1
 rgw data = {run}/rgw
 rgw enable usage log = false
 rgw enable quota threads = false
@@ -72,12 +72,28 @@ def is_installed() -> bool:
 
 
 class Ceph:
-    """One cluster of one machine, with a fresh user."""
+    """One cluster of one machine, with a fresh user.
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self.port, self.mon_port = free_port(), free_port()
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+    Args:
+        run: folder for all of it.
+        prefix: of all commands, for another machine than this one.
+        address: that the gateway listens on.
+        port: that it listens on; 0: a free one.
+        keys: of its user.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        prefix: Sequence[str] = (),
+        address: str = "127.0.0.1",
+        port: int = 0,
+        keys: tuple[str, str] = (ACCESS_KEY, SECRET_KEY),
+    ) -> None:
+        self.run, self.prefix, self.address, self.keys = run, prefix, address, keys
+        self.port, self.mon_port = port or free_port(), free_port()
+        self.endpoint = f"http://{self.address}:{self.port}"
         self.config = run / "ceph.conf"
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -86,7 +102,13 @@ class Ceph:
             (self.run / folder).mkdir(parents=True)
         fsid, osd = str(uuid.uuid4()), str(uuid.uuid4())
         self.config.write_text(
-            CONFIG.format(fsid=fsid, run=self.run, port=self.port, mon_port=self.mon_port)
+            CONFIG.format(
+                fsid=fsid,
+                run=self.run,
+                address=self.address,
+                port=self.port,
+                mon_port=self.mon_port,
+            )
         )
         address = f"[v1:127.0.0.1:{self.mon_port}]"
         monmap = str(self.run / "monmap")
@@ -114,8 +136,8 @@ class Ceph:
         self._spawn("ceph-osd", *conf, "-i", "0", "-f")
         self._wait("the storage daemon", lambda: "1 up" in self._ceph("osd", "stat"))
         self._spawn("radosgw", *conf, "-n", "client.rgw.a", "-f")
-        self._wait("the gateway", lambda: listens(self.port))
-        self._make_user("imgflow", ACCESS_KEY, SECRET_KEY, "--caps", "user-policy=*")
+        self._wait("the gateway", lambda: listens(self.port, self.address))
+        self._make_user("imgflow", *self.keys, "--caps", "user-policy=*")
 
     def stop(self) -> None:
         """End all of it; nothing is kept."""
@@ -146,6 +168,7 @@ class Ceph:
         return self._call("ceph", "-c", str(self.config), "--connect-timeout", "10", *arguments)
 
     def _call(self, *command: str) -> str:
+        command = (*self.prefix, *command)
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
@@ -154,7 +177,9 @@ class Ceph:
     def _spawn(self, *command: str) -> None:
         with (self.run / f"{command[0]}.out").open("ab") as out:
             self._processes.append(
-                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+                subprocess.Popen(
+                    (*self.prefix, *command), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                )
             )
 
     def _wait(self, what: str, is_ready: Callable[[], object]) -> None:
@@ -179,6 +204,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def listens(port: int) -> bool:
+def listens(port: int, address: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0

@@ -26,6 +26,12 @@ from imgflow.orchestration.unfinished import UnfinishedRun, active_batches, unfi
 # Before any run has ended; slow, since a first batch that is too small costs little.
 FIRST_PACE = Pace(images_per_second=20, bytes_per_second=20e6)
 
+# A further run costs about a second of its worker, so it should have more to do than that.
+LEAST_RUN_SECONDS = 2.0
+
+# Shares of images that differ in size; without it a little would be left over for one run more.
+SHARE_MARGIN = 1.1
+
 
 @dataclass(frozen=True)
 class Batching:
@@ -38,12 +44,27 @@ class Batching:
             for the cores of one machine, and an upload that arrives meanwhile would wait behind all
             of them. What waits is not queued as runs but in the catalogue.
         hot: partitions of a family, at most; beyond it images are sealed.
+        is_spread: runs go to machines of their own, so what waits is divided among as many as are
+            free.
     """
 
     images: int = 5_000
     seconds: float = 60.0
     runs: int = 2
     hot: int = 100_000
+    is_spread: bool = False
+
+    def run_seconds(self, waiting: Sequence[float], free: int) -> float:
+        """What each run should take at most.
+
+        Args:
+            waiting: what each image is expected to take.
+            free: runs that may be asked for.
+        """
+        if not self.is_spread:
+            return self.seconds
+        share = sum(waiting) / free * SHARE_MARGIN
+        return min(self.seconds, max(share, LEAST_RUN_SECONDS))
 
 
 @dataclass(frozen=True)
@@ -110,13 +131,14 @@ class Requests:
             known = instance.get_dynamic_partitions(name)
             blocked = catalog.untouchable(family.kind, active=active)
         pace = catalog.holds.pace(family.kind) or FIRST_PACE
+        seconds = {key: pace.seconds(image.announced_size) for key, image in images.items()}
         ranges = plan_ranges(
             images,
             known,
             blocked={partition_key(key) for key in blocked},
             most=batching.images,
-            seconds={key: pace.seconds(image.announced_size) for key, image in images.items()},
-            most_seconds=batching.seconds,
+            seconds=seconds,
+            most_seconds=batching.run_seconds(list(seconds.values()), most),
         )[:most]
         for found in ranges:
             batch = uuid.uuid4().hex
