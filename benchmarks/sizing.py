@@ -45,7 +45,7 @@ class Measured:
     thumbnail: int = 25_600
     rate: float = 19.0
     page_seconds: float = 0.15
-    run_connections: int = 5
+    run_connections: int = 6
     depth_overhead: float = 1.03
 
 
