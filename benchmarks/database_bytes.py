@@ -115,6 +115,12 @@ def ingest(home: Path, source: Path, url: str) -> dict[str, Any]:
     return found
 
 
+def _log_position(engine: sa.Engine) -> int:
+    with engine.connect() as connection:
+        position = sa.text("SELECT pg_current_wal_lsn() - CAST('0/0' AS pg_lsn)")
+        return int(connection.execute(position).scalar_one())
+
+
 def main(images: int, single: int) -> None:
     """Measure and print."""
     from imgflow.catalog.embedded import EmbeddedPostgres
@@ -133,9 +139,12 @@ def main(images: int, single: int) -> None:
             ingest(folder / "home", folder / "in", postgres.url)
             empty = table_bytes(engine)
             write_jpegs(source, images, (160, 120))
+            written = _log_position(engine)
             with counted_connections(postgres.url) as most:
                 print(json.dumps(ingest(folder / "home", folder / "in", postgres.url)))
+            written = _log_position(engine) - written
             print(f"connections of a run, at most: {most[0]}")
+            print(f"write-ahead log: {written / images:,.0f} bytes an image")
             for part, value in per_image(engine, images, empty).items():
                 print(f"{part}: {value:,.0f} bytes an image")
             before = sum(table_bytes(engine).values())
@@ -144,8 +153,9 @@ def main(images: int, single: int) -> None:
                 file.rename(source / f"later-{file.name}")
                 ingest(folder / "home", folder / "in", postgres.url)
             drop_planned(engine)
-            alone = (sum(table_bytes(engine).values()) - before) / max(single, 1)
-            print(f"an image alone in its run, planned events deleted: {alone:,.0f} bytes")
+            alone = sum(table_bytes(engine).values()) - before
+            if single:
+                print(f"an image alone in its run, without planned events: {alone / single:,.0f}")
             engine.dispose()
         finally:
             postgres.close()
