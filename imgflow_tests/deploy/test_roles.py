@@ -164,6 +164,9 @@ def test_each_role_is_enough_for_its_process(  # noqa: PLR0917 - fixtures
         assert api.get("/health/ready").status_code == 200
         for output in ("thumbnail", "grayscale", "original"):
             assert api.get(f"/images/key:a.jpg/{output}", headers=TOKEN).status_code == 200
+        uploaded = api.put("/images/key:up.jpg/original", content=jpeg(seed=2), headers=TOKEN)
+        assert uploaded.status_code < 300, uploaded.text
+        assert project.source.stat("up.jpg") is not None
         deleted = api.delete("/images/key:a.jpg", params={"source": True}, headers=TOKEN)
         assert deleted.status_code in (200, 204), deleted.text
     assert {name.split("/")[1] for name in project.stored()} == {"b.jpg", "d.csv"}
