@@ -52,6 +52,12 @@ class NotRun:
         return bare(command) == self.command
 
 
+_AMAZON = "needs an account at Amazon; imgflow_tests/deploy applies the template to an emulation"
+_CLUSTER = (
+    "needs a cluster; imgflow_tests/deploy checks what is applied, and test_read_only.py runs it"
+)
+_ENGINE = "needs a container engine; imgflow_tests/cluster runs each service's command without one"
+_ON_AND_ON = "runs until Ctrl-C or takes long; test_dagster_people.py runs it"
 _WHOLE = "takes minutes; CI runs it on a clean checkout, and the target is looked up here"
 _WRITES = "writes into the repository; the test of the same name compares what it would write"
 NOT_RUN = (
@@ -68,6 +74,19 @@ NOT_RUN = (
     NotRun(
         "CONTRIBUTING.md", ".venv/bin/python -m imgflow_tests.images.test_formats_table", _WRITES
     ),
+    NotRun(
+        "CONTRIBUTING.md",
+        "IMGFLOW_TEST_SCREENSHOTS=docs/images .venv/bin/python -m pytest imgflow_tests/ui "
+        "imgflow_tests/api/gallery/test_screenshots.py",
+        "writes the pictures of the documentation; the same tests run without writing them",
+    ),
+    NotRun("docs/aws.md", "aws …", _AMAZON),
+    NotRun("docs/kubernetes.md", "kubectl …", _CLUSTER),
+    NotRun("docs/kubernetes.md", "helm …", _CLUSTER),
+    NotRun("docs/cluster.md", "docker …", _ENGINE),
+    NotRun("docs/dagster-people.md", "dg …", _ON_AND_ON),
+    NotRun("docs/dagster-people.md", "dagster …", _ON_AND_ON),
+    NotRun("docs/dagster-people.md", "dagster-webserver …", _ON_AND_ON),
 )
 
 

@@ -15,7 +15,7 @@ from imgflow.settings import PREFIX, Settings
 from imgflow_tests.docs_pages import ROOT, anchors, blocks, code, links, pages
 
 INDEX = ("README.md", "docs/README.md")
-LOCAL = {"localhost"}
+LOCAL = {"localhost", "127.0.0.1"}
 PLACES = ("", "imgflow", "docs")
 """Folders below which pages name files."""
 SETTING = re.compile(rf"\b{PREFIX}[A-Z0-9_]+\b")
