@@ -41,7 +41,7 @@ WORKERS = ("worker", "worker-2")
 SOURCE = "s3://imgflow/in/"
 
 
-def measure(uploads: int = 8, images: int = 400, rounds: int = 2) -> list[Measure]:
+def measure(uploads: int = 8, images: int = 700, rounds: int = 1) -> list[Measure]:
     """Single uploads, and many at once."""
     with running() as cluster:
         middle = median(upload.ready for upload in time_uploads(cluster, uploads))
@@ -194,4 +194,4 @@ if __name__ == "__main__":
     with running() as cluster_that_runs:
         for step in time_uploads(cluster_that_runs, counts[0] if counts else 8):
             print(step)
-        print(compare(cluster_that_runs, counts[1] if counts[1:] else 400, 1))
+        print(compare(cluster_that_runs, counts[1] if counts[1:] else 700, 1))
