@@ -1,0 +1,357 @@
+"""What a soak has left: compared with what its stories say, by other ways than imgflow's own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import PurePosixPath
+from typing import Any
+from unittest.mock import patch
+from urllib.parse import unquote
+
+import numpy as np
+import sqlalchemy as sa
+from PIL import Image as Picture
+
+from imgflow.catalog.depth_arrays import DepthArrays
+from imgflow.catalog.partition_keys import object_key, partition_key
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.rows import Image
+from imgflow.definitions import build_families
+from imgflow.orchestration import maintenance
+from imgflow.orchestration.instance import open_instance
+from imgflow.orchestration.unfinished import UNFINISHED
+from imgflow.settings import load_settings
+from imgflow.store.naming import output_name
+from imgflow.store.opening import StoreConfig
+from imgflow_tests.cluster.cluster import Cluster
+from imgflow_tests.cluster.conftest import SOURCE
+from imgflow_tests.cluster.soak_stories import Content, Step, contents_of, ends
+
+REQUEST = re.compile(r'beast: \S+ (\S+) - .*? "(PUT|GET) /imgflow/(in|out)/(\S+) HTTP[^"]*" 2\d\d ')
+OUTPUTS = {"photo": {"grayscale", "thumbnail"}, "depth": {"preview", "resized"}}
+
+# Mean difference of grey levels: JPEG leaves about two, another picture has about sixty.
+MOST_DIFFERENCE = 12.0
+
+
+@dataclass
+class Judgement:
+    """What was found.
+
+    Attributes:
+        wrong: sentences; none when all is well.
+        counts: numbers for the report.
+    """
+
+    wrong: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def compare(self, what: str, found: Iterable[str], expected: Iterable[str]) -> None:
+        """Note which are too many and which are missing."""
+        found, expected = set(found), set(expected)
+        for sentence, keys in (("too many", found - expected), ("missing", expected - found)):
+            if keys:
+                self.wrong.append(f"{what}: {len(keys)} {sentence}: {sorted(keys)[:5]}")
+
+
+def still_to_do(engine: sa.Engine, etags: Mapping[str, str]) -> str:
+    """What is still to be done, in words; empty when nothing is.
+
+    Args:
+        engine: of the catalogue.
+        etags: of all objects that are in the bucket, by key.
+    """
+    with engine.connect() as connection:
+        pending, unsaid, leaving = connection.exec_driver_sql(
+            "SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE unreported), "
+            "count(*) FILTER (WHERE state = 'deleted' AND in_partitions) FROM images"
+        ).one()
+        seen = dict(
+            connection.exec_driver_sql(
+                "SELECT key, announced_etag FROM images WHERE state <> 'deleted'"
+            )
+            .tuples()
+            .all()
+        )
+        runs = connection.exec_driver_sql(
+            "SELECT count(*) FROM runs WHERE status = ANY(%s)", ([s.value for s in UNFINISHED],)
+        ).scalar_one()
+    counts = {
+        "pending": pending,
+        "unreported": unsaid,
+        "partitions to be removed": leaving,
+        "uploads not seen": sum(seen.get(key) != etag for key, etag in etags.items()),
+        "deletions not seen": len(seen.keys() - etags.keys()),
+        "runs": runs,
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def judge(cluster: Cluster, steps: Sequence[Step], in_hand: Counter[str]) -> Judgement:
+    """Compare everything there is with the stories.
+
+    Args:
+        cluster: in which nothing goes on any more.
+        steps: all that happened.
+        in_hand: keys that killed workers had in hand, how often.
+    """
+    judgement, engine = Judgement(), cluster.engine()
+    try:
+        with cluster.environment("daemon"):
+            catalog = PostgresCatalog(engine, SOURCE)
+            images = {image.key: image for image in _all(catalog)}
+            expected = ends(steps)
+            _objects(cluster, expected, judgement)
+            _rows(images, expected, judgement)
+            _outputs(cluster, images, expected, judgement)
+            _requests(cluster, steps, in_hand, judgement)
+            _stored(cluster, steps, images, judgement)
+            _dagster(cluster, catalog, images, judgement)
+            _reconciled(cluster, catalog, judgement)
+            named = {name for image in images.values() for name in _names(image)}
+            judgement.compare("outputs in the end", _listed(cluster, "out/"), named)
+    finally:
+        engine.dispose()
+    return judgement
+
+
+def etag_of(content: Content) -> str:
+    """The ETag that S3 gives an object."""
+    return hashlib.md5(content.body(), usedforsecurity=False).hexdigest()
+
+
+def _all(catalog: PostgresCatalog) -> Iterable[Image]:
+    after = 0
+    while page := catalog.page(limit=1_000, after_id=after):
+        yield from page
+        after = page[-1].id
+
+
+def _names(image: Image) -> set[str]:
+    return {record["name"] for name, record in image.outputs.items() if name != "resized"}
+
+
+def _listed(cluster: Cluster, prefix: str) -> set[str]:
+    pages = cluster.s3().get_paginator("list_objects_v2").paginate(Bucket="imgflow", Prefix=prefix)
+    return {
+        entry["Key"].removeprefix(prefix) for page in pages for entry in page.get("Contents", ())
+    }
+
+
+def _objects(cluster: Cluster, expected: Mapping[str, Content], judgement: Judgement) -> None:
+    judgement.compare("objects of the bucket", _listed(cluster, "in/"), expected)
+
+
+def _rows(
+    images: Mapping[str, Image], expected: Mapping[str, Content], judgement: Judgement
+) -> None:
+    """Every object has its row, with the newest upload and the verdict that its bytes deserve."""
+    judgement.compare("rows", images, expected)
+    judgement.counts["rows"] = len(images)
+    for key in images.keys() & expected.keys():
+        image, content = images[key], expected[key]
+        body = content.body()
+        wanted = "ready" if content.is_whole else "rejected"
+        if image.state != wanted:
+            judgement.wrong.append(
+                f"{key} ({content.form}) is {image.state}, not {wanted}: {image.reason}"
+            )
+        if image.announced_etag != etag_of(content) or image.processed != image.announced:
+            judgement.wrong.append(f"{key}: the row is of an older upload")
+        if content.is_whole and image.sha256 != hashlib.sha256(body).hexdigest():
+            judgement.wrong.append(f"{key}: the row is of other bytes")
+        outputs = OUTPUTS[image.kind] if content.is_whole else set()
+        if set(image.outputs) != outputs:
+            judgement.wrong.append(f"{key} has the outputs {sorted(image.outputs)}")
+        judgement.counts[image.state] = judgement.counts.get(image.state, 0) + 1
+
+
+def _outputs(
+    cluster: Cluster,
+    images: Mapping[str, Image],
+    expected: Mapping[str, Content],
+    judgement: Judgement,
+) -> None:
+    """Every output is whole, and of the newest bytes: its pixels say so."""
+    s3, engine = cluster.s3(), cluster.engine()
+    arrays = DepthArrays(engine)
+
+    def look(key: str) -> str:
+        image, body = images[key], expected[key].body()
+        for name, record in image.outputs.items():
+            if name == "resized":
+                depths = np.loadtxt(io.BytesIO(body), delimiter=",", skiprows=1)
+                rows = arrays.read(image.id).pixels
+                if rows.shape != (len(depths), 150):
+                    return f"{key}: the array is {rows.shape}"
+                apart = np.abs(rows.mean(axis=1) - depths[:, 1:].mean(axis=1)).max()
+                if apart > 3:  # another image's rows are about five apart
+                    return f"{key}: the rows of the array are {apart:.1f} apart"
+                continue
+            stored = s3.get_object(Bucket="imgflow", Key=f"out/{record['name']}")["Body"].read()
+            if hashlib.sha256(stored).hexdigest() != record["sha256"]:
+                return f"{key}: {name} has other bytes than the row says"
+            picture = Picture.open(io.BytesIO(stored))
+            picture.load()
+            if name != "preview" and (apart := _difference(picture, body)) > MOST_DIFFERENCE:
+                return f"{key}: {name} is {apart:.1f} grey levels from its upload"
+        return ""
+
+    keys = [key for key in images.keys() & expected.keys() if expected[key].is_whole]
+    with ThreadPoolExecutor(4) as threads:
+        judgement.wrong += [sentence for sentence in threads.map(_said(look), keys) if sentence]
+    judgement.counts["outputs that were looked at"] = sum(len(images[key].outputs) for key in keys)
+    engine.dispose()
+
+
+def _said(look: Any) -> Any:
+    def looked(key: str) -> str:
+        try:
+            return str(look(key))
+        except Exception as error:  # whatever it is, it is a finding
+            return f"{key}: {error!r}"
+
+    return looked
+
+
+def _difference(picture: Picture.Image, body: bytes) -> float:
+    source = Picture.open(io.BytesIO(body)).convert("L")
+    if picture.size != source.size:
+        return 255.0
+    pixels = [np.asarray(one.convert("L"), dtype=np.float32) for one in (picture, source)]
+    return float(np.abs(pixels[0] - pixels[1]).mean())
+
+
+def _requests(
+    cluster: Cluster, steps: Sequence[Step], in_hand: Counter[str], judgement: Judgement
+) -> None:
+    """Nothing is made twice but what a killed worker had in hand: the store's own log says so.
+
+    The name of an output holds key, content and recipe.
+    """
+    writes: Counter[str] = Counter()
+    reads = 0
+    workers = {m.address for name, m in cluster.machines.items() if name.startswith("worker")}
+    log = cluster.folder / "ceph" / "client.rgw.a.log"
+    with log.open(errors="replace") as lines:
+        for line in lines:
+            if found := REQUEST.search(line):
+                client, method, place, name = found.groups()
+                if (method, place) == ("PUT", "out"):
+                    writes[unquote(name)] += 1
+                elif (method, place) == ("GET", "in") and client in workers and "?" not in name:
+                    reads += 1
+    repeated = {name: count - 1 for name, count in writes.items() if count > 1}
+    allowed = {name for name in repeated if repeated[name] <= in_hand[_key(name)]}
+    for name in sorted(repeated.keys() - allowed)[:10]:
+        judgement.wrong.append(
+            f"{name} was written {writes[name]} times; killed workers had it in hand "
+            f"{in_hand[_key(name)]} times"
+        )
+    judgement.counts |= {
+        "uploads": sum(step.content is not None for step in steps),
+        "deletions": sum(step.content is None for step in steps),
+        "reads by workers": reads,
+        "outputs written": writes.total(),
+        "distinct outputs": len(writes),
+        "written again after a kill": len(allowed),
+        "written twice": len(repeated) - len(allowed),
+        "in the hands of killed workers": in_hand.total(),
+    }
+
+
+def _key(name: str) -> str:
+    """The key of an output: its name is `OUTPUT/KEY/@DIGEST.EXTENSION`."""
+    return name.partition("/")[2].rpartition("/@")[0]
+
+
+def _stored(
+    cluster: Cluster, steps: Sequence[Step], images: Mapping[str, Image], judgement: Judgement
+) -> None:
+    """What no row names is of an older content of its key, and waits for the nightly collector."""
+    named = {name for image in images.values() for name in _names(image)}
+    families = {family.kind: family for family in build_families(load_settings(_env_file=None))}
+    contents = contents_of(steps)
+    orphans = _listed(cluster, "out/") - named
+    for name in orphans:
+        key, output = _key(name), name.partition("/")[0]
+        recipe = families["depth" if output == "preview" else "photo"].outputs[output]
+        hashes = [hashlib.sha256(content.body()).hexdigest() for content in contents.get(key, ())]
+        extension = PurePosixPath(name).suffix
+        names = [output_name(output, SOURCE, key, f"{sha}/{recipe}", extension) for sha in hashes]
+        if name not in names:
+            judgement.wrong.append(f"{name} is of no content that {key} has ever had")
+    judgement.counts["outputs left to the collector"] = len(orphans)
+
+
+def _dagster(
+    cluster: Cluster, catalog: PostgresCatalog, images: Mapping[str, Image], judgement: Judgement
+) -> None:
+    """Partitions are those of the rows, green or red as the rows say, and no run goes on."""
+    settings = load_settings(_env_file=None)
+    with open_instance(settings, cluster.database_url) as instance:
+        for family in build_families(settings):
+            rows = {
+                partition_key(image.key): image.state
+                for image in images.values()
+                if image.kind == family.kind
+            }
+            name = str(family.partitions.name)
+            keys = instance.get_dynamic_partitions(name)
+            judgement.compare(f"partitions of {name}", keys, rows)
+            for asset in sorted(family.made, key=str):
+                found = instance.get_status_by_partition(asset, keys, family.partitions) or {}
+                for state, colour in (("ready", "MATERIALIZED"), ("rejected", "FAILED")):
+                    judgement.compare(
+                        f"{colour} partitions of {asset.to_user_string()}",
+                        [object_key(key) for key, s in found.items() if s and s.name == colour],
+                        [object_key(key) for key in rows if rows[key] == state],
+                    )
+    with catalog.engine.connect() as connection:
+        statuses = dict(
+            connection.exec_driver_sql("SELECT status, count(*) FROM runs GROUP BY 1")
+            .tuples()
+            .all()
+            .all()
+        )
+        holds = connection.exec_driver_sql(
+            "SELECT count(*) FROM run_holds WHERE ended_at IS NULL"
+        ).scalar_one()
+    for status, count in statuses.items():
+        judgement.counts[f"runs {status}"] = count
+        if status in {unfinished.value for unfinished in UNFINISHED}:
+            judgement.wrong.append(f"{count} runs are left {status}")
+    if holds:
+        judgement.wrong.append(f"{holds} runs still have images in hand")
+
+
+def _reconciled(cluster: Cluster, catalog: PostgresCatalog, judgement: Judgement) -> None:
+    """The nightly reconciliation finds nothing but outputs of older contents."""
+    settings = load_settings(_env_file=None)
+    stores = StoreConfig(settings.source_url, settings.output_url)
+    with (
+        open_instance(settings, cluster.database_url) as instance,
+        patch.object(maintenance, "ORPHAN_AGE", timedelta(seconds=-5)),
+    ):
+        found = maintenance.reconcile(
+            build_families(settings),
+            catalog,
+            instance,
+            stores.open_source(),
+            stores.open_outputs(),
+            follow=lambda _keys: None,
+        ).counts()
+    judgement.counts["listed by the reconciliation"] = found.pop("listed")
+    del found["orphaned_outputs"]
+    judgement.wrong += [
+        f"the reconciliation found {count} {what.replace('_', ' ')}"
+        for what, count in found.items()
+        if count
+    ]
