@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from imgflow.cli import app
-from imgflow.doctor import Finding, check_alerts
+from imgflow.doctor.findings import Finding
+from imgflow.doctor.machine import check_alerts
 from imgflow.errors import SettingsError
 from imgflow.settings import Settings
 from imgflow_tests.receivers import webhook
