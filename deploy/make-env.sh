@@ -17,4 +17,5 @@ WORKERS=1
 # The store of the compose file. For another, leave the profile out and name it here:
 # SOURCE_URL=s3://bucket/in  OUTPUT_URL=s3://bucket/out  S3_ENDPOINT=https://s3.eu-central-1.amazonaws.com
 COMPOSE_PROFILES=local-store
+SENSOR_SECONDS=0.2
 END

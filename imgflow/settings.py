@@ -148,14 +148,14 @@ class Settings(BaseSettings):
         ),
     ] = 2
     sensor_seconds: Annotated[
-        int,
+        float,
         Field(
-            ge=1,
+            ge=0.1,
             le=3_600,
             description="Least seconds between two looks for uploads, in a folder between two "
             "ticks of the sensor.",
         ),
-    ] = 1
+    ] = 1.0
     tick_pages: Annotated[
         int,
         Field(ge=1, le=1_000, description="Most pages of 1,000 objects that one tick lists."),

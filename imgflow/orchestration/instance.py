@@ -27,6 +27,9 @@ STORAGES = {
 
 CELERY_LAUNCHER = ("dagster_celery.launcher", "CeleryRunLauncher")
 
+# Five seconds by default, of which an upload would wait half.
+RUN_QUEUE: dict[str, object] = {"dequeue_interval_seconds": 1}
+
 # The digest tells a file that somebody has changed from one that follows the settings.
 HEADER = "# Written by imgflow from its settings ({digest}); change it and it stays yours.\n"
 
@@ -70,13 +73,11 @@ def instance_config(settings: Settings) -> dict[str, object]:
         }
         for name, (module, class_name) in STORAGES.items()
     }
-    # Five seconds by default, of which an upload would wait half.
-    run_queue: dict[str, object] = {"dequeue_interval_seconds": 1}
     config: dict[str, object] = {
         **storages,
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},  # the dialog that asks for an e-mail address
-        "run_queue": run_queue,
+        "run_queue": RUN_QUEUE,
         # A sensor's tick may go on for seconds, which must not keep the others from theirs.
         "sensors": {"use_threads": True, "num_workers": 4},
         # Of a process that is killed the code server or the catalogue's locks tell within seconds;
@@ -97,8 +98,8 @@ def instance_config(settings: Settings) -> dict[str, object]:
         "retention": {"sensor": {"purge_after_days": {"skipped": 1, "failure": 30, "success": 30}}},
     }
     if settings.broker_url:
-        run_queue.update(_run_limits(settings.runs))
-        config.update(_cluster_config())
+        del config["run_queue"]
+        config.update(_cluster_config(settings.runs))
     return config
 
 
@@ -109,6 +110,7 @@ def _run_limits(runs: int) -> dict[str, object]:
     not count yet.
     """
     return {
+        **RUN_QUEUE,
         "max_concurrent_runs": 2 * runs + OTHER_RUNS,
         "tag_concurrency_limits": [
             {"key": KIND_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": runs}
@@ -116,7 +118,7 @@ def _run_limits(runs: int) -> dict[str, object]:
     }
 
 
-def _cluster_config() -> dict[str, object]:
+def _cluster_config(runs: int) -> dict[str, object]:
     """What a cluster has beside it: runs go through the broker to warm workers."""
     if find_spec("dagster_celery") is None:
         raise SettingsError(
@@ -124,6 +126,11 @@ def _cluster_config() -> dict[str, object]:
             "pip install 'imgflow[cluster]', or unset it."
         )
     return {
+        "run_coordinator": {
+            "module": "imgflow.orchestration.coordinator",
+            "class": "SensorFirstRunCoordinator",
+            "config": _run_limits(runs),
+        },
         "run_launcher": {
             "module": CELERY_LAUNCHER[0],
             "class": CELERY_LAUNCHER[1],

@@ -1,6 +1,7 @@
 """The sensor that sees uploads: input and output around decisions made elsewhere."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -196,7 +197,7 @@ def arrivals_sensor(
     families: Sequence[Family],
     jobs: Sequence[Any],
     *,
-    interval_seconds: int,
+    interval_seconds: float,
     pages: int,
     batching: Batching,
     on_delete: OnDelete,
@@ -215,7 +216,7 @@ def arrivals_sensor(
     @dg.sensor(
         name="arrivals",
         jobs=list(jobs),
-        minimum_interval_seconds=interval_seconds,
+        minimum_interval_seconds=max(1, math.ceil(interval_seconds)),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks for runs over the uploads that are new or overwritten.",
     )

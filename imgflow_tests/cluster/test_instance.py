@@ -41,7 +41,7 @@ def test_a_broker_makes_it_a_cluster_and_its_password_stays_out_of_the_file(
     config = written(broker_url=BROKER, runs=3)
     assert config["run_launcher"]["class"] == "CeleryRunLauncher"
     assert config["run_launcher"]["config"]["broker"] == {"env": "IMGFLOW_BROKER_URL"}
-    assert config["run_queue"]["tag_concurrency_limits"][0]["limit"] == 3
+    assert config["run_coordinator"]["config"]["tag_concurrency_limits"][0]["limit"] == 3
     assert config["event_log_storage"]["class"] == "BulkPostgresEventLogStorage"
 
 
@@ -52,7 +52,8 @@ def test_the_file_follows_the_settings_until_somebody_changes_it(
     assert "run_launcher" in written(broker_url=BROKER)
     file = settings.home / "dagster" / "dagster.yaml"
     file.write_text(file.read_text() + "# mine\n")
-    assert written(broker_url=BROKER, runs=7)["run_queue"]["max_concurrent_runs"] == 8
+    kept = written(broker_url=BROKER, runs=7)["run_coordinator"]["config"]
+    assert kept["max_concurrent_runs"] == 8
     assert [entry.name for entry in file.parent.iterdir()] == ["dagster.yaml"]
 
 
