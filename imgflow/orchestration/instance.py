@@ -26,7 +26,7 @@ STORAGES = {
 }
 
 
-CELERY_LAUNCHER = ("imgflow.orchestration.launcher", "WarmRunLauncher")
+CELERY_LAUNCHER = ("imgflow.orchestration.launcher", "ClusterRunLauncher")
 
 # Five seconds by default, of which an upload would wait half.
 RUN_QUEUE: dict[str, object] = {"dequeue_interval_seconds": 1}

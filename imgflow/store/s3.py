@@ -6,7 +6,6 @@ the CPU time per request, of the keys that it represents exactly, and boto3 thos
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,8 +92,6 @@ def s3_client(*, checksums: Checksums = "when_supported") -> Any:
         max_pool_connections=32,
         request_checksum_calculation=checksums,
         response_checksum_validation="when_required",
-        # Where a service has a name rather than a number, boto3 would ask for `bucket.name`.
-        s3={"addressing_style": "auto" if _is_amazon() else "path"},
     )
     try:
         # Not `boto3.client`: its session keeps the credentials of the first client for good.
@@ -107,12 +104,6 @@ def s3_client(*, checksums: Checksums = "when_supported") -> Any:
             f"The AWS_* variables do not describe an S3 service: {first_line(error)}; "
             "AWS_ENDPOINT_URL is written http://host:port."
         ) from error
-
-
-def _is_amazon() -> bool:
-    """Whether the variables name no other service than Amazon's."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return not endpoint or bool(AMAZON.fullmatch(urlsplit(endpoint).netloc))
 
 
 def obstore_bucket(

@@ -80,6 +80,11 @@ def test_the_file_that_is_generated_has_every_secret_and_another_one_each_time()
         assert re.fullmatch(r"[0-9a-f]+", first[name]), "it stands in URLs as it is"
 
 
+def test_the_generated_file_means_nothing_to_imgflow_started_in_the_same_folder() -> None:
+    """It reads `.env` there too, and would go to a bucket that only containers reach."""
+    assert not [name for name in generated_variables() if name.startswith(("IMGFLOW_", "AWS_"))]
+
+
 def test_no_secret_stands_in_the_file(services: dict[str, Any]) -> None:
     for name, service in services.items():
         for variable, value in service.get("environment", {}).items():

@@ -53,6 +53,19 @@ def test_an_upload_that_takes_longer_has_a_run_of_its_own(project: Project) -> N
     assert [len(request.image_ids) for request in found] == [1, 1, 2]
 
 
+@pytest.mark.usefixtures("pace")
+def test_in_a_cluster_what_waits_is_divided_among_the_free_workers(project: Project) -> None:
+    announced(project, *[1_000_000] * 80)
+    found = requests(project, Batching(runs=3, is_spread=True))
+    assert [len(request.image_ids) for request in found] == [29, 29, 22]
+
+
+@pytest.mark.usefixtures("pace")
+def test_a_few_images_are_not_worth_a_second_worker(project: Project) -> None:
+    announced(project, *[1_000_000] * 12)
+    assert len(requests(project, Batching(runs=3, is_spread=True))) == 1
+
+
 def test_what_waits_beyond_the_runs_in_hand_is_not_queued_as_runs(project: Project) -> None:
     announced(project, *[10] * 10)
     batching = Batching(images=2, runs=2)
