@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg2
 import sqlalchemy as sa
@@ -27,6 +27,20 @@ logger = logging.getLogger(__name__)
 
 # A database that restarts is back within seconds; what lasts longer is for the caller to retry.
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+
+# A side that vanishes without a word is given up after 25 seconds; by default a client that has
+# sent something waits for a quarter of an hour, and a server keeps locks for two hours.
+CLIENT_PATIENCE: dict[str, str | int] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+SERVER_PATIENCE = (
+    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; "
+    "SET tcp_keepalives_count = 3; SET tcp_user_timeout = 25000"
+)
 
 
 def database_url(settings: Settings) -> str:
@@ -60,21 +74,36 @@ def make_engine(
             all that runs in `retried` finds out by itself.
         application: what the database calls these connections.
     """
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_timeout=pool_seconds,
         pool_pre_ping=pre_ping,
-        connect_args={
-            "connect_timeout": 5,
-            "application_name": application,
-            # Else a server that vanishes without a word is waited for during two hours.
-            "keepalives_idle": 30,
-            "keepalives_interval": 10,
-            "keepalives_count": 3,
-        },
+        connect_args={**CLIENT_PATIENCE, "application_name": application},
     )
+    bound_server(engine)
+    return engine
+
+
+def bound_server(engine: sa.Engine) -> None:
+    """Let the server drop what connections hold soon after the client's machine has vanished."""
+
+    @sa.event.listens_for(engine, "connect")
+    def _set(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(SERVER_PATIENCE)
+        connection.commit()
+
+
+def with_patience(url: str) -> str:
+    """A database's address for Dagster's own storages, with bounded waits as `make_engine` has."""
+    parsed = sa.make_url(url)
+    if not parsed.host:  # a socket of this machine
+        return url
+    missing = {name: str(value) for name, value in CLIENT_PATIENCE.items()}
+    wanted = {**missing, **parsed.query}
+    return parsed.set(query=wanted).render_as_string(hide_password=False)
 
 
 def retried(engine: sa.Engine, work: Callable[[], Answer]) -> Answer:
@@ -130,8 +159,9 @@ def _explain(engine: sa.Engine, error: Exception) -> str:
     cause = lines[0] if lines else type(error).__name__
     if password:
         cause = cause.replace(str(password), "***")
+    url = engine.url.difference_update_query(CLIENT_PATIENCE)
     return (
-        f"The database {engine.url.render_as_string(hide_password=True)} does not answer: {cause}. "
+        f"The database {url.render_as_string(hide_password=True)} does not answer: {cause}. "
         f"{_mend(cause)}"
     )
 

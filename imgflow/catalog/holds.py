@@ -64,7 +64,11 @@ OF_RUNS = sa.text(
 TAKE_UP = sa.text(
     """
     WITH left_behind AS (
-        DELETE FROM run_holds WHERE run_id = ANY(:run_ids) AND ended_at IS NULL RETURNING image_ids
+        SELECT run_id, image_ids FROM run_holds
+        WHERE run_id = ANY(:run_ids) AND ended_at IS NULL ORDER BY run_id FOR UPDATE
+    ), over AS (
+        UPDATE run_holds AS h SET ended_at = now(), image_ids = '{}'
+        FROM left_behind AS l WHERE h.run_id = l.run_id
     ), ids AS (SELECT DISTINCT unnest(image_ids) AS id FROM left_behind ORDER BY 1)
     UPDATE images AS i SET unreported = true, not_before = NULL
     FROM ids WHERE i.id = ids.id AND i.state = 'ready' AND NOT i.unreported
@@ -201,7 +205,10 @@ class Holds(Connected):
         return bool(self.transaction(lambda connection: connection.execute(statement).scalar()))
 
     def take_up(self, run_ids: Sequence[str]) -> None:
-        """Mark the ready images of abandoned runs as `unreported`, and forget the runs."""
+        """Mark the ready images of abandoned runs as `unreported`, and the runs as over.
+
+        Should one live all the same, on a machine that was cut off, it records nothing more.
+        """
         if not run_ids:
             return
         statement = TAKE_UP.bindparams(

@@ -32,9 +32,14 @@ RECORD = sa.text(
     )
     WHERE i.id = v.id AND i.state <> 'deleted'
         AND (i.announced = v.identity OR i.processed IS DISTINCT FROM i.announced)
+        AND coalesce(v.run_id, '') <> ALL(:over)
     RETURNING i.id
     """
 )
+
+# A run whose machine was cut off for so long that it was given up has its images with others. The
+# lock keeps it from being given up between this look and the commit.
+RUNS = sa.text("SELECT run_id, ended_at FROM run_holds WHERE run_id = ANY(:run_ids) FOR SHARE")
 
 # The array that a row named until now goes with the change; one that another worker is about to
 # name stays. No row is locked `FOR UPDATE` here or below: that waits for the worker that writes the
@@ -72,8 +77,8 @@ class Recording(Connected):
         """Write what became of a batch of uploads.
 
         Returns:
-            The ids of the rows that took their verdict. Images that were deleted meanwhile, or
-            whose newer upload has a verdict already, stay as they are.
+            The ids of the rows that took their verdict. Images that were deleted meanwhile, whose
+            newer upload has a verdict already, or whose run was given up, stay as they are.
         """
         if not verdicts:
             return set()
@@ -98,11 +103,14 @@ class Recording(Connected):
             sa.bindparam("facts", [storable_json(v.facts) for v in verdicts], TEXT),
             sa.bindparam("run_ids", [v.run_id or None for v in verdicts], TEXT),
         )
+        runs = RUNS.bindparams(sa.bindparam("run_ids", sorted({v.run_id for v in verdicts}), TEXT))
         depth = [v.image_id for v in verdicts if kind_of(v.upload.key) == "depth"]
 
         def work(connection: sa.Connection) -> set[int]:
+            over = [row.run_id for row in connection.execute(runs) if row.ended_at]
             before = connection.execute(ARRAYS, {"ids": depth}).all() if depth else []
-            recorded = {row.id for row in connection.execute(statement)}
+            bound = statement.bindparams(sa.bindparam("over", over, TEXT))
+            recorded = {row.id for row in connection.execute(bound)}
             for image_id, array in before:
                 connection.execute(DROP_SUPERSEDED, {"id": image_id, "array": array})
             return recorded

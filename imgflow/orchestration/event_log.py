@@ -53,7 +53,7 @@ from dagster_postgres import PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from imgflow.catalog.connecting import retried
+from imgflow.catalog.connecting import bound_server, retried
 from imgflow.catalog.text_copy import copy_rows
 from imgflow.orchestration.event_rows import (
     Row,
@@ -124,6 +124,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
             pool_pre_ping=True,
             pool_recycle=600,
         )
+        bound_server(self._engine)
 
     def dispose(self) -> None:
         """Close the connection that is kept."""

@@ -11,6 +11,7 @@ import dagster as dg
 import sqlalchemy as sa
 import yaml
 
+from imgflow.catalog.connecting import with_patience
 from imgflow.errors import SettingsError
 from imgflow.orchestration.families import KIND_TAG
 from imgflow.settings import Settings
@@ -25,7 +26,7 @@ STORAGES = {
 }
 
 
-CELERY_LAUNCHER = ("imgflow.orchestration.launcher", "CancelingCeleryRunLauncher")
+CELERY_LAUNCHER = ("imgflow.orchestration.launcher", "ClusterRunLauncher")
 
 # Five seconds by default, of which an upload would wait half.
 RUN_QUEUE: dict[str, object] = {"dequeue_interval_seconds": 1}
@@ -57,6 +58,18 @@ CELERY: dict[str, object] = {
     },
 }
 
+# Of a process that is killed the code server or the catalogue's locks tell within seconds; this is
+# for what never starts, or is never canceled.
+RUN_MONITORING: dict[str, object] = {
+    "enabled": True,
+    "start_timeout_seconds": 180,
+    "cancel_timeout_seconds": 180,
+    "poll_interval_seconds": 30,
+}
+# Warm workers start a run within a second: one that does not start was lost with its broker, or by
+# a daemon that died while it launched it.
+CLUSTER_MONITORING: dict[str, object] = {"start_timeout_seconds": 60, "poll_interval_seconds": 10}
+
 # Runs at the same time besides those of images: nightly jobs.
 OTHER_RUNS = 4
 
@@ -80,14 +93,7 @@ def instance_config(settings: Settings) -> dict[str, object]:
         "run_queue": RUN_QUEUE,
         # A sensor's tick may go on for seconds, which must not keep the others from theirs.
         "sensors": {"use_threads": True, "num_workers": 4},
-        # Of a process that is killed the code server or the catalogue's locks tell within seconds;
-        # this is for what never starts, or is never canceled.
-        "run_monitoring": {
-            "enabled": True,
-            "start_timeout_seconds": 180,
-            "cancel_timeout_seconds": 180,
-            "poll_interval_seconds": 30,
-        },
+        "run_monitoring": RUN_MONITORING,
         # Runs of people and backfills whose process died go on. A run that failed by itself has bad
         # data, or trouble for which the sensor asks again; those that the sensor asked for too.
         "run_retries": {
@@ -100,6 +106,7 @@ def instance_config(settings: Settings) -> dict[str, object]:
     if settings.broker_url:
         del config["run_queue"]
         config.update(_cluster_config(settings.runs))
+        config["run_monitoring"] = {**RUN_MONITORING, **CLUSTER_MONITORING}
     return config
 
 
@@ -177,7 +184,7 @@ def environment(settings: Settings, database_url: str) -> dict[str, str]:
     """The variables that every process of imgflow and Dagster needs to see the same things."""
     return {
         "DAGSTER_HOME": str(prepare_dagster_home(settings)),
-        DATABASE_VARIABLE: database_url,
+        DATABASE_VARIABLE: with_patience(database_url),
         **({BROKER_VARIABLE: settings.broker_url} if settings.broker_url else {}),
         "IMGFLOW_HOME": str(settings.home),
         "IMGFLOW_SOURCE_URL": settings.source_url,

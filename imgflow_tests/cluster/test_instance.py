@@ -39,7 +39,7 @@ def test_a_broker_makes_it_a_cluster_and_its_password_stays_out_of_the_file(
     written: Callable[..., dict[str, Any]],
 ) -> None:
     config = written(broker_url=BROKER, runs=3)
-    assert config["run_launcher"]["class"] == "CancelingCeleryRunLauncher"
+    assert config["run_launcher"]["class"] == "ClusterRunLauncher"
     assert config["run_launcher"]["config"]["broker"] == {"env": "IMGFLOW_BROKER_URL"}
     assert config["run_coordinator"]["config"]["tag_concurrency_limits"][0]["limit"] == 3
     assert config["event_log_storage"]["class"] == "BulkPostgresEventLogStorage"
