@@ -21,7 +21,7 @@ BROKER_VARIABLE = "IMGFLOW_BROKER_URL"
 
 STORAGES = {
     "run_storage": ("dagster_postgres.run_storage", "PostgresRunStorage"),
-    "schedule_storage": ("dagster_postgres.schedule_storage", "PostgresScheduleStorage"),
+    "schedule_storage": ("imgflow.orchestration.tick_storage", "SteadyScheduleStorage"),
     "event_log_storage": ("imgflow.orchestration.event_log", "BulkPostgresEventLogStorage"),
 }
 
@@ -58,18 +58,6 @@ CELERY: dict[str, object] = {
     },
 }
 
-# Of a process that is killed the code server or the catalogue's locks tell within seconds; this is
-# for what never starts, or is never canceled.
-RUN_MONITORING: dict[str, object] = {
-    "enabled": True,
-    "start_timeout_seconds": 180,
-    "cancel_timeout_seconds": 180,
-    "poll_interval_seconds": 30,
-}
-# Warm workers start a run within a second: one that does not start was lost with its broker, or by
-# a daemon that died while it launched it.
-CLUSTER_MONITORING: dict[str, object] = {"start_timeout_seconds": 60, "poll_interval_seconds": 10}
-
 # Runs at the same time besides those of images: nightly jobs.
 OTHER_RUNS = 4
 
@@ -93,7 +81,14 @@ def instance_config(settings: Settings) -> dict[str, object]:
         "run_queue": RUN_QUEUE,
         # A sensor's tick may go on for seconds, which must not keep the others from theirs.
         "sensors": {"use_threads": True, "num_workers": 4},
-        "run_monitoring": RUN_MONITORING,
+        # Of a process that is killed the code server or the catalogue's locks tell within seconds;
+        # this is for what never starts, or is never canceled. A run may have waited for a worker.
+        "run_monitoring": {
+            "enabled": True,
+            "start_timeout_seconds": 180,
+            "cancel_timeout_seconds": 180,
+            "poll_interval_seconds": 10,
+        },
         # Runs of people and backfills whose process died go on. A run that failed by itself has bad
         # data, or trouble for which the sensor asks again; those that the sensor asked for too.
         "run_retries": {
@@ -106,7 +101,6 @@ def instance_config(settings: Settings) -> dict[str, object]:
     if settings.broker_url:
         del config["run_queue"]
         config.update(_cluster_config(settings.runs))
-        config["run_monitoring"] = {**RUN_MONITORING, **CLUSTER_MONITORING}
     return config
 
 
