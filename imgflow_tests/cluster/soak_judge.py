@@ -216,7 +216,7 @@ def _said(look: Any) -> Any:
         try:
             return str(look(key))
         except Exception as error:  # whatever it is, it is a finding
-            return f"{key}: {error!r}"
+            return f"{key}: {error}"
 
     return looked
 
@@ -318,7 +318,6 @@ def _dagster(
         statuses = dict(
             connection.exec_driver_sql("SELECT status, count(*) FROM runs GROUP BY 1")
             .tuples()
-            .all()
             .all()
         )
         holds = connection.exec_driver_sql(
