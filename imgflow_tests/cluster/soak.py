@@ -33,8 +33,9 @@ from rich.table import Table
 from imgflow_tests import ceph
 from imgflow_tests.cluster.cluster import Cluster
 from imgflow_tests.cluster.conftest import UNDER
-from imgflow_tests.cluster.soak_judge import Judgement, etag_of, judge, still_to_do
+from imgflow_tests.cluster.soak_judge import etag_of, judge, still_to_do
 from imgflow_tests.cluster.soak_measures import Measures, measuring
+from imgflow_tests.cluster.soak_stored import Judgement
 from imgflow_tests.cluster.soak_stories import Step, ends, tell
 
 LANES = 4  # that upload; what happens to an object does so in one of them, in order
