@@ -41,12 +41,13 @@ class Ending(Connected):
     def forget_uploads(self, keys: Sequence[str]) -> None:
         """Take back announcements of uploads that were deleted before they were read.
 
-        An image that was processed before stays as it was then; any other counts as deleted.
+        An image that was processed before stays as it was then, and the next listing, which misses
+        its object, does with it what the setting says; any other counts as deleted.
         """
         statement = sa.text(
             """
             UPDATE images SET state = CASE WHEN outputs = '{}' THEN 'deleted' ELSE 'ready' END,
-                gone_at = now(),
+                gone_at = CASE WHEN outputs = '{}' THEN now() END,
                 announced = coalesce(processed, announced),
                 announced_etag = coalesce(etag, announced_etag),
                 announced_version_id = version_id,

@@ -12,6 +12,7 @@ looked at memory, open files and connections all the time.
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import tempfile
@@ -29,10 +30,12 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
+from imgflow_tests import ceph
 from imgflow_tests.cluster.cluster import Cluster
 from imgflow_tests.cluster.conftest import UNDER
-from imgflow_tests.cluster.soak_judge import Judgement, etag_of, judge, still_to_do
+from imgflow_tests.cluster.soak_judge import etag_of, judge, still_to_do
 from imgflow_tests.cluster.soak_measures import Measures, measuring
+from imgflow_tests.cluster.soak_stored import Judgement
 from imgflow_tests.cluster.soak_stories import Step, ends, tell
 
 LANES = 4  # that upload; what happens to an object does so in one of them, in order
@@ -40,8 +43,9 @@ LANES = 4  # that upload; what happens to an object does so in one of them, in o
 # Photographs have more of the work, and more of the deaths.
 VICTIMS = ("worker", "worker-2", "worker", "worker-2", "worker-depth")
 
-# A worker with images in hand is waited for; each third dies whatever it does.
-BUSY_SECONDS = 15.0
+# So long it is waited for that a worker has images in hand, and as long again for any of them; each
+# third worker dies whatever it does.
+BUSY_SECONDS = 10.0
 
 # Nothing to do, in so many looks in a row: the sensor has listed everything since the first.
 QUIET_LOOKS = 8
@@ -118,7 +122,7 @@ def soak(cluster: Cluster, plan: Plan) -> Soaked:
 
 
 def play(cluster: Cluster, steps: Sequence[Step], seconds: float) -> float:
-    """Upload, overwrite and delete, evenly over so many seconds.
+    """Upload, overwrite and delete, in so many seconds.
 
     Returns:
         How late the last was, in seconds.
@@ -135,10 +139,9 @@ def play(cluster: Cluster, steps: Sequence[Step], seconds: float) -> float:
 
     lanes = [ThreadPoolExecutor(1) for _ in range(LANES)]
     happening: list[Future[None]] = []
-    for number, step in enumerate(steps):
-        due = began + seconds * number / len(steps)
+    for step in steps:
         lane = lanes[crc32(step.key.encode()) % LANES]
-        happening.append(lane.submit(happens, step, due))
+        happening.append(lane.submit(happens, step, began + seconds * step.moment))
     for one in happening:
         one.result()
     for lane in lanes:
@@ -191,10 +194,10 @@ class Killer:
             self._kill(victim)
 
     def _busy(self, first: str) -> str:
-        """A worker with images in hand, that one if it has; waits for one."""
-        give_up = time.monotonic() + BUSY_SECONDS
-        while time.monotonic() < give_up:
-            for name in (first, *VICTIMS):
+        """A worker with images in hand, that one if it gets some in time; none has: nothing."""
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < 2 * BUSY_SECONDS:
+            for name in (first,) if waited < BUSY_SECONDS else VICTIMS:
                 if self._held(name):
                     return name
             if self._is_over.wait(0.05):
@@ -272,6 +275,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="a new one, where data and logs stay")
     arguments = vars(parser.parse_args())
     folder = arguments.pop("folder")
+    if not (ceph.is_installed() and shutil.which("redis-server")):
+        sys.exit("A soak needs Ceph's gateway and redis-server; .ci/run installs both.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the cluster ends too
     with (
         tempfile.TemporaryDirectory(prefix="imgflow-soak-") as name,

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import PurePosixPath
 from typing import Any
 from unittest.mock import patch
-from urllib.parse import unquote
 
 import numpy as np
 import sqlalchemy as sa
@@ -28,37 +24,22 @@ from imgflow.orchestration import maintenance
 from imgflow.orchestration.instance import open_instance
 from imgflow.orchestration.unfinished import UNFINISHED
 from imgflow.settings import load_settings
-from imgflow.store.naming import output_name
 from imgflow.store.opening import StoreConfig
 from imgflow_tests.cluster.cluster import Cluster
 from imgflow_tests.cluster.conftest import SOURCE
-from imgflow_tests.cluster.soak_stories import Content, Step, contents_of, ends
+from imgflow_tests.cluster.soak_stored import (
+    Judgement,
+    judge_requests,
+    judge_stored,
+    listed,
+    names_of,
+)
+from imgflow_tests.cluster.soak_stories import Content, Step, ends
 
-REQUEST = re.compile(r'beast: \S+ (\S+) - .*? "(PUT|GET) /imgflow/(in|out)/(\S+) HTTP[^"]*" 2\d\d ')
 OUTPUTS = {"photo": {"grayscale", "thumbnail"}, "depth": {"preview", "resized"}}
 
 # Mean difference of grey levels: JPEG leaves about two, another picture has about sixty.
 MOST_DIFFERENCE = 12.0
-
-
-@dataclass
-class Judgement:
-    """What was found.
-
-    Attributes:
-        wrong: sentences; none when all is well.
-        counts: numbers for the report.
-    """
-
-    wrong: list[str] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def compare(self, what: str, found: Iterable[str], expected: Iterable[str]) -> None:
-        """Note which are too many and which are missing."""
-        found, expected = set(found), set(expected)
-        for sentence, keys in (("too many", found - expected), ("missing", expected - found)):
-            if keys:
-                self.wrong.append(f"{what}: {len(keys)} {sentence}: {sorted(keys)[:5]}")
 
 
 def still_to_do(engine: sa.Engine, etags: Mapping[str, str]) -> str:
@@ -111,12 +92,12 @@ def judge(cluster: Cluster, steps: Sequence[Step], in_hand: Counter[str]) -> Jud
             _objects(cluster, expected, judgement)
             _rows(images, expected, judgement)
             _outputs(cluster, images, expected, judgement)
-            _requests(cluster, steps, in_hand, judgement)
-            _stored(cluster, steps, images, judgement)
+            judge_requests(cluster, steps, in_hand, judgement)
+            judge_stored(cluster, steps, images, judgement)
             _dagster(cluster, catalog, images, judgement)
             _reconciled(cluster, catalog, judgement)
-            named = {name for image in images.values() for name in _names(image)}
-            judgement.compare("outputs in the end", _listed(cluster, "out/"), named)
+            named = {name for image in images.values() for name in names_of(image)}
+            judgement.compare("outputs in the end", listed(cluster, "out/"), named)
     finally:
         engine.dispose()
     return judgement
@@ -134,19 +115,8 @@ def _all(catalog: PostgresCatalog) -> Iterable[Image]:
         after = page[-1].id
 
 
-def _names(image: Image) -> set[str]:
-    return {record["name"] for name, record in image.outputs.items() if name != "resized"}
-
-
-def _listed(cluster: Cluster, prefix: str) -> set[str]:
-    pages = cluster.s3().get_paginator("list_objects_v2").paginate(Bucket="imgflow", Prefix=prefix)
-    return {
-        entry["Key"].removeprefix(prefix) for page in pages for entry in page.get("Contents", ())
-    }
-
-
 def _objects(cluster: Cluster, expected: Mapping[str, Content], judgement: Judgement) -> None:
-    judgement.compare("objects of the bucket", _listed(cluster, "in/"), expected)
+    judgement.compare("objects of the bucket", listed(cluster, "in/"), expected)
 
 
 def _rows(
@@ -216,7 +186,7 @@ def _said(look: Any) -> Any:
         try:
             return str(look(key))
         except Exception as error:  # whatever it is, it is a finding
-            return f"{key}: {error!r}"
+            return f"{key}: {error}"
 
     return looked
 
@@ -227,68 +197,6 @@ def _difference(picture: Picture.Image, body: bytes) -> float:
         return 255.0
     pixels = [np.asarray(one.convert("L"), dtype=np.float32) for one in (picture, source)]
     return float(np.abs(pixels[0] - pixels[1]).mean())
-
-
-def _requests(
-    cluster: Cluster, steps: Sequence[Step], in_hand: Counter[str], judgement: Judgement
-) -> None:
-    """Nothing is made twice but what a killed worker had in hand: the store's own log says so.
-
-    The name of an output holds key, content and recipe.
-    """
-    writes: Counter[str] = Counter()
-    reads = 0
-    workers = {m.address for name, m in cluster.machines.items() if name.startswith("worker")}
-    log = cluster.folder / "ceph" / "client.rgw.a.log"
-    with log.open(errors="replace") as lines:
-        for line in lines:
-            if found := REQUEST.search(line):
-                client, method, place, name = found.groups()
-                if (method, place) == ("PUT", "out"):
-                    writes[unquote(name)] += 1
-                elif (method, place) == ("GET", "in") and client in workers and "?" not in name:
-                    reads += 1
-    repeated = {name: count - 1 for name, count in writes.items() if count > 1}
-    allowed = {name for name in repeated if repeated[name] <= in_hand[_key(name)]}
-    for name in sorted(repeated.keys() - allowed)[:10]:
-        judgement.wrong.append(
-            f"{name} was written {writes[name]} times; killed workers had it in hand "
-            f"{in_hand[_key(name)]} times"
-        )
-    judgement.counts |= {
-        "uploads": sum(step.content is not None for step in steps),
-        "deletions": sum(step.content is None for step in steps),
-        "reads by workers": reads,
-        "outputs written": writes.total(),
-        "distinct outputs": len(writes),
-        "written again after a kill": len(allowed),
-        "written twice": len(repeated) - len(allowed),
-        "in the hands of killed workers": in_hand.total(),
-    }
-
-
-def _key(name: str) -> str:
-    """The key of an output: its name is `OUTPUT/KEY/@DIGEST.EXTENSION`."""
-    return name.partition("/")[2].rpartition("/@")[0]
-
-
-def _stored(
-    cluster: Cluster, steps: Sequence[Step], images: Mapping[str, Image], judgement: Judgement
-) -> None:
-    """What no row names is of an older content of its key, and waits for the nightly collector."""
-    named = {name for image in images.values() for name in _names(image)}
-    families = {family.kind: family for family in build_families(load_settings(_env_file=None))}
-    contents = contents_of(steps)
-    orphans = _listed(cluster, "out/") - named
-    for name in orphans:
-        key, output = _key(name), name.partition("/")[0]
-        recipe = families["depth" if output == "preview" else "photo"].outputs[output]
-        hashes = [hashlib.sha256(content.body()).hexdigest() for content in contents.get(key, ())]
-        extension = PurePosixPath(name).suffix
-        names = [output_name(output, SOURCE, key, f"{sha}/{recipe}", extension) for sha in hashes]
-        if name not in names:
-            judgement.wrong.append(f"{name} is of no content that {key} has ever had")
-    judgement.counts["outputs left to the collector"] = len(orphans)
 
 
 def _dagster(
@@ -318,7 +226,6 @@ def _dagster(
         statuses = dict(
             connection.exec_driver_sql("SELECT status, count(*) FROM runs GROUP BY 1")
             .tuples()
-            .all()
             .all()
         )
         holds = connection.exec_driver_sql(

@@ -35,6 +35,10 @@ DELETED = 0.08
 BACK_AGAIN = 0.4  # of those that are deleted
 COPIES = 0.04
 
+# Objects that come all at once, so that runs have hundreds in hand; the others come one by one.
+IN_BURSTS = 0.6
+BURSTS = 5
+
 # Half of what happens to an object does so while the last of it is still in somebody's hands.
 SOON = 0.01  # of the whole time
 
@@ -58,16 +62,23 @@ class Content:
 
 @dataclass(frozen=True)
 class Step:
-    """An object is uploaded, or deleted where there is no content."""
+    """An object is uploaded, or deleted where there is no content.
+
+    Attributes:
+        key: of the object.
+        content: that it gets.
+        moment: 0 at the beginning of the soak, 1 at the end.
+    """
 
     key: str
     content: Content | None
+    moment: float
 
 
 def tell(images: int, seed: int) -> list[Step]:
     """All that happens, in order: to so many objects, the same for the same seed."""
     rng = random.Random(seed)
-    steps: list[tuple[float, int, Step]] = []
+    steps: list[Step] = []
     contents: list[Content] = []  # whole photographs, for copies under another key
 
     def new_content(is_depth: bool) -> Content:
@@ -79,9 +90,11 @@ def tell(images: int, seed: int) -> list[Step]:
         is_depth = rng.random() < DEPTH_SHARE
         key = f"{number % 23:02}/{number:06}.{'csv' if is_depth else 'jpg'}"
         moment = rng.random()
+        if rng.random() < IN_BURSTS:
+            moment = int(moment * BURSTS) / BURSTS
 
         def happens(moment: float, content: Content | None, key: str = key) -> None:
-            steps.append((moment, len(steps), Step(key, content)))
+            steps.append(Step(key, content, moment))
 
         is_copy = not is_depth and contents and rng.random() < COPIES
         content = rng.choice(contents[-500:]) if is_copy else new_content(is_depth)
@@ -103,7 +116,7 @@ def tell(images: int, seed: int) -> list[Step]:
                 moment = rng.uniform(moment, 1.0)
                 content = new_content(is_depth)
                 happens(moment, content)
-    return [step for *_, step in sorted(steps, key=lambda entry: entry[:2])]
+    return sorted(steps, key=lambda step: step.moment)
 
 
 def ends(steps: Iterable[Step]) -> dict[str, Content]:
