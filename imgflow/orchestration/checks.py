@@ -6,7 +6,7 @@ their own besides, which bear their partition.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -42,10 +42,15 @@ from imgflow.orchestration.examining import (
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 
-# Of the images of a batch, so many are looked at again: decoding them takes 50 ms or so.
+# Of the images of a run, so many are looked at again: one of a hundred takes a hundredth of the
+# time of making them, and of a small run a few take less than its launch.
 SAMPLE_IMAGES = 8
+FEWEST_IMAGES = 2
+IMAGES_PER_SAMPLE = 100
 
 PAGE_KEYS = 500
+
+AUDIT_JOB = "audit"
 
 
 class CheckConfig(dg.Config):
@@ -103,7 +108,7 @@ def family_checks(family: Family, recipe: PhotoRecipe) -> dg.AssetChecksDefiniti
         scope = "selected images" if keys else "all images"
         if not keys and config.most:
             scope = f"at most {config.most:,} of all images, at even distances"
-        examined = _examined(keys, is_all=not keys and not config.most)
+        examined = None if not keys and not config.most else keys
         each = _each_image(family, found, context.instance, examined)
         report_evaluations(context.op_execution_context, each)
         for check, findings in found.items():
@@ -130,7 +135,7 @@ def audit(
         definitions: the checks of all families.
     """
     job = dg.define_asset_job(
-        "audit",
+        AUDIT_JOB,
         selection=dg.AssetSelection.checks(*definitions),
         description="All checks on all images.",
         config={
@@ -152,7 +157,7 @@ class Sample:
 
     def __init__(self, seed: str, most: int = SAMPLE_IMAGES) -> None:
         """Start without any; the same seed chooses the same."""
-        self.keys: list[str] = []
+        self._keys: list[str] = []
         self._random = random.Random(seed)  # noqa: S311 - decides what is looked at, not a secret
         self._most = most
         self._seen = 0
@@ -161,10 +166,19 @@ class Sample:
         """Let keys come by."""
         for key in keys:
             self._seen += 1
-            if len(self.keys) < self._most:
-                self.keys.append(key)
-            elif (place := self._random.randrange(self._seen)) < self._most:
-                self.keys[place] = key
+            place = self._random.randrange(self._seen)
+            if len(self._keys) < self._most:
+                # Wherever it comes to stand, so that the first few are an even choice too.
+                self._keys.append(key)
+                self._keys[place], self._keys[-1] = key, self._keys[place]
+            elif place < self._most:
+                self._keys[place] = key
+
+    @property
+    def keys(self) -> list[str]:
+        """The choice: fewer of a small run."""
+        share = self._seen // IMAGES_PER_SAMPLE
+        return self._keys[: max(FEWEST_IMAGES, share)]
 
 
 def examine_sample(
@@ -172,19 +186,25 @@ def examine_sample(
 ) -> None:
     """Judge a few of the images that a batch has made, so that a defect shows on the same day.
 
-    Trouble with a store is no verdict, and does not make the batch fail: its images are done.
+    What keeps it from doing so is no verdict, and does not make the batch fail: its images are
+    done.
     """
-    if not sample:
-        return
-    family = examination.family
     try:
-        found = examination.images(examination.catalog.by_keys(sample).values())
-    except Trouble as trouble:
-        context.log.warning(f"The images of this run could not be examined: {trouble}")
-        return
-    scope = f"a sample of at most {SAMPLE_IMAGES} images of this run"
+        if sample:
+            _examine_sample(context, examination, sample)
+    except Exception as error:
+        cause = str(error) if isinstance(error, Trouble) else f"{type(error).__name__}: {error}"
+        context.log.warning(f"The images of this run could not be examined: {cause}")
+
+
+def _examine_sample(
+    context: dg.AssetExecutionContext, examination: Examination, sample: Sequence[str]
+) -> None:
+    family = examination.family
+    found = examination.images(examination.catalog.by_keys(sample).values())
+    scope = "a sample of the images of this run"
     evaluations = [
-        *_each_image(family, found, context.instance, _examined(sample)),
+        *_each_image(family, found, context.instance, sample),
         *(
             _evaluation(family, check, findings, scope)
             for check, findings in found.items()
@@ -216,29 +236,34 @@ def _rows(catalog: PostgresCatalog, keys: Sequence[str]) -> Iterator[Image]:
         yield from catalog.by_keys(keys[start : start + PAGE_KEYS]).values()
 
 
-def _examined(keys: Sequence[str], *, is_all: bool = False) -> Callable[[str], bool]:
-    """Whether an image was surely among those that were examined."""
-    chosen = set(keys)
-    return lambda key: is_all or key in chosen
-
-
 def _each_image(
     family: Family,
     found: Mapping[Check, Findings],
     instance: dg.DagsterInstance,
-    is_examined: Callable[[str], bool],
+    examined: Sequence[str] | None,
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """Evaluations of single images: of those with a defect, and of those that had one before."""
+    """Evaluations of single images: of those that had a defect before, and of those that have one.
+
+    In this order, since Dagster shows the last evaluation of a check as its status.
+
+    Args:
+        family: whose images.
+        found: by check.
+        instance: which knows earlier evaluations.
+        examined: keys that surely were examined; None: all.
+    """
+    surely = {check: f for check, f in found.items() if f.defective <= len(f.named)}
+    keys = {check: (family.output(check[0]), check[1]) for check in surely}
+    partitions = None if examined is None else [partition_key(key) for key in examined]
+    failing = failing_partitions(instance, list(keys.values()), partitions)
+    for check, findings in surely.items():
+        for partition in failing.get(keys[check], ()):
+            key = object_key(partition)
+            if key not in findings.named:
+                yield _of_image(family, check, key, None)
     for check, findings in found.items():
         for key, problem in findings.named.items():
             yield _of_image(family, check, key, problem)
-        if findings.defective > len(findings.named):
-            continue
-        asset = family.output(check[0])
-        for partition in failing_partitions(instance, asset, check[1]):
-            key = object_key(partition)
-            if key not in findings.named and is_examined(key):
-                yield _of_image(family, check, key, None)
 
 
 def _of_image(

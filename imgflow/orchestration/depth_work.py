@@ -20,7 +20,7 @@ from imgflow.catalog.rows import Content
 from imgflow.depth.formats import reader_of
 from imgflow.depth.frames import EncodedFrame
 from imgflow.depth.ordering import OutOfOrder, ResizedChunk, ResizedDepth
-from imgflow.depth.preview import PreviewBuilder, as_data_uri, as_icon
+from imgflow.depth.preview import PreviewBuilder, as_icon
 from imgflow.depth.resampling import resize_width
 from imgflow.images.encoding import Encoded
 from imgflow.orchestration.worker import (
@@ -63,10 +63,10 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
         cpu_limit(worker.config.depth_seconds),
         memory_limit(worker.config.photo_limits.max_memory),
     ):
-        resized, preview, picture, sha256 = image.process()
+        resized, preview, sha256 = image.process()
     with watch.step("write"):
         # In the row too, so that events of a no-op show it without reading anything.
-        shown = {**worker.write(task, "preview", sha256, preview), "picture": picture}
+        shown = {**worker.write(task, "preview", sha256, preview), "picture": preview.picture}
         outputs = {"resized": resized, "preview": shown}
     facts = resized["facts"]
     content = Content(
@@ -135,12 +135,11 @@ class DepthImage:
             return {}
         return {"resized": {**resized, "name": array}, "preview": {**preview, "name": path}}
 
-    def process(self) -> tuple[OutputRecord, Encoded, str, str]:
+    def process(self) -> tuple[OutputRecord, Encoded, str]:
         """Write its array and draw its preview.
 
         Returns:
-            The array's record, the preview, a small one as text, and the SHA-256 of the bytes that
-            were read.
+            The array's record, the preview, and the SHA-256 of the bytes that were read.
         """
         recipe = self._worker.config.depth_recipe
         resized = ResizedDepth(self._stream, self._task.upload.key, recipe)
@@ -173,7 +172,7 @@ class DepthImage:
             "RGB",
             picture=as_icon(preview),
         )
-        return record, encoded, as_data_uri(preview), sha256
+        return record, encoded, sha256
 
     def _array(self) -> str:
         """The name of its array.

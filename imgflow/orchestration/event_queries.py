@@ -64,23 +64,50 @@ def input_pointer_pattern(asset_key: dg.AssetKey) -> str:
 
 
 def failing_partitions(
-    instance: dg.DagsterInstance, asset_key: dg.AssetKey, check_name: str, *, most: int = 1_000
-) -> list[str]:
-    """Partitions whose newest evaluation of a check is a failure."""
-    if not isinstance(instance.event_log_storage, PostgresEventLogStorage):
-        return []
+    instance: dg.DagsterInstance,
+    checks: Sequence[tuple[dg.AssetKey, str]],
+    partitions: Sequence[str] | None = None,
+    *,
+    most: int = 1_000,
+) -> dict[tuple[dg.AssetKey, str], list[str]]:
+    """Partitions whose newest evaluation of a check is a failure, by check; one statement for all.
+
+    Args:
+        instance: which keeps the evaluations.
+        checks: assets, and names of their checks.
+        partitions: that are of interest; None: all.
+        most: of all checks together.
+    """
+    storage = instance.event_log_storage
+    if not checks or not isinstance(storage, PostgresEventLogStorage):
+        return {}
+    columns = (sa.column("position", sa.Integer), sa.column("asset_key", sa.Text))
+    wanted = sa.values(*columns, sa.column("check_name", sa.Text), name="wanted").data(
+        [(place, key.to_string(), name) for place, (key, name) in enumerate(checks)]
+    )
     table = AssetCheckExecutionsTable.c
-    newest = (
+    evaluated = (
         sa.select(table.partition, table.execution_status)
         .distinct(table.partition)
-        .where(table.asset_key == asset_key.to_string(), table.check_name == check_name)
-        .where(table.partition.is_not(None))
+        .where(table.asset_key == wanted.c.asset_key, table.check_name == wanted.c.check_name)
+        # As ours are: the index of the table has this column before that of the partition.
+        .where(table.materialization_event_storage_id.is_(None), table.partition.is_not(None))
         .order_by(table.partition, table.id.desc())
-        .subquery()
     )
-    query = sa.select(newest.c.partition).where(newest.c.execution_status == "FAILED").limit(most)
+    if partitions is not None:
+        evaluated = evaluated.where(table.partition.in_(partitions))
+    newest = evaluated.lateral("newest")
+    query = (
+        sa.select(wanted.c.position, newest.c.partition)
+        .join_from(wanted, newest, sa.true())
+        .where(newest.c.execution_status == "FAILED")
+        .limit(most)
+    )
+    found: dict[tuple[dg.AssetKey, str], list[str]] = {}
     with event_log_transaction(instance) as connection:
-        return [str(row.partition) for row in connection.execute(query)]
+        for row in connection.execute(query):
+            found.setdefault(checks[row.position], []).append(row.partition)
+    return found
 
 
 def planned_runs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -36,9 +37,15 @@ def finished_events(
         verdict = done.outcome.verdict
         if verdict is None or verdict.state != "ready":
             continue
+        pictures = done.outcome.pictures
         if done.image.processed != verdict.upload.identity or done.image.unreported:
             yield _source_event(
-                family, done.image.id, verdict.upload, verdict.sha256, verdict.media_type
+                family,
+                done.image.id,
+                verdict.upload,
+                verdict.sha256,
+                verdict.media_type,
+                picture=_markdown(family, done.image.id, pictures.get("metadata", ""), "source"),
             )
         yield from _image_events(
             family,
@@ -48,6 +55,9 @@ def finished_events(
                 recipe=verdict.recipe,
                 outputs=verdict.outputs,
                 row={
+                    "key": done.image.key,
+                    "state": verdict.state,
+                    "media_type": verdict.media_type,
                     "width": verdict.width,
                     "height": verdict.height,
                     "mode": verdict.mode,
@@ -55,7 +65,7 @@ def finished_events(
                 },
                 made={*done.outcome.made, "metadata"},
                 times=done.outcome.milliseconds,
-                pictures=done.outcome.pictures,
+                pictures=pictures,
             ),
             names=selected | set(done.outcome.made) | _unsaid(done.image) | {"metadata"},
         )
@@ -82,6 +92,9 @@ def unchanged_events(
                 recipe=image.recipe or "",
                 outputs=image.outputs,
                 row={
+                    "key": image.key,
+                    "state": image.state,
+                    "media_type": image.media_type,
                     "width": image.width,
                     "height": image.height,
                     "mode": image.mode,
@@ -124,12 +137,15 @@ def _source_event(
     upload: SourceObject,
     sha256: str | None,
     media_type: str | None,
+    *,
+    picture: Mapping[str, Any] = MappingProxyType({}),
 ) -> ImageEvent:
     return ImageEvent(
         family.source,
         partition_key(upload.key),
         data_version=upload.identity,
         metadata={
+            **picture,
             "bytes": upload.size,
             "sha256": sha256 or "",
             "media_type": media_type or "",
@@ -203,8 +219,13 @@ def _picture(family: Family, shown: _Shown, name: str) -> dict[str, Any]:
         address = family.links.picture(shown.image_id, picture)
     else:
         return {}
-    page = family.links.gallery(shown.image_id)
-    return {"picture": Markdown(f"[![{name}]({address})]({page})")}
+    return _markdown(family, shown.image_id, address, name)
+
+
+def _markdown(family: Family, image_id: int, address: str, name: str) -> dict[str, Any]:
+    """A picture that leads to the image's page; nothing where there is no address of one."""
+    page = family.links.gallery(image_id)
+    return {"picture": Markdown(f"[![{name}]({address})]({page})")} if address else {}
 
 
 def _picture_of(outputs: Mapping[str, Mapping[str, Any]], name: str) -> str | None:

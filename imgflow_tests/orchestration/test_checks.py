@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 
-from imgflow.orchestration.checks import SAMPLE_IMAGES, Sample
+from imgflow.orchestration.checks import FEWEST_IMAGES, SAMPLE_IMAGES, Sample
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -36,8 +36,18 @@ def done(project: Project) -> Project:
     for key in ("d.csv", "e.csv"):
         put(project, key, depth_csv(30, seed=len(key)))
     for run in project.run_requests(project.tick()):
-        assert run.success
+        assert run.success, why(project, run)
     return project
+
+
+def why(project: Project, run: dg.ExecuteInProcessResult) -> str:
+    """What a run that failed said."""
+    failed = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    entries = project.instance.all_logs(run.run_id, of_type=failed)
+    events = [entry.dagster_event for entry in entries if entry.dagster_event]
+    data = [event.event_specific_data for event in events]
+    errors = [getattr(one, "error", None) for one in data]
+    return "\n".join([*(str(event.message) for event in events), *map(str, errors)])
 
 
 def evaluations(project: Project, result: Any) -> list[dg.AssetCheckEvaluation]:
@@ -62,7 +72,7 @@ def audit(project: Project, tags: dict[str, str] | None = None, **config: Any) -
     result = project.definitions.resolve_job_def("audit").execute_in_process(
         {**QUIET, "ops": ops}, instance=project.instance, tags=tags, raise_on_error=False
     )
-    assert result.success
+    assert result.success, why(project, result)
     return summaries(evaluations(project, result))
 
 
@@ -175,7 +185,8 @@ def test_a_defect_is_found_named_and_its_mend_works(
         assert "- `b.jpg`: " in str(one.metadata["images"].value)
         assert of_image(done, name, "b.jpg").passed is False
 
-    assert done.materialize(["b.jpg"], force=True).success
+    forced = done.materialize(["b.jpg"], force=True)
+    assert forced.success, why(done, forced)
     assert failing(audit(done)) == {}
     for name in expected:
         assert of_image(done, name, "b.jpg").passed is True
@@ -318,7 +329,7 @@ def test_of_many_images_a_check_by_hand_examines_some_at_even_distances(done: Pr
 
 
 def test_a_run_judges_a_sample_of_what_it_made(project: Project) -> None:
-    for number in range(SAMPLE_IMAGES + 4):
+    for number in range(FEWEST_IMAGES + 2):
         put(project, f"{number:02}.jpg", jpeg(seed=number))
     put(project, "broken.jpg", b"no image at all")
     (run,) = project.run_requests(project.tick())
@@ -327,7 +338,7 @@ def test_a_run_judges_a_sample_of_what_it_made(project: Project) -> None:
     assert failing(found) == {}
     assert len(found) == 5
     for one in found.values():
-        assert one.metadata["examined"].value == SAMPLE_IMAGES
+        assert one.metadata["examined"].value == FEWEST_IMAGES
         assert "sample" in str(one.metadata["scope"].value)
 
 
@@ -345,6 +356,7 @@ def test_a_defect_that_a_run_makes_shows_in_that_run(
         examine(context, examination, sample)
 
     monkeypatch.setattr("imgflow.orchestration.assets.examine_sample", lose)
+    monkeypatch.setattr(checks, "FEWEST_IMAGES", len(KEYS))
     for key in KEYS:
         put(project, key, jpeg(600, 400, seed=ord(key[0])))
     (run,) = project.run_requests(project.tick())
@@ -416,3 +428,52 @@ def test_a_sample_is_bounded_even_and_repeatable() -> None:
     few = Sample("a")
     few.add(["x"])
     assert few.keys == ["x"]
+
+
+def test_a_sample_is_a_hundredth_of_a_run_but_for_the_smallest_and_the_largest() -> None:
+    def size(images: int) -> int:
+        sample = Sample("a")
+        sample.add(map(str, range(images)))
+        return len(sample.keys)
+
+    sizes = [size(images) for images in (0, 1, 2, 99, 500, 5_000)]
+    assert sizes == [0, 1, FEWEST_IMAGES, FEWEST_IMAGES, 5, SAMPLE_IMAGES]
+    seen = []
+    for seed in range(300):
+        sample = Sample(str(seed))
+        sample.add(map(str, range(20)))
+        seen += [int(key) for key in sample.keys]
+    assert 8 < sum(seen) / len(seen) < 11, "those that come first are not preferred"
+
+
+def test_an_examination_that_breaks_fails_no_batch(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("of the examination")
+
+    monkeypatch.setattr("imgflow.orchestration.examining.judge_picture", broken)
+    put(project, "a.jpg", jpeg())
+    (run,) = project.run_requests(project.tick())
+    assert run.success
+    assert evaluations(project, run) == []
+    messages = [entry.user_message for entry in project.instance.all_logs(run.run_id)]
+    assert any("ZeroDivisionError: of the examination" in message for message in messages)
+    assert project.statuses("photo/thumbnail") == {"a.jpg": "green"}
+
+
+def test_the_last_evaluation_of_a_check_tells_of_a_defect_that_is_left(done: Project) -> None:
+    """Dagster's UI takes the last for the status of the asset, whatever its partition."""
+    for key in ("b.jpg", "c.jpg"):
+        stored(done, key, "thumbnail").unlink()
+    audit(done)
+    assert done.materialize(["b.jpg"], force=True).success
+    audit(done)
+    assert of_image(done, ("photo/thumbnail", "readable"), "b.jpg").passed is True
+    key = dg.AssetCheckKey(dg.AssetKey(["photo", "thumbnail"]), "readable")
+    latest = done.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert latest.status.value == "FAILED"
+    done.materialize(["c.jpg"], force=True)
+    audit(done)
+    latest = done.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert latest.status.value == "SUCCEEDED"
