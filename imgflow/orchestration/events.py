@@ -12,6 +12,7 @@ import dagster as dg
 
 from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.rows import Image
+from imgflow.observability.trace_ids import trace_id
 from imgflow.orchestration.batch import Finished
 from imgflow.orchestration.event_rows import Markdown, Url
 from imgflow.orchestration.families import METADATA_VERSION, Family
@@ -62,6 +63,9 @@ def finished_events(
                     "height": verdict.height,
                     "mode": verdict.mode,
                     "sha256": verdict.sha256,
+                    "trace_id": trace_id(
+                        done.image.source, done.image.key, verdict.upload.identity
+                    ),
                 },
                 made={*done.outcome.made, "metadata"},
                 times=done.outcome.milliseconds,
@@ -99,6 +103,7 @@ def unchanged_events(
                     "height": image.height,
                     "mode": image.mode,
                     "sha256": image.sha256,
+                    "trace_id": image.trace_id,
                 },
             ),
             names=names | _unsaid(image),
