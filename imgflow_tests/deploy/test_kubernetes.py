@@ -35,6 +35,7 @@ VERSIONS = ("1.30", kubernetes_validate.latest_version().rpartition(".")[0])
 SECRETS = {
     "imgflow-cluster": ("IMGFLOW_DATABASE_URL", "IMGFLOW_BROKER_URL"),
     "imgflow-api": ("IMGFLOW_API_TOKEN", "IMGFLOW_LINK_KEY"),
+    "imgflow-code": ("IMGFLOW_ALERT_URLS",),
 }
 DATABASE = "postgresql://imgflow:secret@db/imgflow"
 BROKER = "redis://:secret@redis:6379/0"
@@ -146,6 +147,7 @@ def test_pods_get_secrets_by_reference_and_only_their_own(pod: Pod) -> None:
         assert not secret & dict(literals(container)).keys()
         assert {"imgflow-settings", "imgflow-cluster"} <= sources(container)
         assert ("imgflow-api" in sources(container)) is (pod.name == "imgflow-api")
+        assert ("imgflow-code" in sources(container)) is (pod.name == "imgflow")
     assert not secret & settings().keys()
 
 
