@@ -48,15 +48,26 @@ class Requesting(Connected):
         )
         return self.images(statement)
 
-    def untouchable(self, kind: Kind, *, active: Sequence[str]) -> list[str]:
-        """Keys that no further run may cover: rejected images, and those in the hands of a run."""
+    def untouchable(self, kind: Kind, *, active: Sequence[str], rejected: bool = True) -> list[str]:
+        """Keys that no further run should cover: those in the hands of a run, and rejected images.
+
+        Args:
+            kind: of images.
+            active: batches that are queued or going on.
+            rejected: False leaves the rejected ones out.
+        """
         statement = sa.text(
             "SELECT key FROM images WHERE source = :source AND kind = :kind "
-            "AND state = 'rejected' AND in_partitions "
+            "AND :rejected AND state = 'rejected' AND in_partitions "
             "UNION ALL SELECT key FROM images WHERE source = :source AND kind = :kind "
             "AND (state = 'pending' OR unreported) "
             "AND (batch = ANY(:active) OR batch IS NOT NULL AND not_before > now())"
-        ).bindparams(sa.bindparam("active", list(active), TEXT), source=self.source, kind=kind)
+        ).bindparams(
+            sa.bindparam("active", list(active), TEXT),
+            source=self.source,
+            kind=kind,
+            rejected=rejected,
+        )
         rows = self.transaction(lambda connection: connection.execute(statement).all())
         return [row.key for row in rows]
 

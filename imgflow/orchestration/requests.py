@@ -132,21 +132,30 @@ class Requests:
             self.new_partitions[name] = added
         # New partitions alone follow each other whatever stands before them, so that the usual
         # arrival costs the same beside 100,000 partitions.
-        known: Sequence[str] = []
-        blocked: Sequence[str] = []
-        if existing:
-            known = instance.get_dynamic_partitions(name)
-            blocked = catalog.untouchable(family.kind, active=active)
+        known = instance.get_dynamic_partitions(name) if existing else []
         pace = catalog.holds.pace(family.kind) or FIRST_PACE
         seconds = {key: pace.seconds(image.announced_size) for key, image in images.items()}
-        ranges = plan_ranges(
-            images,
-            known,
-            blocked={partition_key(key) for key in blocked},
-            most=batching.images,
-            seconds=seconds,
-            most_seconds=batching.run_seconds(list(seconds.values()), most),
-        )[:most]
+
+        def planned(*, rejected: bool) -> list[Range]:
+            blocked = (
+                catalog.untouchable(family.kind, active=active, rejected=rejected) if known else []
+            )
+            return plan_ranges(
+                images,
+                known,
+                blocked={partition_key(key) for key in blocked},
+                most=batching.images,
+                seconds=seconds,
+                most_seconds=batching.run_seconds(list(seconds.values()), most),
+            )
+
+        ranges = planned(rejected=True)
+        if len(ranges) > most:
+            # Overwritten images that lie between rejected ones would take a run each, and whatever
+            # else waits would wait for all of them. A run that covers rejected images does nothing
+            # with them, and says once more that they are.
+            ranges = planned(rejected=False)
+        ranges = sorted(ranges, key=lambda found: -sum(seconds[key] for key in found.wanted))[:most]
         for found in ranges:
             batch = uuid.uuid4().hex
             wanted = [images[partition].id for partition in found.wanted]

@@ -139,13 +139,15 @@ def play(cluster: Cluster, steps: Sequence[Step], seconds: float) -> float:
 
     lanes = [ThreadPoolExecutor(1) for _ in range(LANES)]
     happening: list[Future[None]] = []
-    for step in steps:
-        lane = lanes[crc32(step.key.encode()) % LANES]
-        happening.append(lane.submit(happens, step, began + seconds * step.moment))
-    for one in happening:
-        one.result()
-    for lane in lanes:
-        lane.shutdown()
+    try:
+        for step in steps:
+            lane = lanes[crc32(step.key.encode()) % LANES]
+            happening.append(lane.submit(happens, step, began + seconds * step.moment))
+        for one in happening:
+            one.result()
+    finally:
+        for lane in lanes:
+            lane.shutdown(cancel_futures=True)
     return late[0]
 
 
