@@ -451,7 +451,8 @@ def _check_event(step: StepExecutionContext, evaluation: dg.AssetCheckEvaluation
         step,
         dg.DagsterEventType.ASSET_CHECK_EVALUATION,
         evaluation,
-        f"Asset check '{evaluation.check_name}' on '{asset}' {outcome}. {evaluation.description}",
+        f"Asset check '{evaluation.check_name}' on '{asset}' {outcome}. "
+        f"Description: '{evaluation.description}'",
     )
 
 

@@ -111,7 +111,7 @@ class Examination:
     def _take_back(self, found: Mapping[Check, Findings], seen: Mapping[str, Image]) -> None:
         """Forget findings about images that were processed or deleted while they were looked at."""
         named = {key for findings in found.values() for key in findings.named}
-        now = self.catalog.by_keys(sorted(named))
+        now = self.catalog.by_keys(sorted(named)) if named else {}
         for key in named:
             image = now.get(key)
             if image is None or image.updated_at != seen[key].updated_at:

@@ -15,6 +15,11 @@ import dagster as dg
 
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.superseded import EventLog, first_id_since
+from imgflow.orchestration.superseded_checks import (
+    delete_evaluations,
+    runs_of_evaluations,
+    superseded_evaluations,
+)
 
 PAGE_EVENTS = 2_000
 
@@ -40,6 +45,7 @@ LOG_LINES = (
     dg.DagsterEventType.STEP_OUTPUT.value,
     dg.DagsterEventType.LOADED_INPUT.value,
     dg.DagsterEventType.HANDLED_OUTPUT.value,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value,  # its execution has a row of its own
 )
 
 
@@ -50,6 +56,7 @@ class Freed:
     Attributes:
         materialisations: that a newer one of the same asset and partition superseded.
         planned_events: that decided no status.
+        evaluations: of asset checks, that a newer one of the same check and partition superseded.
         log_lines: of runs that did not fail.
         runs: with all of their events, which count above or here as log lines.
         bytes: of all deleted events, without indexes.
@@ -57,6 +64,7 @@ class Freed:
 
     materialisations: int = 0
     planned_events: int = 0
+    evaluations: int = 0
     log_lines: int = 0
     runs: int = 0
     bytes: int = 0
@@ -102,6 +110,13 @@ def clean_event_log(
         freed.materialisations += _delete(log, log.superseded_materializations(key), freed)
     freed.planned_events += _delete(log, log.superseded_plans(assets), freed)
     freed.planned_events += _delete(log, log.answered_plans(assets), freed)
+    # The audit also evaluates checks of assets of which nothing was made yet.
+    names = [(family, name) for family in families for name in (*family.outputs, "metadata")]
+    for key in {*assets, *(family.output(name) for family, name in names)}:
+        for evaluations in superseded_evaluations(log, key):
+            sizes = delete_evaluations(log, evaluations)
+            freed.evaluations += len(sizes)
+            freed.bytes += 2 * sum(sizes)  # the table of checks has a copy of each event
     for event_type in LOG_LINES:
         for page in log.log_lines(event_type):
             quiet = _without_failure(instance, {row.run_id for row in page}, {*jobs, ASSET_JOB})
@@ -136,8 +151,10 @@ def _delete_runs(log: EventLog, job: str, older_than: datetime, freed: Freed) ->
     old = log.instance.get_run_ids(
         dg.RunsFilter(job_name=job, statuses=OVER, updated_before=older_than)
     )
+    shown = runs_of_evaluations(log.instance)
     for start in range(0, len(old), log.page_events):
-        leaving = log.runs_without_assets(old[start : start + log.page_events])
+        page = old[start : start + log.page_events]
+        leaving = [run_id for run_id in log.runs_without_assets(page) if run_id not in shown]
         # Events first: without its run nothing would find them again.
         if leaving:
             freed.log_lines += _delete(log, log.events_of(leaving), freed)

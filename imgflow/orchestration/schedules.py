@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 import dagster as dg
 from pydantic import Field
 
+from imgflow.orchestration.checks import AUDIT_JOB
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.maintenance import Selection, as_metadata, backfill_stale, reconcile
 from imgflow.orchestration.resources import CatalogResource, StoresResource
@@ -91,7 +92,7 @@ def maintenance(
         freed = clean_event_log(
             context.instance,
             families,
-            jobs=[*(family.job for family in families), *(job.name for job in jobs)],
+            jobs=[*(family.job for family in families), *(job.name for job in jobs), AUDIT_JOB],
             older_than=datetime.now(timezone.utc) - timedelta(days=keep_events_days),
         )
         context.add_output_metadata(as_metadata(freed.counts()))

@@ -124,18 +124,22 @@ class EventLog:
         """Delete events with their tags, in one transaction; answers the bytes of each."""
         if not event_ids:
             return []
-        ids = sa.cast(event_ids, sa.ARRAY(sa.BigInteger))
         with event_log_transaction(self.instance) as connection:
-            # No foreign key does it.
-            connection.execute(
-                sa.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id == sa.any_(ids))
-            )
-            deleted = connection.execute(
-                sa.delete(events)
-                .where(events.c.id == sa.any_(ids))
-                .returning(sa.func.octet_length(events.c.event))
-            )
-            return list(deleted.scalars())
+            return self.delete_with(connection, event_ids)
+
+    def delete_with(self, connection: sa.Connection, event_ids: Sequence[int]) -> list[int]:
+        """Delete events with their tags in a transaction that is open."""
+        ids = sa.cast(event_ids, sa.ARRAY(sa.BigInteger))
+        # No foreign key does it.
+        connection.execute(
+            sa.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id == sa.any_(ids))
+        )
+        deleted = connection.execute(
+            sa.delete(events)
+            .where(events.c.id == sa.any_(ids))
+            .returning(sa.func.octet_length(events.c.event))
+        )
+        return list(deleted.scalars())
 
     def _end_of_page(self, asset: dg.AssetKey, after: str | None) -> str | None:
         """The last partition of a page; None: the page goes to the end."""

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from imgflow.catalog.partition_keys import partition_key
 from imgflow.orchestration import assets, checks
 from imgflow.orchestration.event_log import BulkPostgresEventLogStorage
 from imgflow_tests.orchestration.project import Project
@@ -17,7 +18,7 @@ from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import jpeg
 
 # What tells one run from another.
-OWN = ("run_id", "timestamp", "pid", "logging_tags")
+OWN = ("run_id", "timestamp", "pid", "logging_tags", "user_message")
 
 
 def stored(project: Project, run_id: str) -> list[tuple[Any, ...]]:
@@ -57,11 +58,9 @@ def test_they_are_what_dagster_stores_one_by_one(
     (first,) = project.run_requests(project.tick())
     bulk = stored(project, first.run_id)
     monkeypatch.setattr(BulkPostgresEventLogStorage, "are_planned", lambda *_: True)
-    with project.catalog.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE images SET recipe = 'x', outputs = '{}'")
-    second = project.ingest()
-    assert second.processed == 1
-    one_by_one = stored(project, project.runs()[0].run_id)
+    second = project.materialize([partition_key(key)], force=True)
+    assert second.success
+    one_by_one = stored(project, second.run_id)
     assert len(bulk) == 5
     assert bulk == one_by_one
 

@@ -18,7 +18,10 @@ from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.orchestration.ui_state import ui_state
 from imgflow_tests.pictures import depth_csv, jpeg
 
-JOBS = ("process_photos", "process_depth_images", "backfill_stale", "reconcile", "retention")
+JOBS = (
+    *("process_photos", "process_depth_images"),
+    *("backfill_stale", "reconcile", "retention", "audit"),
+)
 NOTHING = Freed()
 
 
@@ -344,7 +347,8 @@ def test_the_job_says_what_it_freed(eventful: Project) -> None:
     (event,) = (event for event in result.all_events if event.event_type_value == "STEP_OUTPUT")
     freed = {name: value.value for name, value in event.step_output_data.metadata.items()}
     own = sum(row[1] == result.run_id for row in events(eventful))
-    deleted = freed["materialisations"] + freed["planned events"] + freed["log lines"]
+    kinds = ("materialisations", "planned events", "evaluations", "log lines")
+    deleted = sum(freed[kind] for kind in kinds)
     assert deleted == rows - (len(events(eventful)) - own)
     assert freed["bytes"] > 500 * deleted
 

@@ -38,7 +38,25 @@ def ui_state(project: Project) -> dict[str, Any]:
             for partition in _partitions(project, key)
         },
         "reasons": _reasons(project, keys),
+        "checks": _checks(project),
     }
+
+
+def _checks(project: Project) -> dict[str, Any]:
+    """What each check says of the asset and of each partition, and of the runs it leads to."""
+    graph = project.definitions.get_repository_def().asset_graph
+    checks = sorted(graph.asset_check_keys, key=str)
+    storage = project.instance.event_log_storage
+    summaries = storage.get_asset_check_summary_records(checks)
+    shown: dict[str, Any] = {str(key): summaries[key] for key in checks}
+    infos = storage.get_asset_check_partition_info(checks)
+    shown["partitions"] = sorted(infos, key=str)
+    shown["of the asset"] = storage.get_latest_asset_check_execution_by_key(checks)
+    shown["runs"] = {
+        record.run_id: record.run_id and project.instance.get_run_by_id(record.run_id)
+        for record in shown["of the asset"].values()
+    }
+    return shown
 
 
 def _partitions(project: Project, key: dg.AssetKey) -> list[str]:

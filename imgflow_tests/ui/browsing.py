@@ -42,7 +42,7 @@ NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
 """An interface of this machine came or went, also one that nobody here uses."""
 
 # What toasts may say; Dagster shows errors in them too.
-TOASTS = re.compile(r"Created backfill")
+TOASTS = re.compile(r"Created backfill|Launched run")
 
 # Counts what a page waits for, and tells the test of each toast, which go away by themselves.
 SCRIPT = """

@@ -149,6 +149,21 @@ def test_a_backfill_over_twenty_keys_is_one_run(ui: Ui, running: Running) -> Non
     expect(ui.metadata("noop")).to_have_text(re.compile("true"))
 
 
+def test_the_checks_of_an_asset_are_executed_by_hand_and_green(ui: Ui, running: Running) -> None:
+    ui.open("/assets/photo/thumbnail?view=checks", "Checks (3)", "a sample of the images")
+    ui.page.get_by_role("button", name="Execute all").click()
+    expect(ui.seen("at most 1,000 of all images, at even distances")).to_be_visible(timeout=60_000)
+    settle(running)
+    # Anew, since Dagster's UI looks for news only now and then.
+    ui.page.goto("/assets/photo/thumbnail?view=checks")
+    checks = ["fits_box", "nothing_private", "readable"]
+    for check in checks:
+        expect(ui.seen(check)).to_be_visible()
+    expect(ui.page.get_by_text("Succeeded", exact=True)).to_have_count(len(checks))
+    expect(ui.metadata("defective")).to_have_text(re.compile("0$"))
+    ui.keep("ui-checks.webp")
+
+
 def test_force_in_the_launchpad_makes_one_partition_again(ui: Ui, running: Running) -> None:
     key, other = "samples/rocket.jpg", "samples/moon.png"
     before, untouched = written(running, key), written(running, other)

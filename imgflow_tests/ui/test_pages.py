@@ -70,6 +70,14 @@ def test_an_asset_says_what_it_is(ui: Ui, asset: str) -> None:
     expect(ui.page.get_by_text("No description found")).to_have_count(0)
 
 
+@pytest.mark.parametrize("asset", ASSETS)
+def test_an_asset_shows_a_sample_in_place(ui: Ui, asset: str) -> None:
+    """The newest picture stands on the page, not behind a link."""
+    ui.open(f"/assets/{asset}", "Metadata")
+    expect(ui.page.get_by_text("Show Markdown")).to_have_count(0)
+    expect(ui.page.get_by_role("row").locator("img[src^='data:image']")).to_be_visible()
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_a_job_says_what_it_does(ui: Ui, job: str) -> None:
     ui.open(f"/locations/imgflow/jobs/{job}", job, "Description")
