@@ -27,7 +27,12 @@ LIVED = 0.5
 WARM_UP = 1 / 3
 LEAST_SAMPLES = 12
 
-# Of a process that is warm: so much more, or this share of what it has, is noise.
+# Of any process, in MiB.
+MOST_MEMORY = 350.0
+
+# Of a process that is warm: so much more, or this share of what it has, is noise. Runs grow with
+# what waits, and processes with the largest run, so it takes minutes to tell.
+GROWTH_SECONDS = 300.0
 MOST_GROWTH = 12.0
 MOST_GROWTH_SHARE = 0.08
 
@@ -115,7 +120,13 @@ class Measures:
         found = [
             f"a process of {life.service} grew by {life.growth:.1f} MiB, {life.slope:.2f} a minute"
             for life in self.long_lives()
-            if life.growth > max(MOST_GROWTH, MOST_GROWTH_SHARE * median(life.memory))
+            if life.seconds[-1] - life.seconds[0] >= GROWTH_SECONDS
+            and life.growth > max(MOST_GROWTH, MOST_GROWTH_SHARE * median(life.memory))
+        ]
+        found += [
+            f"a process of {life.service} had {max(life.memory):.0f} MiB"
+            for life in self.lives.values()
+            if life.service not in GROW and max(life.memory) > MOST_MEMORY
         ]
         found += [
             f"{name} had {max(counts)} connections to the database"

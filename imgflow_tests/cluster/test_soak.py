@@ -56,7 +56,7 @@ def test_nothing_is_lost_nothing_is_done_twice_and_all_parts_agree(soaked: Soake
     assert counts["outputs that were looked at"] > 2_000
 
 
-def test_memory_stays_flat_and_connections_are_bounded(soaked: Soaked) -> None:
+def test_memory_and_connections_stay_within_their_bounds(soaked: Soaked) -> None:
     assert soaked.measures.excesses() == []
     assert {"daemon", "webserver", "api"} <= {life.service for life in soaked.measures.long_lives()}
 
