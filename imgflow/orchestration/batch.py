@@ -67,6 +67,7 @@ class Summary:
         bytes: size of the uploads on which there is a verdict.
         unchanged: images on which nothing had to be done.
         rejected: key to reason and mend.
+        still_rejected: the same of images on which the verdict is older and stays.
         troubled: key to what outside kept it from being processed.
         overtaken: images that were deleted before this run came to them, or while it had them in
             hand, or that another run has processed since; nothing is said of them.
@@ -76,6 +77,7 @@ class Summary:
     bytes: int = 0
     unchanged: int = 0
     rejected: dict[str, str] = field(default_factory=dict)
+    still_rejected: dict[str, str] = field(default_factory=dict)
     troubled: dict[str, str] = field(default_factory=dict)
     overtaken: list[str] = field(default_factory=list)
 

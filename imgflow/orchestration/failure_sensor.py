@@ -73,13 +73,14 @@ def failures_sensor(
         for url in channels:
             told = ledger.channels[digest_of(url)]
             untold = since(told.after)
-            if not untold.runs:
+            runs = [run for run in untold.runs if run.is_news]
+            if not runs:
                 told.after = untold.last
             elif told.is_due(now, minutes):
-                text = message_of(untold.runs, dagster_url=dagster_url, gallery_url=gallery_url)
-                messages[url] = (title_of(untold.runs), text)
+                text = message_of(runs, dagster_url=dagster_url, gallery_url=gallery_url)
+                messages[url] = (title_of(runs), text)
             else:
-                said.append(f"{_name(channels, url)} is told later of: {title_of(untold.runs)}")
+                said.append(f"{_name(channels, url)} is told later of: {title_of(runs)}")
         for url, refusal in send(messages).items():
             told = ledger.channels[digest_of(url)]
             if refusal is None:

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from imgflow.channels import digest_of
+from imgflow.orchestration.processing import REJECTED_BEFORE
 
 # Ids of events are given before the events are stored, so one may appear behind a later one.
 SETTLE_SECONDS = 2.0
@@ -52,6 +53,11 @@ class FailedRun:
     ended_at: float
     counts: Mapping[str, int]
     text: str
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it tells more than of images that were rejected, and told of, before."""
+        return not self.counts.get(REJECTED_BEFORE) or any(map(self.counts.get, COUNTS))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ RESUME_TAG = "dagster/is_resume_retry"
 
 LISTED_IN_FAILURE = 50
 
+REJECTED_BEFORE = "rejected before"
+"""Name of a count in the end of a run: of what it covered, and has nothing new to say about."""
+
 
 def asked_batch(run: dg.DagsterRun) -> str | None:
     """The batch that a run was asked for; None when a person started it.
@@ -91,7 +94,7 @@ def process_partitions(
     catalog.holds.begin(run_id, batch_of(context.run), family.kind, [image.id for image in images])
     plan = batch.plan(images, wanted, run_id)
     summary.unchanged = len(plan.unchanged)
-    summary.rejected.update(
+    summary.still_rejected.update(
         {
             image.key: with_mend(image.reason or "", image.reason_code)
             for image in plan.still_rejected
@@ -140,7 +143,7 @@ def process_partitions(
                 images = list(found.values())
                 for key in run(batch.plan(images, wanted, run_id).tasks, images):
                     summary.troubled[key] = f"{key!r} is being overwritten all the time"
-    judged = summary.processed + len(summary.rejected) - len(plan.still_rejected)
+    judged = summary.processed + len(summary.rejected)
     catalog.holds.end(run_id, images=judged, size=summary.bytes)
     return summary
 
@@ -178,9 +181,10 @@ def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
         "processed": summary.processed,
         "unchanged": summary.unchanged,
         "rejected": len(summary.rejected),
+        REJECTED_BEFORE: len(summary.still_rejected),
         "in trouble": len(summary.troubled),
     }
-    if not summary.rejected and not summary.troubled:
+    if not (summary.rejected or summary.still_rejected or summary.troubled):
         report_counts(context, f"{done}.", counts)
         return
     lines = [f"{done}, {len(summary.rejected)} rejected, {len(summary.troubled)} in trouble."]
@@ -190,6 +194,10 @@ def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
             "changed, and a new upload is processed by itself:"
         )
         lines += _listed(summary.rejected)
+    if summary.still_rejected:
+        # A run that ended well would show their partitions as missing rather than red.
+        lines.append("Between these, rejected before and unchanged since; nothing was tried:")
+        lines += _listed(summary.still_rejected)
     if summary.troubled:
         lines.append(
             "Kept from being processed by trouble outside; the sensor asks again for them:"

@@ -132,7 +132,13 @@ def step_counts(project: Project, result: dg.ExecuteInProcessResult) -> dict[str
 
 
 def test_a_step_says_in_its_metadata_how_many_it_processed_and_left(done: Project) -> None:
-    expected = {"processed": 0, "unchanged": 2, "rejected": 0, "in trouble": 0}
+    expected = {
+        "processed": 0,
+        "unchanged": 2,
+        "rejected": 0,
+        "rejected before": 0,
+        "in trouble": 0,
+    }
     assert step_counts(done, done.materialize(KEYS)) == expected
     put(done, "a.jpg", jpeg(seed=9))
     assert step_counts(done, done.materialize(KEYS)) == {**expected, "processed": 1, "unchanged": 1}

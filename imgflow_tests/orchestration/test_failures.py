@@ -277,3 +277,24 @@ def test_pauses_grow_to_an_hour_and_end_with_a_message() -> None:
     assert (told.after, told.attempts) == (9, 0)
     assert not told.is_due(1_100 + 599, 10)
     assert told.is_due(1_100 + 600, 10)
+
+
+def test_nobody_is_told_again_of_rejected_images_that_a_run_had_to_cover(
+    make_project: Callable[..., Project], hook: Webhook
+) -> None:
+    project = make_project(runs=1, alert_urls=hook.url)
+    sensor = Sensor(project)
+    put(project, a_jpg=jpeg(seed=1), b_jpg=BROKEN, c_jpg=jpeg(seed=2))
+    project.run_requests(project.tick())
+    sensor.tick()
+    put(project, a_jpg=jpeg(90, 60, seed=3), c_jpg=jpeg(90, 60, seed=4))
+    (run,) = project.run_requests(project.tick())
+    assert not run.success, "b.jpg stays red"
+    assert "1 failed runs logged" in sensor.tick()
+    assert "told" not in sensor.said
+    assert hook.messages == []
+    put(project, b_jpg=b"another that is none", d_jpg=BROKEN)
+    project.run_requests(project.tick())
+    sensor.tick()
+    (message,) = hook.messages
+    assert "d.jpg" in message["message"]
