@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install test check bench soak format clean
+.PHONY: run install test faults check bench soak format clean
 
 run: $(VENV)/.installed  ## all set-up, then imgflow with sample input, until Ctrl-C
 	@exec $(BIN)/imgflow up --samples
@@ -23,6 +23,9 @@ check: $(VENV)/.installed-dev  ## lint, format, types, definitions load
 
 bench: $(VENV)/.installed-dev  ## the benchmarks, each a ratio measured side by side
 	$(BIN)/python -m benchmarks
+
+faults: $(VENV)/.installed-dev  ## what becomes of a cluster whose parts are killed, cut off or full
+	$(BIN)/python -m pytest -m faults imgflow_tests/cluster
 
 soak: $(VENV)/.installed-dev  ## 20,000 images through a cluster whose workers are killed; SOAK="--images 2000 --minutes 2"
 	$(BIN)/python -m imgflow_tests.cluster.soak $(SOAK)

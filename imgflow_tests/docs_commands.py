@@ -68,6 +68,9 @@ NOT_RUN = (
     NotRun("CONTRIBUTING.md", "make check", _WHOLE),
     NotRun("CONTRIBUTING.md", "make test", "would run this test again"),
     NotRun("CONTRIBUTING.md", "make bench", _WHOLE),
+    NotRun(
+        "CONTRIBUTING.md", "make faults", "takes ten minutes, and is a part of the tests itself"
+    ),
     NotRun("CONTRIBUTING.md", "make soak", "takes half an hour; test_soak.py runs a part of it"),
     NotRun("CONTRIBUTING.md", "make format", "writes into the repository"),
     NotRun("CONTRIBUTING.md", ".venv/bin/python -m imgflow_tests.test_readme", _WRITES),

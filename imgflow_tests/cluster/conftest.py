@@ -31,7 +31,8 @@ def check_parts() -> None:
     pytest.skip("needs Ceph and redis-server, which .ci/run installs")
 
 
-@pytest.fixture(scope="session")
+# Not longer than for these tests: a dozen processes that look for uploads every second.
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Everything of the compose file, well, with two workers of each kind."""
     check_parts()

@@ -13,7 +13,7 @@ from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import upload_batch
 from imgflow_tests.pictures import depth_csv
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 START_SECONDS = 25
 """For which a launched run may stay away here, instead of three minutes."""

@@ -14,7 +14,7 @@ from imgflow_tests.cluster.cluster import Cluster, until
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import upload_batch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 LIBRARY = "faketime/libfaketimeMT.so.1"
 JUMPING = ("code-server", "daemon", "worker")

@@ -11,7 +11,7 @@ from imgflow_tests.cluster.cluster import until
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import upload_batch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 ASKS = (
     "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%asking%'"

@@ -11,7 +11,7 @@ from imgflow_tests.cluster.cluster import until
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import half_done, upload_batch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_a_run_goes_on_when_the_database_restarts(observer: Observer, name: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.test_up import Running, start, stop, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 DISK_BYTES = 4 << 20
 ROOM_BYTES = 64 << 10

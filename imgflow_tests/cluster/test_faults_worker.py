@@ -9,7 +9,7 @@ from imgflow_tests.cluster.cluster import until
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import half_done, made_by, silence, upload_batch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 NOTICED_SECONDS = 45
 """25 until a silent connection is given up, and some ticks."""

@@ -18,7 +18,7 @@ from imgflow_tests.cluster.soak import Plan, Soaked, running, soak
 from imgflow_tests.cluster.soak_judge import judge
 from imgflow_tests.cluster.soak_stories import tell
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PLAN = Plan(images=1_500, minutes=1.5, kill_seconds=20, seed=5, only_busy=True)
 
