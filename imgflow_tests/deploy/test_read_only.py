@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -131,8 +132,15 @@ class Namespace:
 
 
 @pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """With a name so short that sockets in the pods' folders have addresses, as on a real pod."""
+    with tempfile.TemporaryDirectory(prefix="pods-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
 def namespace(
-    tmp_path: Path,
+    short_folder: Path,
     s3: Any,
     bucket: str,
     broker: str,
@@ -143,7 +151,7 @@ def namespace(
     del s3  # its variables are in the environment
     aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     made = Namespace(
-        tmp_path,
+        short_folder,
         {
             **aws,
             "IMGFLOW_SOURCE_URL": f"s3://{bucket}/in",
