@@ -81,6 +81,8 @@ def started(*command: str | Path, folder: Path, variables: Variables) -> Iterato
             env=variables,
             stdout=out,
             stderr=out,
+            # A background job of a shell ignores it, and so would all that the tests start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
     children: list[psutil.Process] = []
     try:
