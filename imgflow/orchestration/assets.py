@@ -10,6 +10,7 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
+from imgflow.catalog.partition_keys import object_key
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.images.outputs import PHOTO_OUTPUTS, find_output
 from imgflow.images.recipe import PhotoRecipe
@@ -166,6 +167,10 @@ def family_assets(
                     force=config.force,
                     finished=sample.add,
                 )
+                if context.run.asset_check_selection:
+                    # Dagster has planned checks in this run, and skips their step, since no result
+                    # is returned here.
+                    sample.add(map(object_key, context.partition_keys))
                 result["imgflow.processed"] = summary.processed
                 result["imgflow.unchanged"] = summary.unchanged
                 result["imgflow.rejected"] = len(summary.rejected)

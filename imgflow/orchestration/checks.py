@@ -146,6 +146,7 @@ def audit(
     schedule = dg.ScheduleDefinition(
         name="nightly_audit",
         job=job,
+        description="All checks on all images.",
         cron_schedule="30 3 * * *",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )

@@ -131,7 +131,7 @@ def test_a_red_partition_leads_to_its_reason_in_the_run(ui: Ui) -> None:
     ui.page.get_by_placeholder("Filter…").fill("type:STEP_FAILURE")
     reason = ui.seen(f"{CUT}: The JPEG picture is cut short")
     expect(reason).to_be_visible()
-    expect(reason).to_contain_text("Rejected until they change")
+    expect(reason).to_contain_text("Rejected; the others are done.")
     ui.keep("ui-rejected-run.webp")
 
 

@@ -19,7 +19,11 @@ ASSETS = [
     *(f"photo/{name}" for name in PHOTO_ASSETS),
     *("depth/source", "depth/resized", "depth/preview", "depth/metadata"),
 ]
-JOBS = ["process_photos", "process_depth_images", "backfill_stale", "reconcile", "retention"]
+JOBS = [
+    *("process_photos", "process_depth_images"),
+    *("backfill_stale", "reconcile", "retention", "audit"),
+]
+SENSORS = ["arrivals", "failures"]
 SCHEDULES = [f"nightly_{job}" for job in JOBS[2:]]
 DAEMONS = ["Sensors", "Backfill", "Scheduler", "Run queue", "Monitoring"]
 
@@ -30,7 +34,7 @@ PAGES = {
     "/asset-groups": ["photo", "depth"],
     "/jobs": JOBS,
     "/runs": ["process_photos", "Failure", "Success"],
-    "/automation": ["arrivals", *SCHEDULES],
+    "/automation": [*SENSORS, *SCHEDULES],
     "/deployment/locations": ["imgflow", "Loaded"],
     "/deployment/daemons": [*DAEMONS, "Running"],
     "/deployment/concurrency": ["Run"],
@@ -101,9 +105,9 @@ def test_a_schedule_says_what_it_does_and_when_next(ui: Ui, schedule: str) -> No
 
 
 def test_schedules_and_sensor_are_on(ui: Ui) -> None:
-    ui.open("/automation", "arrivals", *SCHEDULES)
+    ui.open("/automation", *SENSORS, *SCHEDULES)
     switches = ui.page.get_by_role("checkbox", checked=True)
-    expect(switches).to_have_count(1 + len(SCHEDULES))
+    expect(switches).to_have_count(len(SENSORS) + len(SCHEDULES))
     ui.keep("ui-schedules.webp")
 
 
