@@ -251,7 +251,7 @@ def commands(block: Block) -> list[str]:
     found: list[str] = []
     end = ""
     for line in block.text.splitlines():
-        if end or (found and found[-1].endswith("\\")):
+        if end or (found and (found[-1].endswith("\\") or _is_in_quotes(found[-1]))):
             found[-1] += f"\n{line}"
             end = "" if line == end else end
             continue
@@ -261,6 +261,15 @@ def commands(block: Block) -> list[str]:
         opened = re.search(r"<<-?\s*['\"]?(\w+)", line)
         end = opened[1] if opened else ""
     return found
+
+
+def _is_in_quotes(command: str) -> bool:
+    """Whether a command goes on in the next line, within its quotes."""
+    try:
+        shlex.split(command, comments=True)
+    except ValueError as error:
+        return "quotation" in str(error)
+    return False
 
 
 def bare(command: str) -> str:

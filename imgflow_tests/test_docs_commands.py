@@ -98,8 +98,12 @@ def settle(api: str, source: Path) -> None:
 def test_the_commands_of_a_page_work_in_their_order(
     page: str, running: Running, web_port: int, tmp_path: Path
 ) -> None:
-    names = ("IMGFLOW_API_PORT", "IMGFLOW_DAGSTER_PORT")
-    ports = {name: running.variables[name] for name in names}
+    # The doctor would find other ones than those of the `imgflow up` that runs.
+    ports = {
+        name: value
+        for name, value in running.variables.items()
+        if name.startswith(("IMGFLOW_", "AWS_"))
+    }
     token = (running.home / "api-token").read_text().strip()
     variables = {**ports, "IMGFLOW_HOME": str(running.home), "TOKEN": token, "API": running.api}
     reader = Reader(

@@ -131,7 +131,7 @@ def test_a_broker_that_the_operators_own_dagster_yaml_does_not_use_is_named(
     file = home / "dagster" / "dagster.yaml"
     file.write_text(file.read_text() + "# mine\n")
     found = wrong(findings(make_settings(**ports, broker_url="redis://192.0.2.1/0")))
-    assert "CeleryRunLauncher" in found["dagster.yaml"]
+    assert "ClusterRunLauncher" in found["dagster.yaml"]
 
 
 def test_a_schema_of_a_newer_imgflow_is_told_from_an_older_one(
