@@ -39,7 +39,7 @@ class Measured:
 
     row: int = 1_800
     partition: int = 150
-    kept: int = 8_600
+    kept: int = 12_100
     planned: int = 4_200
     gray_bytes_a_pixel: float = 0.165
     thumbnail: int = 25_600

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import schemathesis
 import uvicorn
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
@@ -23,6 +24,8 @@ from imgflow_tests.pictures import depth_csv, jpeg
 
 TOKEN = "the-token"  # noqa: S105 - of these tests
 EXAMPLES = 25
+# Uvicorn answers longer request lines with a 400 of its own, before imgflow is asked.
+LONGEST_URL = 60_000
 
 # What is refused is refused by its meaning too: an id that nobody has is a 404, a cursor or an
 # interval that is well formed and means nothing a 422.
@@ -118,6 +121,8 @@ def test_every_answer_is_as_declared(api: str, operation: Any, mode: GenerationM
             )
             if is_plain and mode is GenerationMode.POSITIVE:
                 case.query = {}
+        sent = requests.Request(**case.as_transport_kwargs(base_url=api)).prepare()
+        assume(len(sent.url or "") <= LONGEST_URL)
         answer = case.call_and_validate(
             base_url=api,
             headers={"Authorization": f"Bearer {TOKEN}"},

@@ -82,7 +82,9 @@ def test_an_upload_that_lands_while_a_tick_looks_is_asked_for_by_it(
         if len(waits) == 2:
             put(project, "late.jpg", jpeg())
 
-    monkeypatch.setattr(sensors, "time", SimpleNamespace(monotonic=time.monotonic, sleep=land))
+    monkeypatch.setattr(
+        sensors, "time", SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=land)
+    )
     result = project.tick()
     assert len(waits) == 2
     (run,) = project.run_requests(result)
@@ -99,7 +101,9 @@ def test_a_tick_of_a_round_does_not_look_twice_at_its_part(
         put(project, f"{number}.jpg", jpeg())
     project.run_requests(project.tick())
     never = SimpleNamespace(
-        monotonic=time.monotonic, sleep=lambda _seconds: pytest.fail("it waited")
+        monotonic=time.monotonic,
+        time=time.time,
+        sleep=lambda _seconds: pytest.fail("it waited"),
     )
     monkeypatch.setattr(sensors, "time", never)
     first = project.tick()
