@@ -75,12 +75,24 @@ class Plan:
 
 @dataclass
 class Soaked:
-    """What came of it."""
+    """What came of it.
+
+    Attributes:
+        plan: what was to happen.
+        judgement: of all that is left.
+        measures: of memory, open files and connections.
+        kills: which workers were killed, with how many images in hand.
+        in_hand: keys of these images, how often.
+        told_seconds: until the last upload.
+        settled_seconds: until nothing was left to do.
+        late_seconds: by which the last upload was late.
+    """
 
     plan: Plan
     judgement: Judgement
     measures: Measures
     kills: list[tuple[str, int]] = field(default_factory=list)
+    in_hand: Counter[str] = field(default_factory=Counter)
     told_seconds: float = 0.0
     settled_seconds: float = 0.0
     late_seconds: float = 0.0
@@ -118,7 +130,7 @@ def soak(cluster: Cluster, plan: Plan) -> Soaked:
     judgement = judge(cluster, steps, killer.in_hand)
     if left:
         judgement.wrong.insert(0, f"still to do: {left}")
-    return Soaked(plan, judgement, measures, killer.kills, told, settled, late)
+    return Soaked(plan, judgement, measures, killer.kills, killer.in_hand, told, settled, late)
 
 
 def play(cluster: Cluster, steps: Sequence[Step], seconds: float) -> float:
