@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: run install test faults check bench soak format clean
@@ -13,7 +14,8 @@ run: $(VENV)/.installed  ## all set-up, then imgflow with sample input, until Ct
 install: $(VENV)/.installed  ## all set-up, and nothing is started
 
 test: $(VENV)/.installed-dev  ## all set-up, then the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not faults and not alone"
+	$(BIN)/python -m pytest -m "not faults and alone"
 
 check: $(VENV)/.installed-dev  ## lint, format, types, definitions load
 	$(BIN)/ruff check .

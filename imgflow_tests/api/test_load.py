@@ -19,6 +19,7 @@ CLIENTS = 200
 SECONDS = 6.0
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_two_hundred_clients_see_no_error_and_memory_stays_flat(own_library: Library) -> None:
     """For a minute, and with figures: `python -m benchmarks.api_load 60`."""
