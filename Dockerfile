@@ -11,7 +11,7 @@ RUN python -m venv /opt/imgflow
 # What changes with the dependencies only comes first, so that a changed line of code builds in seconds.
 COPY pyproject.toml setup.py README.md LICENSE ./
 RUN mkdir imgflow && touch imgflow/__init__.py \
-    && /opt/imgflow/bin/pip install ".[cluster]" \
+    && /opt/imgflow/bin/pip install ".[cluster,traces]" \
     && /opt/imgflow/bin/pip uninstall --yes imgflow
 COPY imgflow imgflow
 RUN /opt/imgflow/bin/pip install --no-deps . \

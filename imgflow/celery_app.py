@@ -14,13 +14,14 @@ from __future__ import annotations
 from multiprocessing import process
 
 from celery import Celery
-from celery.signals import worker_process_init
+from celery.signals import setup_logging, worker_process_init
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
 import imgflow.definitions  # noqa: F401 - for the processes that are forked
 from imgflow.catalog.connecting import database_url
 from imgflow.errors import SettingsError
+from imgflow.observability.logs import configure_logs
 from imgflow.orchestration.instance import BROKER_VARIABLE, open_instance
 from imgflow.settings import load_settings
 
@@ -45,7 +46,17 @@ def make_app() -> Celery:
     return app
 
 
+def write_json(**_: object) -> None:
+    """Have Celery write its log as imgflow does, in the place of its own way."""
+    settings = load_settings()
+    configure_logs(settings.log_format, settings.log_level)
+
+
 app = make_app()
+
+# Whoever is connected takes Celery's own set-up of logs away, so with `text` nobody is.
+if load_settings().log_format == "json":
+    setup_logging.connect(write_json)
 
 _ORDINARY = process.current_process()
 
