@@ -149,7 +149,7 @@ class Verdict:
     upload: SourceObject
     state: Literal["ready", "rejected"]
     run_id: str
-    recipe: str
+    recipe: str | None
     sha256: str | None = None
     media_type: str | None = None
     width: int | None = None
@@ -185,7 +185,9 @@ class Count:
     count: int
 
 
-def recipe_fingerprint(outputs: Mapping[str, Mapping[str, Any]]) -> str:
-    """One fingerprint for all that decided a row's outputs."""
+def recipe_fingerprint(outputs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """One fingerprint for all that decided a row's outputs; None without any."""
+    if not outputs:
+        return None
     parts = sorted(f"{name}:{record['fingerprint']}" for name, record in outputs.items())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -53,7 +53,7 @@ def finished_events(
             _Shown(
                 upload=verdict.upload,
                 image_id=done.image.id,
-                recipe=verdict.recipe,
+                recipe=verdict.recipe or "",
                 outputs=verdict.outputs,
                 row={
                     "key": done.image.key,

@@ -50,6 +50,7 @@ def test_of_60_mixed_objects_57_become_ready_and_3_are_rejected_with_a_reason(
     assert "cut" in reasons["photos/cut.jpg"] or "truncated" in reasons["photos/cut.jpg"]
     assert "text" in reasons["notes.png"]
     assert "empty" in reasons["empty.jpg"]
+    assert {image.recipe is None for image in images if image.state == "rejected"} == {True}
 
 
 def test_exactly_the_rejected_partitions_are_red_and_all_others_green(sixty: Project) -> None:
