@@ -9,32 +9,38 @@ names.
 from __future__ import annotations
 
 import os
-import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from imgflow.channels import parse_channels
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
-from imgflow.fetch.hosts import Entry
 from imgflow.images.decoding import Limits
 from imgflow.images.lettering import font_digest
 from imgflow.images.opening import MEDIA_TYPES
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.observability.logs import LogFormat, LogLevel
-from imgflow.tokens import Tokens
+from imgflow.setting_values import (
+    ApiTokens,
+    BrokerUrl,
+    Channels,
+    DatabaseUrl,
+    FetchHosts,
+    FontFile,
+    Formats,
+    Home,
+    LinkKey,
+    ListenAddress,
+    Origins,
+    QueueUrl,
+    WebUrl,
+    absolute_home,
+)
 
 PREFIX = "IMGFLOW_"
-
-SHORTEST_KEY = 32
-ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 
 OnDelete = Literal["keep", "tombstone", "delete"]
 
@@ -47,7 +53,7 @@ class Settings(BaseSettings):
     )
 
     home: Annotated[
-        Path,
+        Home,
         Field(description="Folder of the embedded database, the local buckets and Dagster's home."),
     ] = Path(".imgflow")
     source_url: Annotated[
@@ -65,7 +71,7 @@ class Settings(BaseSettings):
         ),
     ] = ""
     database_url: Annotated[
-        str,
+        DatabaseUrl,
         Field(
             description="`postgresql://user:password@host:port/database` for the catalogue and "
             "Dagster's storage. Default: a PostgreSQL that imgflow starts in the home.",
@@ -73,7 +79,7 @@ class Settings(BaseSettings):
         ),
     ] = ""
     broker_url: Annotated[
-        str,
+        BrokerUrl,
         Field(
             description="`redis://…` of a cluster: runs go to the workers that listen there (see "
             "docs/cluster.md). Default: each run is a process of this machine.",
@@ -81,7 +87,7 @@ class Settings(BaseSettings):
         ),
     ] = ""
     api_token: Annotated[
-        str,
+        ApiTokens,
         Field(
             description="Token that API calls need to change something, and on other addresses "
             "than loopback to read (`Authorization: Bearer`); several with commas, `TOKEN:read` or "
@@ -91,14 +97,14 @@ class Settings(BaseSettings):
         ),
     ] = ""
     api_host: Annotated[
-        str,
+        ListenAddress,
         Field(
             description="Address that the API listens on. Other than loopback it needs "
             "`IMGFLOW_API_TOKEN`, also for reading."
         ),
     ] = "127.0.0.1"
     link_key: Annotated[
-        str,
+        LinkKey,
         Field(
             description="Secret of 32 characters or more that signs picture links and sessions, "
             "the same for all processes of the API. "
@@ -107,8 +113,7 @@ class Settings(BaseSettings):
         ),
     ] = ""
     fetch_hosts: Annotated[
-        tuple[str, ...],
-        NoDecode,
+        FetchHosts,
         Field(
             description="Servers besides S3 that `POST /process` fetches from, with commas: `host` "
             "and `*.domain` by https, or an origin such as `http://host:port`."
@@ -118,8 +123,7 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=3_600, description="Most seconds that such a fetch takes.")
     ] = 30.0
     cors_origins: Annotated[
-        tuple[str, ...],
-        NoDecode,
+        Origins,
         Field(
             description="Web origins whose pages may use the API (`https://app.example.org`), with "
             "commas. Empty: none but its own."
@@ -179,7 +183,7 @@ class Settings(BaseSettings):
         ),
     ] = 0
     sqs_queue_url: Annotated[
-        str,
+        QueueUrl,
         Field(
             description="URL of an SQS queue that gets the S3 event notifications of the source: "
             "uploads are then seen at once. Empty: only the listing finds them."
@@ -214,15 +218,14 @@ class Settings(BaseSettings):
         int, Field(ge=1, le=65_535, description="Port of the Dagster UI, on loopback.")
     ] = 3000
     dagster_url: Annotated[
-        str,
+        WebUrl,
         Field(
             description="Where people reach the Dagster UI, for links of the gallery "
             "(`https://dagster.example.org`). Default: links on this machine only, to its port."
         ),
     ] = ""
     alert_urls: Annotated[
-        tuple[str, ...],
-        NoDecode,
+        Channels,
         Field(
             description="Where people are told of failed runs: URLs of "
             "[Apprise](https://appriseit.com/services/) with commas, such as `jsons://host/path` "
@@ -242,7 +245,7 @@ class Settings(BaseSettings):
     ] = 10.0
     api_port: Annotated[int, Field(ge=1, le=65_535, description="Port of the API.")] = 8000
     public_url: Annotated[
-        str,
+        WebUrl,
         Field(
             description="Where people reach the API and the gallery, for links in the Dagster UI "
             "(`https://images.example.org`). Default: this machine's address of the API."
@@ -283,7 +286,7 @@ class Settings(BaseSettings):
         Field(max_length=200, description="Text on proofs; empty: no proofs are made."),
     ] = ""
     watermark_font: Annotated[
-        str,
+        FontFile,
         Field(
             description="File of a TrueType or OpenType font for that text, with all its letters, "
             "the same on every machine. Empty: fonts of imgflow, which have those of every script."
@@ -323,8 +326,7 @@ class Settings(BaseSettings):
         Field(ge=1, description="A photograph of more frames or pages is rejected."),
     ] = 10_000
     formats: Annotated[
-        tuple[str, ...],
-        NoDecode,
+        Formats,
         Field(
             description="Formats that are decoded, with commas; others are rejected by name. "
             f"Known: {', '.join(MEDIA_TYPES)}."
@@ -358,118 +360,13 @@ class Settings(BaseSettings):
         Field(description="Whether uploads carry CRC32; some S3-compatible servers refuse them."),
     ] = "when_supported"
 
-    @field_validator("home")
-    @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return _absolute_home(home)
-
-    @field_validator("watermark_font")
-    @classmethod
-    def _whole_path(cls, file: str) -> str:
-        # Workers may have another working directory.
-        return str(Path(file).expanduser().absolute()) if file else ""
-
-    @field_validator("database_url")
-    @classmethod
-    def _postgresql(cls, url: str) -> str:
-        if url and not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg2://")):
-            raise ValueError("only postgresql:// URLs are understood; SQLite and others are not")
-        if url.startswith("postgres:"):
-            url = url.replace("postgres:", "postgresql:", 1)
-        if url:
-            _check_parts(url)
-        return url
-
-    @field_validator("broker_url")
-    @classmethod
-    def _redis(cls, url: str) -> str:
-        if url and not url.startswith(("redis://", "rediss://")):
-            raise ValueError("a broker is written redis://:password@host:port/number")
-        return url
-
-    @field_validator("api_token")
-    @classmethod
-    def _tokens(cls, text: str) -> str:
-        if text:
-            Tokens.parse(text)
-        return text
-
-    @field_validator("api_host")
-    @classmethod
-    def _address(cls, host: str) -> str:
-        host = host.strip().removeprefix("[").removesuffix("]")
-        try:
-            return host if host == "localhost" else str(ip_address(host))
-        except ValueError:
-            raise ValueError("an IP address or `localhost`, without a port") from None
-
-    @field_validator("link_key")
-    @classmethod
-    def _long_enough(cls, key: str) -> str:
-        if key and len(key) < SHORTEST_KEY:
-            raise ValueError(f"at least {SHORTEST_KEY} characters; `openssl rand -hex 32` makes 64")
-        return key
-
-    @field_validator("cors_origins", "fetch_hosts", "formats", mode="before")
-    @classmethod
-    def _list(cls, value: Any) -> Any:
-        """Variables hold lists with commas between."""
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("alert_urls", mode="before")
-    @classmethod
-    def _channels(cls, value: Any) -> Any:
-        return parse_channels(value) if isinstance(value, str) else value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if not ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin} is not https://host or http://host:port")
-        return value
-
-    @field_validator("fetch_hosts")
-    @classmethod
-    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for host in value:
-            Entry.parse(host)
-        return value
-
-    @field_validator("formats")
-    @classmethod
-    def _formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        value = tuple(name.upper() for name in value)
-        unknown = [name for name in value if name not in MEDIA_TYPES]
-        if unknown or not value:
-            raise ValueError(f"{', '.join(unknown) or 'none'}: known are {', '.join(MEDIA_TYPES)}")
-        return value
-
-    @field_validator("dagster_url", "public_url")
-    @classmethod
-    def _web_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if url and not (parts.scheme in ("http", "https") and parts.netloc):
-            raise ValueError("an address such as https://dagster.example.org")
-        return url
-
-    @field_validator("sqs_queue_url")
-    @classmethod
-    def _queue_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if url and not (parts.scheme in ("http", "https") and parts.netloc and parts.path[1:]):
-            raise ValueError("a queue is written https://sqs.region.amazonaws.com/account/name")
-        return url
-
     @model_validator(mode="before")
     @classmethod
     def _local_buckets(cls, values: Any) -> Any:
         """Fill both locations with folders of the home, so that every part sees the same URLs."""
         if isinstance(values, dict):
             try:
-                home = _absolute_home(Path(values.get("home") or ".imgflow"))
+                home = absolute_home(Path(values.get("home") or ".imgflow"))
             except (TypeError, ValueError):
                 return values  # the field tells what is wrong with it
             for name, folder in (("source_url", "source"), ("output_url", "outputs")):
@@ -566,20 +463,3 @@ def _explain(error: ValidationError) -> str:
         name = f"{PREFIX}{field.upper()}" if known else "Settings"
         sentences.append(f"{name}: {problem['msg']}{given}.{meaning}")
     return " ".join(sentences)
-
-
-def _absolute_home(home: Path) -> Path:
-    try:
-        return home.expanduser().absolute()
-    except RuntimeError as error:
-        raise ValueError(f"{error}; write the whole path") from error
-
-
-def _check_parts(url: str) -> None:
-    """Raise a `ValueError` that holds no part of the URL unless SQLAlchemy understands it."""
-    try:
-        make_url(url)
-    except (ArgumentError, ValueError):
-        raise ValueError(
-            "not a URL of a database; characters like @ : / in the password are written %40 %3A %2F"
-        ) from None
