@@ -1,0 +1,1 @@
+"""The subcommands of `imgflow`, by what they are about."""

@@ -1,0 +1,79 @@
+"""What commands have in common: how they speak, and how they open what the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from imgflow.errors import SettingsError
+
+if TYPE_CHECKING:
+    from imgflow.catalog.postgres import PostgresCatalog
+    from imgflow.catalog.rows import Image
+    from imgflow.settings import Settings
+    from imgflow.store.opening import StoreConfig
+
+# Progress and errors; what a command was asked for goes to standard output.
+people = Console(stderr=True, highlight=False, soft_wrap=True)
+answer = Console(highlight=False, soft_wrap=True)
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object, last, on standard output.")
+]
+
+
+def say(line: str) -> None:
+    """Tell people how it goes."""
+    people.print(line, markup=False)
+
+
+def read_settings() -> Settings:
+    """Read the settings; whoever only asks for help does not import them."""
+    from imgflow.settings import load_settings
+
+    return load_settings()
+
+
+@contextmanager
+def open_catalog() -> Iterator[tuple[Settings, PostgresCatalog]]:
+    """Open the catalogue, with its schema at this version, and give the settings with it."""
+    from imgflow.catalog.connecting import database_url, make_engine
+    from imgflow.catalog.postgres import PostgresCatalog
+
+    settings = read_settings()
+    engine = make_engine(database_url(settings))
+    try:
+        catalog = PostgresCatalog(engine, stores_of(settings).locations()[0].url)
+        catalog.migrate()
+        yield settings, catalog
+    finally:
+        engine.dispose()
+
+
+def stores_of(settings: Settings) -> StoreConfig:
+    """Where images land and outputs go."""
+    from imgflow.store.opening import StoreConfig
+
+    return StoreConfig(
+        settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
+    )
+
+
+def find_image(catalog: PostgresCatalog, key: str) -> Image:
+    """Find an image by its key, or else by its id.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    image = catalog.by_keys([key]).get(key)
+    if image is None and key.isdecimal():
+        image = catalog.by_id(int(key))
+    if image is None:
+        raise SettingsError(
+            f"There is no image {key!r} in {catalog.source}; `imgflow status` counts them."
+        )
+    return image
