@@ -40,7 +40,7 @@ class OutputStore:
         self._store: S3Store | LocalStore
         self._client: Any = None
         if location.scheme == "s3":
-            from imgflow.store.s3 import obstore_bucket, s3_client  # boto3, too
+            from imgflow.store.s3_clients import obstore_bucket, s3_client  # boto3, too
 
             self._client = s3_client(checksums=checksums)
             self._store = obstore_bucket(self._client, location.bucket, location.prefix)

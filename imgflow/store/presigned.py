@@ -7,7 +7,8 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from imgflow.errors import BadKey
 from imgflow.store.objects import Source
-from imgflow.store.s3 import AMAZON, S3Source
+from imgflow.store.s3 import S3Source
+from imgflow.store.s3_clients import AMAZON
 
 PORTS = {"http": 80, "https": 443}
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from urllib.parse import urlsplit
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError, SSLError
+from botocore.exceptions import ConnectionError as NotConnected
+from obstore.exceptions import BaseError
 
 from imgflow.errors import ImgflowError, Unreadable, Withheld
 from imgflow.store.location import Location
@@ -19,6 +22,8 @@ MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchVersion"}
 
 # 400 is the answer to HEAD, which has no body, where GET would say `InvalidRequest`.
 FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "403", "400"}
+
+NO_CREDENTIALS = "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 # Of the verbs in errors, what the request takes.
 PERMISSIONS = {
@@ -127,3 +132,31 @@ def first_line(error: BaseException) -> str:
     """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line.partition("<?xml")[0].partition("<Error>")[0][:300].rstrip(" :")
+
+
+def no_answer(location: Location, endpoint: str, verb: str, error: BaseException) -> str:
+    """Say in one sentence what kept a store from answering, and the mend."""
+    if isinstance(error, NoCredentialsError):
+        return f"{location.url} could not be {verb}: {NO_CREDENTIALS}."
+    if isinstance(error, SSLError):
+        return (
+            f"{location.url} could not be {verb}: TLS with its endpoint fails "
+            f"({_without_url(error)}); check AWS_ENDPOINT_URL, and have AWS_CA_BUNDLE and "
+            "SSL_CERT_FILE name the file of its certificate's authority. It is tried again."
+        )
+    if isinstance(error, (NotConnected, HTTPClientError)):
+        parts = urlsplit(endpoint)
+        return (
+            f"{location.url} could not be {verb}: {parts.scheme}://"
+            f"{parts.netloc.rpartition('@')[2]} does not answer ({type(error).__name__}); "
+            "check AWS_ENDPOINT_URL. It is tried again."
+        )
+    mend = "; check AWS_ENDPOINT_URL" if isinstance(error, BaseError) else ""
+    reason = f"{first_line(error)}{mend}. It is tried again."
+    return f"{location.url} could not be {verb}: {reason}"
+
+
+def _without_url(error: SSLError) -> str:
+    """What is wrong with TLS, without the request, whose URL may hold a signature."""
+    found = re.search(r"\[SSL: \w+\]|certificate verify failed[^(]*", str(error))
+    return found.group().strip() if found else "no certificate that is trusted here"

@@ -1,4 +1,4 @@
-"""An S3 bucket as a source, and the one place that turns a boto3 client into an `obstore` store.
+"""An S3 bucket as a source.
 
 Listings come from boto3, which gives every key exactly; `obstore` moves the bytes, at a sixth of
 the CPU time per request, of the keys that it represents exactly, and boto3 those of the few others.
@@ -9,29 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
-import boto3
-import botocore.session
 from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    HTTPClientError,
-    NoCredentialsError,
-    SSLError,
 )
-from botocore.exceptions import ConnectionError as NotConnected
-from botocore.utils import parse_timestamp
 from obstore.exceptions import BaseError, NotFoundError
-from obstore.store import S3Store
 
-from imgflow.errors import BadKey, SettingsError, SourceChanged, Trouble, Unreadable
+from imgflow.errors import BadKey, SourceChanged, Trouble, Unreadable
 from imgflow.store.location import Checksums, Location
 from imgflow.store.naming import is_exact
 from imgflow.store.objects import (
@@ -42,15 +31,10 @@ from imgflow.store.objects import (
     SourceObject,
     check_any_key,
 )
-from imgflow.store.refusals import MISSING, error_code, explain, first_line, refused_object
-
-if TYPE_CHECKING:
-    from obstore.store import S3Credential
+from imgflow.store.refusals import MISSING, error_code, explain, no_answer, refused_object
+from imgflow.store.s3_clients import STREAM_SECONDS, obstore_bucket, s3_client
 
 Answer = TypeVar("Answer")
-
-# What S3 writes in listings; the fraction is dropped, see `SourceObject.last_modified`.
-ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", re.ASCII)
 
 # What XML cannot hold, raw or as a reference.
 NOT_XML = re.compile(
@@ -58,108 +42,6 @@ NOT_XML = re.compile(
     rb"|&#(x0*([0-8bcef]|1[0-9a-f]|fff[ef])|0*([0-8]|1[124-9]|2[0-9]|3[01]|6553[45]));",
     re.IGNORECASE,
 )
-
-# With boto3's waits of up to 1, 2 and 4 s between them; what lasts longer is retried by the run.
-ATTEMPTS = 4
-
-# For one request with its whole body: the largest photograph at 2 MB/s.
-REQUEST_SECONDS = 120
-# A body that is streamed takes as long as the work on its pieces, for which its worker has a limit.
-STREAM_SECONDS = 24 * 3600
-# Either ends when nothing at all has come for so long.
-SILENT_SECONDS = 30
-
-# How long `obstore` keeps credentials. boto3 renews temporary ones ten minutes before they end.
-CREDENTIALS_KEPT = timedelta(minutes=5)
-
-# Amazon's own endpoints, which want the bucket as a part of the host name.
-AMAZON = re.compile(r"s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
-NO_CREDENTIALS = "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-
-
-def s3_client(*, checksums: Checksums = "when_supported") -> Any:
-    """Make a boto3 S3 client from the standard `AWS_*` variables, with bounded waits and retries.
-
-    Raises:
-        SettingsError: the variables do not make a client.
-    """
-    config = Config(
-        # Else presigned URLs are of version 2, which the newer regions of AWS refuse.
-        signature_version="s3v4",
-        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-        connect_timeout=3,
-        read_timeout=SILENT_SECONDS,
-        max_pool_connections=32,
-        request_checksum_calculation=checksums,
-        response_checksum_validation="when_required",
-    )
-    try:
-        # Not `boto3.client`: its session keeps the credentials of the first client for good.
-        session = botocore.session.get_session()
-        parsers = session.get_component("response_parser_factory")
-        parsers.set_parser_defaults(timestamp_parser=_parse_time)
-        return boto3.Session(botocore_session=session).client("s3", config=config)
-    except (BotoCoreError, ValueError) as error:
-        raise SettingsError(
-            f"The AWS_* variables do not describe an S3 service: {first_line(error)}; "
-            "AWS_ENDPOINT_URL is written http://host:port."
-        ) from error
-
-
-def obstore_bucket(
-    client: Any, bucket: str, prefix: str, *, seconds: float | None = None
-) -> S3Store:
-    """Make an `obstore` store with the endpoint, region and credentials of a boto3 client.
-
-    Args:
-        client: of boto3.
-        bucket: its name.
-        prefix: before all keys.
-        seconds: for one request, its body included; `REQUEST_SECONDS` when left out.
-
-    Raises:
-        Trouble: the client has no credentials.
-    """
-    if client._request_signer._credentials is None:
-        raise Trouble(f"s3://{bucket}/{prefix} cannot be opened: {NO_CREDENTIALS}.")
-    endpoint = urlsplit(client.meta.endpoint_url)
-    # A certificate of Amazon's covers no bucket whose name has dots.
-    has_own_host = bool(AMAZON.fullmatch(endpoint.netloc)) and "." not in bucket
-    longest = timedelta(seconds=seconds or REQUEST_SECONDS)
-    url = endpoint._replace(netloc=f"{bucket}.{endpoint.netloc}") if has_own_host else endpoint
-    return S3Store(
-        bucket,
-        prefix=prefix or None,
-        # Given in any case: `obstore` would take the variables, also where the client has others.
-        endpoint=url.geturl(),
-        region=client.meta.region_name or "us-east-1",
-        credential_provider=_Credentials(client),
-        virtual_hosted_style_request=has_own_host,
-        client_options={
-            "allow_http": endpoint.scheme == "http",
-            "connect_timeout": timedelta(seconds=3),
-            "read_timeout": timedelta(seconds=SILENT_SECONDS),
-            "timeout": longest,
-        },
-        # Also for how long a body that breaks off is gone on with, behind what has come already.
-        retry_config={"max_retries": ATTEMPTS, "retry_timeout": longest},
-    )
-
-
-class _Credentials:
-    """What a boto3 client signs with, for `obstore`; its own class for this needs Python 3.11."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def __call__(self) -> S3Credential:
-        found = self._client._request_signer._credentials.get_frozen_credentials()
-        return {
-            "access_key_id": found.access_key,
-            "secret_access_key": found.secret_key,
-            "token": found.token,
-            "expires_at": datetime.now(timezone.utc) + CREDENTIALS_KEPT,
-        }
 
 
 class S3Source:
@@ -349,27 +231,7 @@ class S3Source:
             if isinstance(cause, ClientError):
                 code = cause.response["Error"]["Code"]
                 raise Trouble(explain(self.location, verb, code)) from error
-            raise Trouble(self._no_answer(verb, cause or error)) from error
-
-    def _no_answer(self, verb: str, error: BaseException) -> str:
-        if isinstance(error, NoCredentialsError):
-            return f"{self.location.url} could not be {verb}: {NO_CREDENTIALS}."
-        if isinstance(error, SSLError):
-            return (
-                f"{self.location.url} could not be {verb}: TLS with its endpoint fails "
-                f"({_without_url(error)}); check AWS_ENDPOINT_URL, and have AWS_CA_BUNDLE and "
-                "SSL_CERT_FILE name the file of its certificate's authority. It is tried again."
-            )
-        if isinstance(error, (NotConnected, HTTPClientError)):
-            endpoint = urlsplit(self._client.meta.endpoint_url)
-            return (
-                f"{self.location.url} could not be {verb}: {endpoint.scheme}://"
-                f"{endpoint.netloc.rpartition('@')[2]} does not answer ({type(error).__name__}); "
-                "check AWS_ENDPOINT_URL. It is tried again."
-            )
-        mend = "; check AWS_ENDPOINT_URL" if isinstance(error, BaseError) else ""
-        reason = f"{first_line(error)}{mend}. It is tried again."
-        return f"{self.location.url} could not be {verb}: {reason}"
+            raise Trouble(no_answer(self.location, self.endpoint, verb, cause or error)) from error
 
     @contextmanager
     def _bytes_errors(self, announced: SourceObject) -> Iterator[None]:
@@ -390,26 +252,9 @@ class S3Source:
                 raise refusal from error
             if code:
                 raise Trouble(explain(self.location, verb, code)) from error
-            raise Trouble(self._no_answer(verb, error)) from error
+            raise Trouble(no_answer(self.location, self.endpoint, verb, error)) from error
         except (BotoCoreError, OSError) as error:
-            raise Trouble(self._no_answer(verb, error)) from error
-
-
-def _without_url(error: SSLError) -> str:
-    """What is wrong with TLS, without the request, whose URL may hold a signature."""
-    found = re.search(r"\[SSL: \w+\]|certificate verify failed[^(]*", str(error))
-    return found.group().strip() if found else "no certificate that is trusted here"
-
-
-def _parse_time(text: Any) -> datetime:
-    """Read a time; as listings write it, in a hundredth of what botocore's own way takes.
-
-    That one tries every format there is, which is half of the work of a listing.
-    """
-    if isinstance(text, str) and ISO_TIME.fullmatch(text):
-        return datetime.fromisoformat(f"{text[:19]}+00:00")
-    parsed: datetime = parse_timestamp(text)
-    return parsed
+            raise Trouble(no_answer(self.location, self.endpoint, verb, error)) from error
 
 
 def _make_readable(response_dict: dict[str, Any], **_: Any) -> None:

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from imgflow.errors import Trouble
 from imgflow.store.location import Checksums, Location
 from imgflow.store.refusals import explain, first_line
-from imgflow.store.s3 import s3_client
+from imgflow.store.s3_clients import s3_client
 
 
 @dataclass(frozen=True)

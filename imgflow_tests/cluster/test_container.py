@@ -17,7 +17,7 @@ from imgflow.errors import SettingsError
 from imgflow.migrating import migrate
 from imgflow.settings import Settings
 from imgflow.store.buckets import make_bucket
-from imgflow.store.s3 import s3_client
+from imgflow.store.s3_clients import s3_client
 from imgflow_tests.conftest import S3Server
 
 

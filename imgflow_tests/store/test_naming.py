@@ -14,7 +14,7 @@ from obstore.store import MemoryStore
 from imgflow.store.location import parse_location
 from imgflow.store.naming import is_exact, output_name
 from imgflow.store.outputs import OutputStore
-from imgflow.store.s3 import obstore_bucket
+from imgflow.store.s3_clients import obstore_bucket
 
 SOURCE = "s3://bucket/in/"
 TRICKY = [

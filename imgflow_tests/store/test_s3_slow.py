@@ -25,9 +25,9 @@ def proxy(s3_server: S3Server, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Iter
     assert s3
     proxy = Proxy(s3_server.endpoint)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-    monkeypatch.setattr("imgflow.store.s3.REQUEST_SECONDS", 1)
-    monkeypatch.setattr("imgflow.store.s3.SILENT_SECONDS", 0.5)
-    monkeypatch.setattr("imgflow.store.s3.ATTEMPTS", 1)
+    monkeypatch.setattr("imgflow.store.s3_clients.REQUEST_SECONDS", 1)
+    monkeypatch.setattr("imgflow.store.s3_clients.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("imgflow.store.s3_clients.ATTEMPTS", 1)
     yield proxy
     proxy.stop()
 

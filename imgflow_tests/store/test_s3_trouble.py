@@ -325,7 +325,7 @@ def test_an_endpoint_that_never_answers_the_call_is_trouble(
             one.setblocking(False)
             one.connect_ex(address)
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{address[1]}")
-        monkeypatch.setattr("imgflow.store.s3.ATTEMPTS", 1)
+        monkeypatch.setattr("imgflow.store.s3_clients.ATTEMPTS", 1)
         started = time.monotonic()
         with pytest.raises(Trouble, match="does not answer"):
             S3Source(parse_location("s3://bucket", setting="TEST")).check()
