@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -22,32 +21,17 @@ from imgflow.errors import BadKey, SourceChanged, Trouble, Unreadable
 from imgflow.store.location import Location
 from imgflow.store.objects import (
     CHUNK_BYTES,
-    MOST_KEY_BYTES,
     Digest,
     Page,
     SourceObject,
     check_any_key,
     is_text,
 )
+from imgflow.store.walking import MOST_NAME_BYTES, NUL, UNFINISHED, Walker
 from imgflow.store.whole import Writers
-
-# Names of uploads that are not whole yet; the listing leaves them alone.
-UNFINISHED = ".imgflow-upload-"
-_UNFINISHED = UNFINISHED.encode()
-SLASH = ord("/")
-NUL = 0
-
-# Of a file or folder, on every file system that Linux knows; one byte more for the slash.
-MOST_NAME_BYTES = 255 + 1
 
 # What a path is told where a file stands for a folder, or a folder for a file.
 IN_THE_WAY = (FileExistsError, NotADirectoryError, IsADirectoryError)
-
-# A page that follows another within this time goes on where that one ended. Reading the folder
-# again for each page made a round over n files cost n² / 1,000.
-CONTINUE_SECONDS = 10.0
-
-CLOSED_SHOWN = 5
 
 
 class FolderSource:
@@ -64,10 +48,8 @@ class FolderSource:
         self._folder = location.folder
         self._root = os.fsencode(location.folder) + b"/"
         self._exclude = tuple(prefix.encode() for prefix in exclude)
-        self._begun: _Begun | None = None
+        self._walker = Walker(location.folder, self._exclude)
         self._writers = Writers()
-        # Folders that the listing of the present page may not read.
-        self._closed: list[str] = []
 
     def list_page(self, start_after: str | None, limit: int) -> Page:
         """List files in the order in which S3 lists keys; links to folders are not followed.
@@ -77,11 +59,10 @@ class FolderSource:
         that may not be read, which are warned of.
         """
         self.check()
-        self._closed = []
         unfinished: list[str] = []
         files: list[str] = []
         ignored = 0
-        walk = self._walk_after(start_after)
+        walk = self._walker.after(start_after)
         recently = self._writers.recently()
         # What is done for every file of a tick stands here, without a call that need not be.
         for name in walk.names:
@@ -105,12 +86,11 @@ class FolderSource:
                 status = whole
             files.append(f"{key}\0{_etag(status)}")
             if len(files) == limit:
-                walk.last = key
-                self._begun = walk
+                self._walker.pause(walk, key)
                 break
         last = walk.last if len(files) == limit else None
         digest = Digest.of("etag", files)
-        return Page(_Files(files), digest, last, ignored, unfinished, self._warnings())
+        return Page(_Files(files), digest, last, ignored, unfinished, self._walker.warnings())
 
     def stat(self, key: str) -> SourceObject | None:
         """Describe the file, or None when there is none."""
@@ -194,89 +174,6 @@ class FolderSource:
             raise Trouble(f"{key!r} is not the name of a file below {self._folder}")
         return self._folder / key
 
-    def _is_key(self, name: bytes) -> bool:
-        """Whether a file name is a key, and not one that is never listed."""
-        if _as_key(name) is None or name.startswith(self._exclude):
-            return False
-        return not name.rpartition(b"/")[2].startswith(_UNFINISHED)
-
-    def _walk_after(self, start_after: str | None) -> _Begun:
-        begun, self._begun = self._begun, None
-        if begun is not None and begun.goes_on_after(start_after):
-            return begun
-        return _Begun(self._walk((start_after or "").encode()))
-
-    def _walk(self, start_after: bytes) -> Iterator[bytes]:
-        """Yield names after `start_after` in the order of their bytes, with `/` between folders.
-
-        What is never listed ends with NUL: a file, or a folder that need not be read.
-        """
-        waiting = self._entries(b"", start_after)
-        while waiting:
-            name = waiting.pop()
-            if name[-1] == SLASH:
-                waiting += self._entries(name, start_after)
-            else:
-                yield name
-
-    def _entries(self, prefix: bytes, start_after: bytes) -> list[bytes]:
-        """The names in one folder as `_walk` has them, last first, a folder counting as `name/`."""
-        names: list[bytes] = []
-        try:
-            with os.scandir(self._root + prefix) as scan:
-                for entry in scan:
-                    if entry.is_file(follow_symlinks=False):
-                        names.append(prefix + entry.name)
-                    elif entry.is_dir(follow_symlinks=False):
-                        names.append(prefix + entry.name + b"/")
-                    elif _is_file(entry):  # a link to one; asking costs a call to the system
-                        names.append(prefix + entry.name)
-        except (FileNotFoundError, NotADirectoryError):
-            return []  # deleted since its parent was read
-        except PermissionError:
-            self._closed.append(os.fsdecode(prefix))
-            return []
-        except OSError as error:
-            raise Trouble(
-                f"The folder {os.fsdecode(prefix)!r} in {self._folder} cannot be read "
-                f"({error.strerror}). It is tried again."
-            ) from error
-        if prefix <= start_after:  # else all of them come after it
-            names = [
-                name
-                for name in names
-                if name > start_after or (name[-1] == SLASH and start_after.startswith(name))
-            ]
-        names = self._marked(prefix, names)
-        names.sort(reverse=True)
-        return names
-
-    def _marked(self, prefix: bytes, names: list[bytes]) -> list[bytes]:
-        """Put NUL, which no name holds, behind the names in a folder that are never listed.
-
-        Most folders have none, which looking at all names at once tells in no time.
-        """
-        joined = b"/".join(names)
-        if (
-            joined.isascii()
-            and _UNFINISHED not in joined
-            and len(prefix) + MOST_NAME_BYTES <= MOST_KEY_BYTES
-            and not any(excluded.startswith(prefix) for excluded in self._exclude)
-        ):
-            return names
-        return [name if self._is_key(name) else name + b"\0" for name in names]
-
-    def _warnings(self) -> list[str]:
-        if not self._closed:
-            return []
-        names = list(dict.fromkeys(self._closed))
-        shown = ", ".join(map(repr, names[:CLOSED_SHOWN]))
-        more = f" and {len(names) - CLOSED_SHOWN} more" if len(names) > CLOSED_SHOWN else ""
-        return [
-            f"Of {self._folder} these folders may not be read and are left out: {shown}{more}. "
-            "Make them readable for this user, or move them away."
-        ]
-
     def _leave_out(self, key: str, error: OSError) -> None:
         """Go on without a listed file that is gone, or whose folder shows names and nothing else.
 
@@ -284,7 +181,7 @@ class FolderSource:
             Trouble: it cannot be looked at for another reason.
         """
         if isinstance(error, PermissionError):
-            self._closed.append(f"{key.rpartition('/')[0]}/")
+            self._walker.closed.append(f"{key.rpartition('/')[0]}/")
         elif not isinstance(error, (FileNotFoundError, NotADirectoryError)):
             raise self._trouble("looked at", key, error) from error
 
@@ -332,18 +229,6 @@ class FolderSource:
         return Trouble(said)
 
 
-class _Begun:
-    """A walk through the folder that a following page may go on with."""
-
-    def __init__(self, names: Iterator[bytes]) -> None:
-        self.names = names
-        self.last: str | None = None
-        self._give_up = time.monotonic() + CONTINUE_SECONDS
-
-    def goes_on_after(self, start_after: str | None) -> bool:
-        return start_after == self.last and time.monotonic() < self._give_up
-
-
 class _Files(Sequence[SourceObject]):
     """What a page found, described when somebody looks; a tick over known files does not.
 
@@ -386,20 +271,3 @@ def _describe(key: str, etag: str) -> SourceObject:
 def _compare(announced: SourceObject, file: BinaryIO) -> None:
     if _etag(os.fstat(file.fileno())) != announced.etag:
         raise SourceChanged(f"{announced.key!r} was written to while it was read")
-
-
-def _is_file(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a link that leads to itself, or into a folder that is closed
-        return False
-
-
-def _as_key(name: bytes) -> str | None:
-    """The key of a file name, or None when it can be none."""
-    if len(name) > MOST_KEY_BYTES:
-        return None
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        return None

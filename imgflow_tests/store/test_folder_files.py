@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from imgflow.errors import BadKey, SourceChanged, Trouble, Unreadable
-from imgflow.store.folder import UNFINISHED
 from imgflow.store.objects import SourceObject
+from imgflow.store.walking import UNFINISHED
 from imgflow_tests.store.folders import (
     as_nobody,
     keys_of,
