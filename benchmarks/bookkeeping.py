@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmarks.table import Measure
-from imgflow.orchestration.worker import Outcome, Task
+from imgflow.orchestration.tasks import Outcome, Task
 
 LIMIT_MILLISECONDS = 1.0
 

@@ -78,7 +78,7 @@ def test_of_orchestration_the_api_uses_what_knows_no_dagster() -> None:
         for name in imported(file)
         if name.startswith("imgflow.orchestration.")
     }
-    assert used == {"batch", "counting", "image_log", "pool", "worker"}
+    assert used == {"batch", "counting", "image_log", "pool", "tasks", "worker"}
     code = (
         "import sys, imgflow.api.app;"
         "print([n for n in ('dagster', 'dagster_postgres', 'skimage') if n in sys.modules])"

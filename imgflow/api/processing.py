@@ -32,7 +32,8 @@ from imgflow.orchestration import batch
 from imgflow.orchestration.counting import count_finished
 from imgflow.orchestration.image_log import tell_finished
 from imgflow.orchestration.pool import WorkerPool
-from imgflow.orchestration.worker import Outcome, Task, WorkerConfig, process_photo_task
+from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
+from imgflow.orchestration.worker import process_photo_task
 from imgflow.settings import Settings
 from imgflow.store.opening import StoreConfig
 from imgflow.store.outputs import OutputStore

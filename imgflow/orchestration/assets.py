@@ -24,7 +24,7 @@ from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.pool import prepare_workers
 from imgflow.orchestration.processing import batch_of, conclude, process_partitions
 from imgflow.orchestration.resources import CatalogResource, StoresResource, WorkersResource
-from imgflow.orchestration.worker import WorkerConfig
+from imgflow.orchestration.tasks import WorkerConfig
 
 OWNERS = ["team:imgflow"]
 

@@ -19,7 +19,7 @@ from imgflow.lifecycle import remove_outputs
 from imgflow.mends import with_mend
 from imgflow.orchestration.counting import count_finished
 from imgflow.orchestration.image_log import tell_finished
-from imgflow.orchestration.worker import Outcome, Task
+from imgflow.orchestration.tasks import Outcome, Task
 from imgflow.store.outputs import OutputStore
 
 # A flush costs two round trips and a commit, so it waits for this many results or seconds.

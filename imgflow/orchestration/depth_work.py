@@ -23,16 +23,9 @@ from imgflow.depth.ordering import OutOfOrder, ResizedChunk, ResizedDepth
 from imgflow.depth.preview import PreviewBuilder, as_icon
 from imgflow.depth.resampling import resize_width
 from imgflow.images.encoding import Encoded
-from imgflow.orchestration.worker import (
-    Outcome,
-    OutputRecord,
-    Stopwatch,
-    Task,
-    Worker,
-    known_content,
-    ready,
-    what_to_make,
-)
+from imgflow.orchestration.tasks import Outcome, OutputRecord, Task
+from imgflow.orchestration.verdicts import known_content, ready, what_to_make
+from imgflow.orchestration.worker import Stopwatch, Worker
 from imgflow.orchestration.worker_limits import cpu_limit, memory_limit
 
 

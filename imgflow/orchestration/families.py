@@ -14,7 +14,8 @@ from imgflow.images.outputs import enabled_outputs
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration.links import HERE, Links
 from imgflow.orchestration.partitions import PARTITIONS
-from imgflow.orchestration.worker import Outcome, Task, process_depth_task, process_photo_task
+from imgflow.orchestration.tasks import Outcome, Task
+from imgflow.orchestration.worker import process_depth_task, process_photo_task
 
 # Names the kind of images in the tags of a run, for limits and for the queue of its workers.
 KIND_TAG = "imgflow/kind"

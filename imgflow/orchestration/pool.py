@@ -15,14 +15,9 @@ from types import TracebackType
 from pebble import CONSTS, ProcessExpired, ProcessPool
 from pebble.common.types import Result, ResultStatus
 
-from imgflow.orchestration.worker import (
-    Outcome,
-    Task,
-    WorkerConfig,
-    rejected,
-    start_worker,
-    work_through,
-)
+from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
+from imgflow.orchestration.verdicts import rejected
+from imgflow.orchestration.worker import start_worker, work_through
 from imgflow.store.opening import StoreConfig
 
 # Tasks handed over for each worker: enough to keep it busy while a flush is written, few enough to

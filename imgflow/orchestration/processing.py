@@ -17,7 +17,7 @@ from imgflow.orchestration.families import Family
 from imgflow.orchestration.image_events import report_images
 from imgflow.orchestration.pool import WorkerPool, group_size
 from imgflow.orchestration.progress import Progress
-from imgflow.orchestration.worker import Task, WorkerConfig
+from imgflow.orchestration.tasks import Task, WorkerConfig
 from imgflow.store.looking import look_at
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore

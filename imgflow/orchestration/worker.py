@@ -9,108 +9,36 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from imgflow.catalog.rows import Content, Verdict, recipe_fingerprint
+from imgflow.catalog.rows import Content
 from imgflow.errors import Rejected, SourceChanged, Trouble, Withheld
-from imgflow.images.decoding import Limits, prepare_decoder
-from imgflow.images.process import PhotoFacts, process_photo
-from imgflow.images.recipe import PhotoRecipe
-from imgflow.images.sniffing import suffix_mismatch
+from imgflow.images.decoding import prepare_decoder
+from imgflow.images.process import process_photo
+from imgflow.orchestration.tasks import Outcome, OutputRecord, Task, WorkerConfig, aws_variables
 from imgflow.orchestration.transfers import BESIDE_BYTES, Transfers
+from imgflow.orchestration.verdicts import (
+    described,
+    known_content,
+    ready,
+    rejected,
+    what_to_make,
+    withheld,
+)
 from imgflow.orchestration.worker_limits import cpu_limit, memory_limit
 from imgflow.store.naming import output_name
 from imgflow.store.objects import SourceObject
-from imgflow.store.opening import StoreConfig
 
 if TYPE_CHECKING:
-    from imgflow.depth.recipe import DepthRecipe
     from imgflow.images.encoding import Encoded
     from imgflow.store.objects import Source
     from imgflow.store.outputs import OutputStore
-
-OutputRecord = Mapping[str, Any]
-
-
-def aws_variables() -> dict[str, str]:
-    """The variables of this process that say how to reach S3."""
-    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """All that a worker needs to know, sent to it once when it starts."""
-
-    stores: StoreConfig
-    database_url: str = field(repr=False)
-    source: str
-    photo_recipe: PhotoRecipe
-    photo_limits: Limits
-    depth_recipe: DepthRecipe
-    decode_seconds: float
-    depth_seconds: float
-    # Workers are forked from a server process that keeps the environment of its own start.
-    variables: Mapping[str, str] = field(default_factory=aws_variables, repr=False)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One upload to be processed.
-
-    Attributes:
-        image_id: its row.
-        upload: as it was announced.
-        run_id: of the Dagster run.
-        wanted: outputs that are made when the content is as before; all are when it changed.
-        enabled: all outputs of its family, with the fingerprint of their recipe.
-        own: what was last made of the image itself.
-        twins: other contents of the same size in bytes; one of them may be the same.
-        is_known: this very upload was processed before, so that `own` is its content.
-    """
-
-    image_id: int
-    upload: SourceObject
-    run_id: str
-    wanted: frozenset[str]
-    enabled: Mapping[str, str]
-    own: Content | None = None
-    twins: tuple[Content, ...] = ()
-    is_known: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a task.
-
-    Attributes:
-        verdict: to be written to the row; None when trouble outside kept it from being processed.
-        trouble: in words, when there was some.
-        trouble_code: which kind of trouble.
-        is_outdated: the upload is not the announced one any more.
-        made: names of the outputs that were made anew.
-        bytes_read: of the source object.
-        pictures: small copies as text of what was made anew, by output; `metadata` has one too.
-        milliseconds: by step: `read`, `process`, `write`.
-        began: when work on it began, in seconds since 1970; 0 when no worker answered.
-        worker: process id of the worker that answered.
-    """
-
-    verdict: Verdict | None = None
-    trouble: str | None = None
-    trouble_code: str = Trouble.code
-    is_outdated: bool = False
-    made: tuple[str, ...] = ()
-    bytes_read: int = 0
-    milliseconds: Mapping[str, float] = field(default_factory=dict)
-    began: float = 0.0
-    worker: int = 0
-    pictures: Mapping[str, str] = field(default_factory=dict)
 
 
 class Stopwatch:
@@ -253,71 +181,6 @@ class Worker:
             )
 
 
-def known_content(task: Task, sha256: str) -> Content | None:
-    """The content with this hash that is known already; the image's own first."""
-    candidates = (task.own, *task.twins)
-    return next((c for c in candidates if c is not None and c.sha256 == sha256), None)
-
-
-def what_to_make(task: Task, sha256: str) -> tuple[frozenset[str], dict[str, OutputRecord]]:
-    """Split the outputs of a task into those to make and those to keep.
-
-    Nothing of an older content is kept, so that a reader never sees outputs of two contents.
-    """
-    if task.own is None or sha256 != task.own.sha256:
-        return frozenset(task.enabled), {}
-    present = task.own.outputs
-    wanted = task.wanted | {name for name in task.enabled if name not in present}
-    kept = {
-        name: record
-        for name, record in present.items()
-        if name in task.enabled and name not in wanted
-    }
-    return frozenset(wanted), kept
-
-
-def described(task: Task, sha256: str, facts: PhotoFacts) -> Content:
-    """What a decoded photograph turned out to be."""
-    return Content(
-        image_id=task.image_id,
-        key=task.upload.key,
-        sha256=sha256,
-        media_type=facts.media_type,
-        width=facts.width,
-        height=facts.height,
-        mode=facts.mode,
-        outputs={},
-        facts={
-            "format": facts.format,
-            "frames": facts.frames,
-            "orientation": facts.orientation,
-            "notes": list(facts.notes),
-        },
-    )
-
-
-def ready(task: Task, content: Content, outputs: Mapping[str, OutputRecord]) -> Verdict:
-    """The verdict on an upload of this content with these outputs."""
-    # The same bytes may bear another name here than where they were first seen.
-    facts = {name: value for name, value in content.facts.items() if name != "suffix_mismatch"}
-    if mismatch := suffix_mismatch(task.upload.key, str(content.facts.get("format", ""))):
-        facts["suffix_mismatch"] = mismatch
-    return Verdict(
-        image_id=task.image_id,
-        upload=task.upload,
-        state="ready",
-        run_id=task.run_id,
-        recipe=recipe_fingerprint(outputs),
-        sha256=content.sha256,
-        media_type=content.media_type,
-        width=content.width,
-        height=content.height,
-        mode=content.mode,
-        outputs=outputs,
-        facts=facts,
-    )
-
-
 _config: list[WorkerConfig] = []
 """What this pool process was started with; pools pass no object from their initialiser to tasks."""
 
@@ -396,32 +259,3 @@ def _outcome(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
             trouble_code=trouble.code,
             is_outdated=isinstance(trouble, SourceChanged),
         )
-
-
-def rejected(task: Task, code: str, reason: str) -> Verdict:
-    """The verdict on an upload that cannot become an image; outputs of older contents go."""
-    return Verdict(
-        image_id=task.image_id,
-        upload=task.upload,
-        state="rejected",
-        run_id=task.run_id,
-        recipe=recipe_fingerprint({}),
-        reason=reason,
-        reason_code=code,
-    )
-
-
-def withheld(task: Task, rejection: Withheld) -> Verdict:
-    """The verdict on an upload whose bytes the store keeps back.
-
-    What was made of this very upload stays, for what was archived after it was processed.
-    """
-    verdict = rejected(task, rejection.code, rejection.reason)
-    if task.own is None or not task.is_known:
-        return verdict
-    return replace(
-        ready(task, task.own, task.own.outputs),
-        state="rejected",
-        reason=rejection.reason,
-        reason_code=rejection.code,
-    )

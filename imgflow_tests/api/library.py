@@ -18,7 +18,8 @@ from imgflow.catalog.rows import Image
 from imgflow.definitions import build_families
 from imgflow.orchestration import batch
 from imgflow.orchestration.depth_work import process_depth
-from imgflow.orchestration.worker import Worker, WorkerConfig, answered
+from imgflow.orchestration.tasks import WorkerConfig
+from imgflow.orchestration.worker import Worker, answered
 from imgflow.settings import load_settings
 from imgflow.store.opening import StoreConfig
 

@@ -28,7 +28,7 @@ import sqlalchemy as sa
 
 from imgflow.catalog import depth_arrays
 from imgflow.orchestration import worker as worker_module
-from imgflow.orchestration.worker import WorkerConfig
+from imgflow.orchestration.tasks import WorkerConfig
 from imgflow.store.folder import FolderSource
 from imgflow.store.outputs import OutputStore
 

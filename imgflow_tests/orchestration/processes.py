@@ -22,7 +22,7 @@ from typing import Any
 
 from imgflow.catalog import connecting
 from imgflow.orchestration import worker as worker_module
-from imgflow.orchestration.worker import WorkerConfig
+from imgflow.orchestration.tasks import WorkerConfig
 from imgflow.store.folder import FolderSource
 
 GATE = "IMGFLOW_TEST_GATE"

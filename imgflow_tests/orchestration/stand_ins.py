@@ -10,7 +10,7 @@ import psycopg2
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.orchestration import worker
 from imgflow.orchestration.queue import Message
-from imgflow.orchestration.worker import Outcome, Task, WorkerConfig
+from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
 
 
 class Mailbox:

@@ -20,15 +20,9 @@ from imgflow.images.opening import MEDIA_TYPES
 from imgflow.images.process import process_photo
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration.pool import WorkerPool
-from imgflow.orchestration.worker import (
-    Outcome,
-    Task,
-    WorkerConfig,
-    answered,
-    described,
-    process_photo_task,
-    ready,
-)
+from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
+from imgflow.orchestration.verdicts import described, ready
+from imgflow.orchestration.worker import answered, process_photo_task
 from imgflow.orchestration.worker_limits import cpu_limit, memory_limit
 from imgflow.store.looking import look_at
 from imgflow.store.objects import SourceObject

@@ -18,7 +18,7 @@ from imgflow.depth.recipe import DepthRecipe
 from imgflow.images.decoding import Limits
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration.pool import WorkerPool, _groups
-from imgflow.orchestration.worker import Outcome, Task, WorkerConfig
+from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
 from imgflow.orchestration.worker_limits import cpu_limit
 from imgflow.store.objects import SourceObject
 from imgflow.store.opening import StoreConfig

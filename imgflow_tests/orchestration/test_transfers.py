@@ -16,8 +16,9 @@ from imgflow.errors import SourceChanged, Trouble
 from imgflow.images.decoding import Limits
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration import worker as worker_module
+from imgflow.orchestration.tasks import Task, WorkerConfig
 from imgflow.orchestration.transfers import MOST_BYTES, Transfers
-from imgflow.orchestration.worker import Task, Worker, WorkerConfig, process_photo_task
+from imgflow.orchestration.worker import Worker, process_photo_task
 from imgflow.store.objects import SourceObject
 from imgflow.store.opening import StoreConfig
 from imgflow_tests.pictures import jpeg
