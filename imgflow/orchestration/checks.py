@@ -28,7 +28,6 @@ from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
-    report_evaluations,
 )
 from imgflow.orchestration.event_queries import failing_partitions
 from imgflow.orchestration.examining import (
@@ -40,6 +39,7 @@ from imgflow.orchestration.examining import (
     spread,
 )
 from imgflow.orchestration.families import Family
+from imgflow.orchestration.image_events import report_evaluations
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 
 # Of the images of a run, so many are looked at again: one of a hundred takes a hundredth of the

@@ -14,9 +14,9 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import sqlalchemy as sa
@@ -54,9 +54,15 @@ from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from imgflow.catalog.connecting import bound_server, retried
-from imgflow.catalog.text_copy import copy_rows
+from imgflow.orchestration.event_copying import (
+    NewEvaluation,
+    NewEvent,
+    copy_evaluations,
+    copy_events,
+    newest,
+    reserved_ids,
+)
 from imgflow.orchestration.event_rows import (
-    Row,
     RowWriter,
     as_dagster,
     materialization_outline,
@@ -82,7 +88,7 @@ __all__ = [
     "SqlEventLogStorageTable",
     "has_open_backfill",
     "report_counts",
-    "report_evaluations",
+    "report_evaluation",
     "report_level",
 ]
 
@@ -180,11 +186,11 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
             super().store_event_batch(events)
             return
         with self.index_transaction() as connection:
-            ids = _reserved_ids(connection, len(events))
+            ids = reserved_ids(connection, len(events))
             self._store(
                 connection,
                 [
-                    _NewEvent(
+                    NewEvent(
                         event_id,
                         self._writer_of(event.run_id).row(
                             planned_outline(event), entry := partial(_itself, event)
@@ -216,8 +222,8 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
         now = time.time()
         writer = self._writer_of(step.run_id)
         with self.index_transaction() as connection:
-            ids = _reserved_ids(connection, sum(map(len, levels)))
-            events: list[_NewEvent] = []
+            ids = reserved_ids(connection, sum(map(len, levels)))
+            events: list[NewEvent] = []
             # Dagster takes an image for stale when one of its inputs has an event after this one,
             # so it stands behind all that are stored, and behind those of the levels before.
             pointer = ids[0] - 1
@@ -230,7 +236,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
                     )
                     entry = partial(_entry, step, event, tags, now)
                     event_id = ids[len(events)]
-                    events.append(_NewEvent(event_id, writer.row(outline, entry), indexed, entry))
+                    events.append(NewEvent(event_id, writer.row(outline, entry), indexed, entry))
                 pointer = events[-1].id
             self._store(connection, events)
 
@@ -253,38 +259,19 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
     ) -> None:
         now = time.time()
         with self.index_transaction() as connection:
-            ids = _reserved_ids(connection, len(evaluations))
+            ids = reserved_ids(connection, len(evaluations))
             rows = [
                 (self._event_to_row(entry), serialize_value(entry))
                 for entry in (_log_entry(step, _check_event(step, one), now) for one in evaluations)
             ]
-            copy_rows(
+            copy_evaluations(
                 connection,
-                SqlEventLogStorageTable.name,
-                ("id", *rows[0][0]),
-                ((event_id, *row.values()) for event_id, (row, _) in zip(ids, rows, strict=True)),
-            )
-            copy_rows(
-                connection,
-                AssetCheckExecutionsTable.name,
-                (
-                    *("asset_key", "check_name", "partition", "run_id", "execution_status"),
-                    *("evaluation_event", "evaluation_event_timestamp"),
-                    "evaluation_event_storage_id",
-                ),
-                (
-                    (
-                        one.asset_key.to_string(),
-                        one.check_name,
-                        one.partition,
-                        step.run_id,
-                        "SUCCEEDED" if one.passed else "FAILED",
-                        text,
-                        row["timestamp"],
-                        event_id,
-                    )
+                [
+                    NewEvaluation(event_id, step.run_id, one, row, text)
                     for event_id, one, (row, text) in zip(ids, evaluations, rows, strict=True)
-                ),
+                ],
+                SqlEventLogStorageTable.name,
+                AssetCheckExecutionsTable.name,
             )
 
     def are_planned(self, run_id: str, evaluations: Sequence[dg.AssetCheckEvaluation]) -> bool:
@@ -312,55 +299,11 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
     def _indexed(self, tags: Mapping[str, str]) -> Mapping[str, str]:
         return {name: tags[name] for name in self.get_asset_tags_to_index(set(tags))}
 
-    def _store(self, connection: sa.Connection, events: Sequence[_NewEvent]) -> None:
-        copy_rows(
-            connection,
-            SqlEventLogStorageTable.name,
-            ("id", *events[0].row),
-            ((event.id, *event.row.values()) for event in events),
-        )
-        copy_rows(
-            connection,
-            AssetEventTagsTable.name,
-            ("event_id", "asset_key", "key", "value", "event_timestamp"),
-            (
-                (event.id, event.row["asset_key"], key, value, event.row["timestamp"])
-                for event in events
-                for key, value in event.tags.items()
-            ),
-        )
-        # The asset table holds the newest event of each asset and kind; in the order of its keys,
-        # so that two runs never wait for each other.
-        newest = {
-            (event.row["asset_key"], event.row["dagster_event_type"]): event for event in events
-        }
-        for _, event in sorted(newest.items(), key=lambda item: item[0]):
+    def _store(self, connection: sa.Connection, events: Sequence[NewEvent]) -> None:
+        copy_events(connection, events, SqlEventLogStorageTable.name, AssetEventTagsTable.name)
+        # The asset table holds the newest event of each asset and kind.
+        for event in newest(events):
             self._store_asset_event(connection, event.entry(), event.id)
-
-
-class _NewEvent(NamedTuple):
-    """An event that is about to be stored.
-
-    Attributes:
-        id: reserved for it.
-        row: its columns.
-        tags: those that Dagster indexes.
-        entry: makes Dagster's object of it.
-    """
-
-    id: int
-    row: Row
-    tags: Mapping[str, str]
-    entry: Callable[[], EventLogEntry]
-
-
-def _reserved_ids(connection: sa.Connection, count: int) -> list[int]:
-    """So many ids of new events, rising."""
-    rows = connection.exec_driver_sql(
-        "SELECT nextval(pg_get_serial_sequence('event_logs', 'id')) FROM generate_series(1, %s)",
-        (count,),
-    )
-    return [int(row[0]) for row in rows]
 
 
 def _itself(entry: EventLogEntry) -> EventLogEntry:
@@ -385,27 +328,9 @@ def report_counts(
     )
 
 
-def report_evaluations(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext,
-    evaluations: Iterable[dg.AssetCheckEvaluation],
-) -> None:
-    """Report evaluations of asset checks as those of the running step, also of single partitions.
-
-    The public way, results of a check, knows no partition and needs the check to be a part of the
-    run.
-    """
-    found = list(evaluations)
-    if not found:
-        return
-    step = context.get_step_execution_context()
-    storage = context.instance.event_log_storage
-    if isinstance(storage, BulkPostgresEventLogStorage) and not storage.are_planned(
-        step.run_id, found
-    ):
-        storage.store_evaluations(step, found)
-        return
-    for evaluation in found:
-        DagsterEvent.asset_check_evaluation(step, evaluation)
+def report_evaluation(step: StepExecutionContext, evaluation: dg.AssetCheckEvaluation) -> None:
+    """Report one evaluation in Dagster's own way."""
+    DagsterEvent.asset_check_evaluation(step, evaluation)
 
 
 def report_level(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any
@@ -16,6 +16,7 @@ from imgflow.orchestration.event_log import (
     INPUT_DATA_VERSION_TAG_PREFIX,
     INPUT_EVENT_POINTER_TAG_PREFIX,
     BulkPostgresEventLogStorage,
+    report_evaluation,
     report_level,
 )
 
@@ -75,6 +76,29 @@ def report_images(context: dg.AssetExecutionContext, events: Sequence[ImageEvent
         return
     for level in levels:
         report_level(context.instance, step, level)
+
+
+def report_evaluations(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+    evaluations: Iterable[dg.AssetCheckEvaluation],
+) -> None:
+    """Report evaluations of asset checks as those of the running step, also of single partitions.
+
+    The public way, results of a check, knows no partition and needs the check to be a part of the
+    run.
+    """
+    found = list(evaluations)
+    if not found:
+        return
+    step = context.get_step_execution_context()
+    storage = context.instance.event_log_storage
+    if isinstance(storage, BulkPostgresEventLogStorage) and not storage.are_planned(
+        step.run_id, found
+    ):
+        storage.store_evaluations(step, found)
+        return
+    for evaluation in found:
+        report_evaluation(step, evaluation)
 
 
 def _levels(events: Sequence[ImageEvent]) -> list[list[ImageEvent]]:

@@ -91,12 +91,12 @@ def install() -> None:
 
 def install_main() -> None:
     """Put the points of the process that executes runs into this process."""
-    from imgflow.orchestration import batch, event_log, pool
+    from imgflow.orchestration import batch, event_copying, pool
 
     install()
     batch.FLUSH_SECONDS = 1_000.0  # type: ignore[misc]  # else a busy machine changes the names
     _wrap(FolderSource, "list_page", lambda *_: "list")
-    _wrap(event_log, "copy_rows", lambda _connection, table, *_: f"COPY {table}")
+    _wrap(event_copying, "copy_rows", lambda _connection, table, *_: f"COPY {table}")
     pool.start_worker = start_crashing_worker  # type: ignore[attr-defined]
 
 

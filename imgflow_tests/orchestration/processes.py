@@ -197,7 +197,7 @@ def gate(name: str) -> None:
 
 def _install() -> None:
     """Put the gates and the count of reads into this process and its workers."""
-    from imgflow.orchestration import event_log, ingest, pool, processing
+    from imgflow.orchestration import event_copying, ingest, pool, processing
 
     pool.start_worker = start_watched_worker  # type: ignore[attr-defined]
 
@@ -227,7 +227,7 @@ def _install() -> None:
         processing.report_images = reporting  # type: ignore[attr-defined]
     if hold in ("within planned events", "within events"):
         # Between the two COPY of one transaction.
-        copy, step = event_log.copy_rows, "PLANNED" if "planned" in hold else "MATERIALIZATION"
+        copy, step = event_copying.copy_rows, "PLANNED" if "planned" in hold else "MATERIALIZATION"
 
         def copying(connection: Any, table: str, columns: Any, rows: Any) -> None:
             rows = list(rows)
@@ -237,7 +237,7 @@ def _install() -> None:
             ):
                 gate(hold)
 
-        event_log.copy_rows = copying
+        event_copying.copy_rows = copying
 
 
 def start_watched_worker(config: WorkerConfig) -> None:

@@ -173,11 +173,11 @@ def test_a_batch_is_a_few_statements_whatever_its_size(instance: dg.DagsterInsta
 def test_a_batch_that_cannot_be_stored_whole_is_not_stored_at_all(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from imgflow.orchestration import event_log
+    from imgflow.orchestration import event_copying
 
     storage = project.instance.event_log_storage
     copies = []
-    copy = event_log.copy_rows
+    copy = event_copying.copy_rows
 
     def break_at_the_second(connection: object, table: str, *rest: object) -> None:
         copies.append(table)
@@ -192,7 +192,7 @@ def test_a_batch_that_cannot_be_stored_whole_is_not_stored_at_all(
         )
     ]
     assert entries == []
-    monkeypatch.setattr(event_log, "copy_rows", break_at_the_second)
+    monkeypatch.setattr(event_copying, "copy_rows", break_at_the_second)
     with pytest.raises(RuntimeError, match="broke"):
         storage.store_event_batch(_two_events())
     assert copies == ["event_logs", "asset_event_tags"]
