@@ -61,11 +61,11 @@ if load_settings().log_format == "json":
 _ORDINARY = process.current_process()
 
 
-@worker_process_init.connect  # type: ignore[untyped-decorator]
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def be_an_ordinary_process(**_: object) -> None:
     """Let a run have worker processes, which Celery's own processes may not have.
 
     Celery's fork of multiprocessing puts its object for this process, a daemonic one with a key
     that cannot be sent, in the place of the standard library's.
     """
-    process._current_process = _ORDINARY  # type: ignore[attr-defined]
+    process._current_process = _ORDINARY  # type: ignore[attr-defined]  # private, see above

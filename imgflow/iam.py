@@ -150,10 +150,11 @@ def _plain(prefix: str) -> str:
 
 
 def _partition(region: str) -> str:
+    from botocore.exceptions import UnknownRegionError
     from botocore.session import get_session
 
     try:
         found: str = get_session().get_partition_for_region(region)
-    except Exception:  # a region of an S3-compatible server
+    except UnknownRegionError:  # a region of an S3-compatible server
         return "aws"
     return found

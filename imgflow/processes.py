@@ -66,7 +66,7 @@ class Service:
                 stdout=subprocess.PIPE if self.is_json else log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one system call, without a lock
             )
         if self.process.stdout is not None:
             copy_lines(cast(BinaryIO, self.process.stdout), self.log, self.name)

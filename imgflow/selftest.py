@@ -167,7 +167,7 @@ def _unlike(thumbnail: np.ndarray[Any, Any], reference: bytes) -> Iterator[str]:
     if wanted.shape != thumbnail.shape:
         yield f"the thumbnail is {thumbnail.shape[1]} x {thumbnail.shape[0]} pixels"
         return
-    found = float(structural_similarity(wanted, thumbnail, channel_axis=-1))  # type: ignore[no-untyped-call]
+    found = float(structural_similarity(wanted, thumbnail, channel_axis=-1))  # type: ignore[no-untyped-call]  # scikit-image has no types
     if found < LEAST_SSIM:
         yield f"the thumbnail's SSIM is {found:.3f} instead of at least {LEAST_SSIM}"
 

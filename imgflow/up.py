@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -170,7 +171,7 @@ def _start(settings: Settings, services: list[Service], say: Say) -> None:
     for service in others:
         if service.name in pages:
             page = f"{pages[service.name]}/{'health/' if service.name == 'api' else 'server_info'}"
-            _wait(services, service, lambda page=page: _answers(page))  # type: ignore[misc]
+            _wait(services, service, partial(_answers, page))
     say(f"Dagster   {pages['webserver']}")
     say(f"Gallery   {pages['api']}")
     say(f"API       {pages['api']}/docs")

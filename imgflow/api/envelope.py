@@ -89,6 +89,7 @@ class Envelope:
             await self._app(scope, receive, send_wrapped)
         except ClientDisconnect:
             return
+        # Everything, as the outermost: the client gets a constant text, the log the whole error.
         except Exception as error:
             if has_started and isinstance(_cause(error), Trouble):
                 # The server closes the connection, and the client sees that bytes are missing.

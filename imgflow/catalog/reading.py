@@ -33,7 +33,7 @@ class Reading(Connected):
     def by_keys(self, keys: Sequence[str]) -> dict[str, Image]:
         """Rows of these keys, by key."""
         statement = sa.text(
-            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.key = ANY(:keys)"  # noqa: S608
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.key = ANY(:keys)"  # noqa: S608 - our own columns
         ).bindparams(
             sa.bindparam("keys", [key for key in keys if is_storable(key)], TEXT),
             source=self.source,
@@ -45,14 +45,14 @@ class Reading(Connected):
         if not 0 < image_id < 2**63:
             return None  # ids come from outside, and the database refuses to compare such a one
         statement = sa.text(
-            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.id = :id"  # noqa: S608
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.id = :id"  # noqa: S608 - our own columns
         ).bindparams(source=self.source, id=image_id)
         return next(iter(self.images(statement)), None)
 
     def by_ids(self, image_ids: Sequence[int]) -> list[Image]:
         """Rows of these ids in ascending order of id."""
         statement = sa.text(
-            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source "  # noqa: S608
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source "  # noqa: S608 - our own columns
             "AND i.id = ANY(:ids) ORDER BY i.id"
         ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT), source=self.source)
         return self.images(statement)
@@ -76,7 +76,7 @@ class Reading(Connected):
     def by_content(self, kind: Kind, sha256: str) -> Image | None:
         """The first image of these very bytes that is ready."""
         statement = sa.text(
-            f"SELECT {COLUMNS} FROM images AS i WHERE i.sha256 = :sha256 "  # noqa: S608
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.sha256 = :sha256 "  # noqa: S608 - our own columns
             "AND i.source = :source AND i.kind = :kind AND i.state = 'ready' "
             "AND i.processed = i.announced ORDER BY i.id LIMIT 1"
         ).bindparams(source=self.source, kind=kind, sha256=sha256)

@@ -74,7 +74,7 @@ def _weights(columns: int, width: int, order: int, anti_aliasing: bool) -> Any:
     At order 0 and 1 a pixel depends on few others: 4 of 200 at width 150. A dense product takes
     twice the time, and its threads get in each other's way when several workers share the cores.
     """
-    from scipy.sparse import csr_array  # type: ignore[import-untyped]
+    from scipy.sparse import csr_array  # type: ignore[import-untyped]  # SciPy has no types
 
     transposed = np.ascontiguousarray(resize_matrix(columns, width, order, anti_aliasing).T)
     is_sparse = np.count_nonzero(transposed) < _SPARSE_SHARE * transposed.size
@@ -93,7 +93,7 @@ def resize_matrix(columns: int, width: int, order: int, anti_aliasing: bool) -> 
 def _resize(pixels: Float64, width: int, order: int, anti_aliasing: bool) -> Float64:
     from skimage.transform import resize
 
-    resized: Float64 = resize(  # type: ignore[no-untyped-call]
+    resized: Float64 = resize(  # type: ignore[no-untyped-call]  # scikit-image has none
         pixels,
         (len(pixels), width),
         order=order,

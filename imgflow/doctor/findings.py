@@ -76,7 +76,9 @@ def examine(checks: Mapping[str, Check], *, seconds: float = PART_SECONDS) -> It
             yield wrong(part, f"it did not answer within {seconds:g} seconds; see whether it hangs")
         except ImgflowError as error:
             yield wrong(part, str(error))
-        except Exception as error:  # a defect here says nothing about the other parts
+        # Everything, since the doctor is asked when something is broken: what a check did not
+        # foresee, or a defect of its own, is told of its part, and the others are looked at.
+        except Exception as error:
             yield wrong(part, f"it could not be looked at ({type(error).__name__}: {error})")
 
 
@@ -93,7 +95,7 @@ def _start(part: str, check: Check) -> Future[list[Finding]]:
     def run() -> None:
         try:
             future.set_result(list(check()))
-        except BaseException as error:
+        except BaseException as error:  # raised by whoever asks for the result
             future.set_exception(error)
 
     threading.Thread(target=run, name=f"doctor-{part}", daemon=True).start()

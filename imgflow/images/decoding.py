@@ -169,7 +169,7 @@ def _read_header(image: Image.Image, data: bytes, limits: Limits) -> Header:
             f"The file has more than {limits.max_frames:,} frames or pages, which is not accepted.",
         )
     mode, stored, is_jpeg = image.mode, raw_mode(image), name in ("JPEG", "MPO")
-    if name == "TIFF" and image.tag_v2.get(_PLANAR_CONFIGURATION) == _BY_PLANE:  # type: ignore[attr-defined]
+    if name == "TIFF" and image.tag_v2.get(_PLANAR_CONFIGURATION) == _BY_PLANE:  # type: ignore[attr-defined]  # of TIFF only
         stored += " by plane"
     # Pillow turns a TIFF upright, and forgets its orientation, when it loads it.
     facts = exif.read_exif(image) if name == "TIFF" else None

@@ -93,7 +93,7 @@ def _in_8_bit(transparency: Any, stored: str) -> Any:
 def _without_opaque_alpha(image: Image.Image) -> Image.Image:
     if image.mode not in ("LA", "RGBA"):
         return image
-    lowest = image.getextrema()[-1][0]  # type: ignore[index]
+    lowest = image.getextrema()[-1][0]  # type: ignore[index]  # with alpha there are several channels
     return image.convert(image.mode[:-1]) if lowest == _EIGHT_BITS else image
 
 

@@ -63,5 +63,5 @@ def _rendered(output: PhotoOutput, photo: Photo, recipe: PhotoRecipe) -> Encoded
     except (Rejected, Trouble, MemoryError):
         raise
     except Exception as error:
-        # Whatever it is, it must not end the run of all the other images.
+        # Another package's code raises anything, and must not end the run of all the others.
         raise OutputFailed(f"The output {output.name!r} could not be made: {error!r}.") from error

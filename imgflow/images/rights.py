@@ -38,7 +38,7 @@ def _iptc(image: Image.Image) -> tuple[str, str]:
     from PIL import IptcImagePlugin
 
     try:
-        found: dict[Any, Any] = IptcImagePlugin.getiptcinfo(image) or {}  # type: ignore[arg-type]
+        found: dict[Any, Any] = IptcImagePlugin.getiptcinfo(image) or {}  # type: ignore[arg-type]  # takes every kind of picture
     except PILLOW_ERRORS:
         return "", ""
     return _iptc_text(found.get(_BY_LINE)), _iptc_text(found.get(_COPYRIGHT_NOTICE))

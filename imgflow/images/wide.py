@@ -207,8 +207,8 @@ def _curve(element: bytes) -> "NDArray[np.float64]":
     if kind == 0:
         return np.asarray(x**gamma)
     knee = d if kind > 2 else -b / a if a else 0.0  # noqa: PLR2004 - the kinds with a linear part
-    above = np.maximum(a * x + b, 0) ** gamma + (c if kind == 2 else e)  # noqa: PLR2004
-    below = c * x + f if kind > 2 else np.full_like(x, c if kind == 2 else 0)  # noqa: PLR2004
+    above = np.maximum(a * x + b, 0) ** gamma + (c if kind == 2 else e)  # noqa: PLR2004 - as above
+    below = c * x + f if kind > 2 else np.full_like(x, c if kind == 2 else 0)  # noqa: PLR2004 - as above
     return np.clip(np.where(x >= knee, above, below), 0, 1)
 
 
@@ -217,4 +217,4 @@ def _encoded(light: "NDArray[Any]") -> "NDArray[Any]":
     import numpy as np
 
     light = np.clip(light, 0, 1)
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)  # noqa: PLR2004
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)  # noqa: PLR2004 - of that standard

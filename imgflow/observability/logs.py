@@ -47,7 +47,9 @@ class LineHandler(logging.Handler):
         """Write one line."""
         try:
             os.write(self._descriptor, self.format(record).encode(errors="replace") + b"\n")
-        except Exception:  # whatever a caller logs must not end its work
+        # Everything, as the handlers of `logging` do: the line is made by methods of what is
+        # logged, and a log must not end the caller's work. `handleError` shows what it was.
+        except Exception:
             self.handleError(record)
 
 

@@ -84,7 +84,7 @@ def table_metadata() -> Mapping[str, Any]:
 def _column(column: sa.Column[Any]) -> dg.TableColumn:
     return dg.TableColumn(
         column.name,
-        type=column.type.compile(postgresql.dialect()).split(" COLLATE")[0].lower(),  # type: ignore[no-untyped-call]
+        type=column.type.compile(postgresql.dialect()).split(" COLLATE")[0].lower(),  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects have no types
         description=column.comment or MEANINGS.get(column.name),
         constraints=dg.TableColumnConstraints(
             nullable=bool(column.nullable),

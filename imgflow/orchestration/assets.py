@@ -136,7 +136,7 @@ def family_assets(
         catalog: CatalogResource,
         stores: StoresResource,
         workers: WorkersResource,
-    ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+    ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]  # none is yielded
         prepare_workers(stores.config)
         with catalog.open(stores.source_name) as rows:
             worker = WorkerConfig(

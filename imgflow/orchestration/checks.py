@@ -193,6 +193,8 @@ def examine_sample(
     try:
         if sample:
             _examine_sample(context, examination, sample)
+    # Everything, a defect of ours in judging too: raised here, behind the last row and event, it
+    # would have a run fail whose images are done, and be retried for them.
     except Exception as error:
         cause = str(error) if isinstance(error, Trouble) else f"{type(error).__name__}: {error}"
         context.log.warning(f"The images of this run could not be examined: {cause}")

@@ -401,7 +401,7 @@ def _step_event(
 
 
 def _log_entry(step: StepExecutionContext, event: DagsterEvent, now: float) -> EventLogEntry:
-    return EventLogEntry(  # type: ignore[no-untyped-call]
+    return EventLogEntry(  # type: ignore[no-untyped-call]  # its `__new__` has no types
         error_info=None,
         level=logging.DEBUG,
         user_message="",

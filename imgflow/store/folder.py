@@ -253,7 +253,7 @@ class _Files(Sequence[SourceObject]):
 
 def _etag(status: os.stat_result) -> str:
     # An f-string takes half as long again, and a tick writes all of them.
-    return "%x-%x-%x" % (status.st_ino, status.st_mtime_ns, status.st_size)  # noqa: UP031
+    return "%x-%x-%x" % (status.st_ino, status.st_mtime_ns, status.st_size)  # noqa: UP031 - see above
 
 
 def _describe(key: str, etag: str) -> SourceObject:
