@@ -49,7 +49,7 @@ END = sa.text(
 )
 # Right after a restart of the server the locks of living processes are not back yet.
 OPEN = sa.text(
-    "SELECT run_id, batch, began_at, ended_at FROM run_holds "
+    "SELECT run_id, batch, ended_at FROM run_holds "
     "WHERE source = :source AND ended_at IS NULL "
     "AND pg_postmaster_start_time() < now() - :settle * interval '1 second' ORDER BY began_at"
 )
@@ -57,9 +57,7 @@ UNJUDGED = sa.text(
     "SELECT EXISTS (SELECT FROM run_holds WHERE source = :source AND ended_at IS NULL "
     "AND pg_postmaster_start_time() >= now() - :settle * interval '1 second')"
 )
-OF_RUNS = sa.text(
-    "SELECT run_id, batch, began_at, ended_at FROM run_holds WHERE run_id = ANY(:run_ids)"
-)
+OF_RUNS = sa.text("SELECT run_id, batch, ended_at FROM run_holds WHERE run_id = ANY(:run_ids)")
 # Only ready images: Dagster shows those of a failed run as failed, and all others are so or wait.
 TAKE_UP = sa.text(
     """
@@ -95,7 +93,6 @@ class Hold:
 
     run_id: str
     batch: str
-    began_at: datetime
     ended_at: datetime | None
 
 
