@@ -20,8 +20,8 @@ MOST_CLOCK_SECONDS = 60.0
 def check_source(stores: StoreConfig, home: Path) -> Iterator[Finding]:
     """Whether the source can be listed, and its first object read."""
     location, _ = stores.locations()
-    if _is_made_at_start(location, home):
-        yield ok("source", f"{location.url} is made at the first start")
+    if later := _made_at_start("source", location, home):
+        yield later
         return
     source = stores.open_source()
     page = source.list_page(None, 1)
@@ -40,8 +40,8 @@ def check_source(stores: StoreConfig, home: Path) -> Iterator[Finding]:
 def check_outputs(stores: StoreConfig, home: Path) -> Iterator[Finding]:
     """Whether outputs can be written, read, listed and deleted."""
     source, location = stores.locations()
-    if _is_made_at_start(location, home):
-        yield ok("outputs", f"{location.url} is made at the first start")
+    if later := _made_at_start("outputs", location, home):
+        yield later
         return
     outputs = stores.open_outputs()
     # Should it stay behind, the nightly reconciliation removes what no row names.
@@ -110,9 +110,12 @@ def check_bucket(stores: StoreConfig) -> Iterator[Finding]:
             yield ok(part, f"region {found.region or found.client_region}, clocks agree")
 
 
-def _is_made_at_start(location: Location, home: Path) -> bool:
-    return (
+def _made_at_start(part: str, location: Location, home: Path) -> Finding | None:
+    """What is said of a folder of the home before the first start; None of all others."""
+    if (
         location.scheme == "file"
         and location.folder.is_relative_to(home)
         and not location.folder.exists()
-    )
+    ):
+        return ok(part, f"{location.url} is made at the first start")
+    return None
