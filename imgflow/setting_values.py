@@ -6,6 +6,7 @@ meaning (see `imgflow.settings.load_settings`), so no message repeats a value th
 
 from __future__ import annotations
 
+import json
 import re
 from ipaddress import ip_address
 from pathlib import Path
@@ -120,7 +121,7 @@ def _formats(value: tuple[str, ...]) -> tuple[str, ...]:
 def _web_url(url: str) -> str:
     parts = urlsplit(url)
     if url and not (parts.scheme in ("http", "https") and parts.netloc):
-        raise ValueError("an address such as https://dagster.example.org")
+        raise ValueError("an address that begins with http:// or https:// and has a host")
     return url
 
 
@@ -129,6 +130,15 @@ def _queue_url(url: str) -> str:
     if url and not (parts.scheme in ("http", "https") and parts.netloc and parts.path[1:]):
         raise ValueError("a queue is written https://sqs.region.amazonaws.com/account/name")
     return url
+
+
+def _json(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text or "{}")
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from None
 
 
 Home = Annotated[Path, AfterValidator(absolute_home)]
@@ -141,9 +151,13 @@ LinkKey = Annotated[str, AfterValidator(_long_enough)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 QueueUrl = Annotated[str, AfterValidator(_queue_url)]
 
-# Without `NoDecode` pydantic-settings would take the variables for JSON.
+# Without `NoDecode` pydantic-settings would take the variables for JSON; of what is JSON it would
+# say that it is not in an error of its own, without the variable's name.
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list)]
 Origins = Annotated[Names, AfterValidator(_origins)]
 FetchHosts = Annotated[Names, AfterValidator(_hosts)]
 Formats = Annotated[Names, AfterValidator(_formats)]
 Channels = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_channels)]
+OutputParameters = Annotated[
+    dict[str, dict[str, bool | int | float | str]], NoDecode, BeforeValidator(_json)
+]

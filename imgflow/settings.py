@@ -35,6 +35,7 @@ from imgflow.setting_values import (
     LinkKey,
     ListenAddress,
     Origins,
+    OutputParameters,
     QueueUrl,
     WebUrl,
     absolute_home,
@@ -293,7 +294,7 @@ class Settings(BaseSettings):
         ),
     ] = ""
     output_parameters: Annotated[
-        dict[str, dict[str, bool | int | float | str]],
+        OutputParameters,
         Field(
             description="Parameters of outputs that other packages add, as JSON: "
             '`{"blur": {"radius": 4}}`.'

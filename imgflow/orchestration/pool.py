@@ -6,6 +6,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -15,6 +16,7 @@ from types import TracebackType
 from pebble import CONSTS, ProcessExpired, ProcessPool
 from pebble.common.types import Result, ResultStatus
 
+from imgflow.errors import ImgflowError
 from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
 from imgflow.orchestration.verdicts import rejected
 from imgflow.orchestration.worker import start_worker, work_through
@@ -60,14 +62,27 @@ def group_size(stores: StoreConfig) -> int:
 
 
 def prepare_workers(stores: StoreConfig) -> None:
-    """Start the server that workers are forked from, which imports while this process goes on."""
+    """Start the server that workers are forked from, which imports while this process goes on.
+
+    Raises:
+        ImgflowError: the folder for temporary files has too long a path.
+    """
     preloaded = list(PRELOADED)
     if stores.is_remote:
         preloaded.append("imgflow.store.s3")
     CONTEXT.set_forkserver_preload(preloaded)
     # Every core has a worker, and each thread of OpenBLAS takes memory that the limit would count.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    multiprocessing.forkserver.ensure_running()
+    try:
+        multiprocessing.forkserver.ensure_running()
+    except OSError as error:
+        if str(error) != "AF_UNIX path too long":
+            raise
+        raise ImgflowError(
+            f"Workers cannot be started: the folder for temporary files, {tempfile.gettempdir()}, "
+            "has too long a path for their sockets. Set TMPDIR to one of at most 70 bytes, /tmp "
+            "for example."
+        ) from None
 
 
 class WorkerPool:

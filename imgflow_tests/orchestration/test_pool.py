@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -147,3 +149,23 @@ def test_no_worker_is_left_when_the_pool_ends_in_the_middle(pool: WorkerPool) ->
     gone, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
     assert len(gone) == 2
+
+
+def test_a_folder_for_temporary_files_without_room_for_a_socket_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    code = (
+        "from imgflow.orchestration.pool import prepare_workers\n"
+        "from imgflow.store.opening import StoreConfig\n"
+        "prepare_workers(StoreConfig('file:///in', 'file:///out'))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode
+    assert f"temporary files, {folder}, has too long a path" in ended.stderr
+    assert "Set TMPDIR" in ended.stderr
