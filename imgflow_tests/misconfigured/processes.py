@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
 
 from imgflow.orchestration import diagnosis
 from imgflow.orchestration.instance import prepare_dagster_home
@@ -19,6 +19,8 @@ from imgflow_tests.ceph import free_port
 from imgflow_tests.fetch.servers import ok, serving
 from imgflow_tests.misconfigured.case import Case, Fixture, Misconfigurations
 from imgflow_tests.pictures import jpeg
+
+WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
 
 PROCESSES = Misconfigurations()
 wrong = PROCESSES.wrong
@@ -92,12 +94,9 @@ def no_daemon(case: Case, fixture: Fixture) -> Iterator[None]:
 
 @wrong("somebody stopped the sensor", "start it in the UI")
 def stopped_sensor(case: Case, fixture: Fixture) -> Iterator[None]:
-    project = fixture("project")
-    location = RegisteredCodeLocationOrigin("imgflow")
-    origin = RemoteRepositoryOrigin(location, "__repository__").get_instigator_origin("arrivals")
-    project.instance.add_instigator_state(
-        InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.STOPPED)
-    )
+    fixture("project")
+    command = [sys.executable, "-m", "dagster", "sensor", "stop", "arrivals", "-w", WORKSPACE]
+    subprocess.run(command, check=True, capture_output=True)
     yield
 
 
