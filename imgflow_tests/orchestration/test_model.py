@@ -52,8 +52,8 @@ from imgflow.settings import OnDelete, load_settings
 from imgflow_tests.orchestration.crash_points import half_visible
 from imgflow_tests.orchestration.messages import record, s3_event
 from imgflow_tests.orchestration.project import SETS, Project
+from imgflow_tests.orchestration.retained import JOBS
 from imgflow_tests.orchestration.stand_ins import Databases, InlinePool, Mailbox
-from imgflow_tests.orchestration.test_retention import JOBS
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import depth_csv, jpeg, png
 
