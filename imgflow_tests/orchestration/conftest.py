@@ -22,6 +22,9 @@ from imgflow_tests.orchestration.processes import Gate
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.queues import Inbox, QueueProject, Uploads
 
+# What the model's assertions compared is told as that of a test's own.
+pytest.register_assert_rewrite("imgflow_tests.orchestration.model")
+
 
 @pytest.fixture
 def project(settings: Settings, instance: dg.DagsterInstance) -> Project:
