@@ -41,7 +41,7 @@ from imgflow_tests.docs_commands import (
 from imgflow_tests.docs_pages import ROOT, Block, blocks, pages
 from imgflow_tests.fetch.servers import ok, serving
 from imgflow_tests.pictures import jpeg
-from imgflow_tests.test_up import Running, start, stop
+from imgflow_tests.running import Running, start, stop
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.receivers import Webhook, webhook
-from imgflow_tests.test_up import Running, start, stop, wait_until
+from imgflow_tests.running import Running, ready, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -35,18 +34,10 @@ def hook() -> Iterator[Webhook]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iterator[Running]:
-    started = start(
-        tmp_path_factory.mktemp("up"),
-        IMGFLOW_WORKERS="1",
-        IMGFLOW_ALERT_URLS=hook.url,
-        IMGFLOW_ALERT_MINUTES="0",
-    )
-    try:
-        wait_until(lambda: "Ready." in started.output() or started.process.poll() is not None)
-        assert started.process.poll() is None, started.output()
+    folder = tmp_path_factory.mktemp("up")
+    alerts = {"IMGFLOW_ALERT_URLS": hook.url, "IMGFLOW_ALERT_MINUTES": "0"}
+    with ready(folder, IMGFLOW_WORKERS="1", **alerts) as started:
         yield started
-    finally:
-        stop(started, signal.SIGTERM)
 
 
 def runs(running: Running) -> dict[str, dict[str, Any]]:

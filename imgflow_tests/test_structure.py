@@ -107,6 +107,17 @@ def test_private_names_of_dagster_live_in_one_module() -> None:
     assert users == {"event_log.py"}
 
 
+def test_tests_use_private_names_of_dagster_only_where_nothing_public_says_it() -> None:
+    users = {
+        file.name
+        for file in Path(__file__).parent.rglob("*.py")
+        for name in imported(file)
+        if name.startswith(("dagster._", "dagster_shared"))
+    }
+    of_the_event_log = {"test_event_log.py", "test_event_rows.py"}
+    assert users == of_the_event_log | {"test_tick_storage.py", "ui_state.py"}
+
+
 def test_init_files_import_nothing() -> None:
     for file in PACKAGE.rglob("__init__.py"):
         assert not list(imported(file)), file

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
@@ -12,15 +9,9 @@ from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.tables import metadata
 from imgflow.errors import SettingsError
+from imgflow_tests.catalog.migrating import migrate_at_once
 
 NEWEST = ScriptDirectory.from_config(schema._config()).get_current_head()
-MIGRATE = """
-import sys
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.postgres import PostgresCatalog
-sys.stdin.readline()
-PostgresCatalog(make_engine(sys.argv[1]), "file:///in/").migrate()
-"""
 
 
 def test_migrating_twice_changes_nothing(catalog: PostgresCatalog) -> None:
@@ -31,21 +22,7 @@ def test_migrating_twice_changes_nothing(catalog: PostgresCatalog) -> None:
 
 
 def test_processes_that_start_at_once_migrate_once(database_url: str) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error::UserWarning", "-c", MIGRATE, database_url],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("\n")
-        process.stdin.flush()
-    outputs = [process.communicate(timeout=60)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    migrate_at_once(database_url)
     engine = make_engine(database_url)
     PostgresCatalog(engine, "file:///in/").check()
     assert schema.current_version(engine) == NEWEST

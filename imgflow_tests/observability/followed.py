@@ -16,7 +16,7 @@ import httpx
 
 from imgflow_tests.observability.receiver import Receiver, Span
 from imgflow_tests.pictures import jpeg
-from imgflow_tests.test_up import Running, start, stop, wait_until
+from imgflow_tests.running import Running, start, stop, wait_until
 
 Line = dict[str, Any]
 

@@ -6,7 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from imgflow.settings import Settings
 from imgflow_tests.ceph import free_port
 from imgflow_tests.observability.followed import Followed
 from imgflow_tests.pictures import jpeg
-from imgflow_tests.test_up import wait_until
+from imgflow_tests.running import wait_until
 
 
 def test_an_id_of_an_upload_is_that_of_no_other() -> None:
@@ -52,22 +53,36 @@ def test_a_line_of_json_stays_as_it_is() -> None:
     assert as_json(b'{"event": "x"}\n', "api") == b'{"event": "x"}\n'
 
 
+@contextmanager
+def api_alone(settings: Settings, folder: Path) -> Iterator[Path]:
+    """The API by its own command, which answers; yields its log, whole after the block."""
+    log = folder / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "imgflow.api"], cwd=folder, stdout=file, stderr=file
+        )
+    try:
+        wait_until(lambda: process.poll() is not None or answers(f"{settings.api_url}/health/"))
+        yield log
+    finally:
+        process.terminate()
+        assert process.wait(60) in (0, -signal.SIGTERM)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 def test_the_api_alone_writes_nothing_but_json(
     make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     settings = make_settings(log_format="json", api_port=free_port())
     (settings.home / "source").mkdir(parents=True)
-    log = tmp_path / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "imgflow.api"], cwd=tmp_path, stdout=file, stderr=file
-        )
-    try:
-        wait_until(lambda: process.poll() is not None or answers(f"{settings.api_url}/health/"))
+    with api_alone(settings, tmp_path) as log:
         httpx.get(f"{settings.api_url}/images", params={"token": "secret"})
-    finally:
-        process.terminate()
-        assert process.wait(60) in (0, -signal.SIGTERM)
     first, *lines = log.read_text().splitlines()
     assert first.startswith("Token, shown this once")
     parsed = [json.loads(line) for line in lines]
@@ -89,13 +104,7 @@ def test_what_the_api_was_handed_by_url_has_the_id_of_its_request_and_its_trace(
     )
     s3.put_object(Bucket=bucket, Key="in/a.jpg", Body=jpeg(60, 40))
     url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "in/a.jpg"})
-    log = tmp_path / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "imgflow.api"], cwd=tmp_path, stdout=file, stderr=file
-        )
-    try:
-        wait_until(lambda: process.poll() is not None or answers(f"{settings.api_url}/health/"))
+    with api_alone(settings, tmp_path) as log:
         answer = httpx.post(
             f"{settings.api_url}/process",
             json={"url": url},
@@ -103,21 +112,11 @@ def test_what_the_api_was_handed_by_url_has_the_id_of_its_request_and_its_trace(
             timeout=60,
         )
         assert answer.status_code == 200, answer.text
-    finally:
-        process.terminate()
-        process.wait(60)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     trace = answer.headers["X-Imgflow-Trace"]
     said = [(line["event"], line["request_id"]) for line in lines if line.get("trace_id") == trace]
     assert said == [("upload seen", "r-7"), ("upload processed", "r-7"), ("request", "r-7")]
     assert [line["seen_by"] for line in lines if line["event"] == "upload seen"] == ["api"]
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 TALKING = """

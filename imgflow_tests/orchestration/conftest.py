@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -11,9 +12,18 @@ import dagster as dg
 import pytest
 from moto.server import ThreadedMotoServer
 
+from imgflow.depth.recipe import DepthRecipe
+from imgflow.images.decoding import Limits
+from imgflow.images.recipe import PhotoRecipe
+from imgflow.orchestration.worker import WorkerConfig
 from imgflow.settings import Settings
+from imgflow.store.opening import StoreConfig
+from imgflow_tests.orchestration.processes import Gate
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.queues import Inbox, QueueProject, Uploads
+
+# What the model's assertions compared is told as that of a test's own.
+pytest.register_assert_rewrite("imgflow_tests.orchestration.model")
 
 
 @pytest.fixture
@@ -26,6 +36,31 @@ def make_project(
     make_settings: Callable[..., Settings], instance: dg.DagsterInstance
 ) -> Callable[..., Project]:
     return lambda **values: Project(make_settings(**values), instance)
+
+
+@pytest.fixture
+def worker_config(tmp_path: Path) -> WorkerConfig:
+    """Of workers over folders of the test: `in`, which is there and empty, and `out`."""
+    source, outputs = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    return WorkerConfig(
+        stores=StoreConfig(source.as_uri(), outputs.as_uri()),
+        database_url="",
+        source=f"{source.as_uri()}/",
+        photo_recipe=PhotoRecipe(),
+        photo_limits=Limits(),
+        depth_recipe=DepthRecipe(),
+        decode_seconds=60,
+        depth_seconds=60,
+    )
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Where processes wait for the test."""
+    gate = Gate()
+    yield gate
+    gate.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,20 +11,26 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 
-from imgflow.orchestration.checks import FEWEST_IMAGES, SAMPLE_IMAGES, Sample
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
 )
 from imgflow.orchestration.ingest import QUIET
 from imgflow_tests.images.test_private_metadata import full_exif
+from imgflow_tests.orchestration.audits import (
+    audit,
+    evaluations,
+    failing,
+    of_image,
+    stored,
+    summaries,
+    why,
+)
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import depth_csv, jpeg
 
 KEYS = ["a.jpg", "b.jpg", "c.jpg"]
-
-Found = dict[tuple[str, str], dg.AssetCheckEvaluation]
 
 
 @pytest.fixture
@@ -38,52 +43,6 @@ def done(project: Project) -> Project:
     for run in project.run_requests(project.tick()):
         assert run.success, why(project, run)
     return project
-
-
-def why(project: Project, run: dg.ExecuteInProcessResult) -> str:
-    """What a run that failed said."""
-    failed = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
-    entries = project.instance.all_logs(run.run_id, of_type=failed)
-    events = [entry.dagster_event for entry in entries if entry.dagster_event]
-    data = [event.event_specific_data for event in events]
-    errors = [getattr(one, "error", None) for one in data]
-    return "\n".join([*(str(event.message) for event in events), *map(str, errors)])
-
-
-def evaluations(project: Project, result: Any) -> list[dg.AssetCheckEvaluation]:
-    """What checks said in a run, of all images and of single ones."""
-    events = (entry.dagster_event for entry in project.instance.all_logs(result.run_id))
-    found = [event.event_specific_data for event in events if event]
-    return [one for one in found if isinstance(one, dg.AssetCheckEvaluation)]
-
-
-def summaries(found: Sequence[dg.AssetCheckEvaluation]) -> Found:
-    return {
-        (one.asset_key.to_user_string(), one.check_name): one
-        for one in found
-        if one.partition is None
-    }
-
-
-def audit(project: Project, tags: dict[str, str] | None = None, **config: Any) -> Found:
-    """All checks of both families, as a person launches them or the schedule does."""
-    values = {"most": 0, **config}
-    ops = {f"{kind}_checks": {"config": values} for kind in ("photo", "depth")}
-    result = project.definitions.resolve_job_def("audit").execute_in_process(
-        {**QUIET, "ops": ops}, instance=project.instance, tags=tags, raise_on_error=False
-    )
-    assert result.success, why(project, result)
-    return summaries(evaluations(project, result))
-
-
-def failing(found: Found) -> dict[tuple[str, str], str]:
-    return {name: str(one.description) for name, one in found.items() if not one.passed}
-
-
-def stored(project: Project, key: str, output: str) -> Path:
-    name = project.catalog.by_keys([key])[key].outputs[output]["name"]
-    _, outputs = project.stores.locations()
-    return outputs.folder / name
 
 
 def test_what_is_right_passes_all_checks(done: Project) -> None:
@@ -190,22 +149,6 @@ def test_a_defect_is_found_named_and_its_mend_works(
     assert failing(audit(done)) == {}
     for name in expected:
         assert of_image(done, name, "b.jpg").passed is True
-
-
-def of_image(project: Project, name: tuple[str, str], partition: str) -> dg.AssetCheckEvaluation:
-    """The newest evaluation of one image."""
-    records = project.instance.event_log_storage.get_asset_check_execution_history(
-        dg.AssetCheckKey(dg.AssetKey(name[0].split("/")), name[1]), limit=100
-    )
-    found = [
-        record.event.dagster_event.event_specific_data
-        for record in records
-        if record.partition == partition and record.event and record.event.dagster_event
-    ]
-    assert found
-    evaluation = found[0]
-    assert isinstance(evaluation, dg.AssetCheckEvaluation)
-    return evaluation
 
 
 def test_severities_say_what_harms(done: Project) -> None:
@@ -328,20 +271,6 @@ def test_of_many_images_a_check_by_hand_examines_some_at_even_distances(done: Pr
     assert "at most 2" in str(one.metadata["scope"].value)
 
 
-def test_a_run_judges_a_sample_of_what_it_made(project: Project) -> None:
-    for number in range(FEWEST_IMAGES + 2):
-        put(project, f"{number:02}.jpg", jpeg(seed=number))
-    put(project, "broken.jpg", b"no image at all")
-    (run,) = project.run_requests(project.tick())
-    assert not run.success, "one is rejected"
-    found = summaries(evaluations(project, run))
-    assert failing(found) == {}
-    assert len(found) == 5
-    for one in found.values():
-        assert one.metadata["examined"].value == FEWEST_IMAGES
-        assert "sample" in str(one.metadata["scope"].value)
-
-
 def test_a_defect_that_a_run_makes_shows_in_that_run(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,54 +341,6 @@ def test_an_image_that_changes_while_it_is_examined_is_no_finding(
 
     monkeypatch.setattr(OutputStore, "get", overtaken)
     assert failing(audit(done)) == {}
-
-
-def test_a_sample_is_bounded_even_and_repeatable() -> None:
-    def chosen(seed: str) -> list[str]:
-        sample = Sample(seed, most=5)
-        for start in range(0, 1_000, 100):
-            sample.add(str(number) for number in range(start, start + 100))
-        return sample.keys
-
-    assert chosen("a") == chosen("a") != chosen("b")
-    picked = [int(key) for seed in range(200) for key in chosen(str(seed))]
-    assert len(picked) == 1_000
-    assert 450 < sum(picked) / len(picked) < 550
-    few = Sample("a")
-    few.add(["x"])
-    assert few.keys == ["x"]
-
-
-def test_a_sample_is_a_hundredth_of_a_run_but_for_the_smallest_and_the_largest() -> None:
-    def size(images: int) -> int:
-        sample = Sample("a")
-        sample.add(map(str, range(images)))
-        return len(sample.keys)
-
-    sizes = [size(images) for images in (0, 1, 2, 99, 500, 5_000)]
-    assert sizes == [0, 1, FEWEST_IMAGES, FEWEST_IMAGES, 5, SAMPLE_IMAGES]
-    seen = []
-    for seed in range(300):
-        sample = Sample(str(seed))
-        sample.add(map(str, range(20)))
-        seen += [int(key) for key in sample.keys]
-    assert 8 < sum(seen) / len(seen) < 11, "those that come first are not preferred"
-
-
-def test_an_examination_that_breaks_fails_no_batch(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any) -> None:
-        raise ZeroDivisionError("of the examination")
-
-    monkeypatch.setattr("imgflow.orchestration.examining.judge_picture", broken)
-    put(project, "a.jpg", jpeg())
-    (run,) = project.run_requests(project.tick())
-    assert run.success
-    assert evaluations(project, run) == []
-    messages = [entry.user_message for entry in project.instance.all_logs(run.run_id)]
-    assert any("ZeroDivisionError: of the examination" in message for message in messages)
-    assert project.statuses("photo/thumbnail") == {"a.jpg": "green"}
 
 
 def test_the_last_evaluation_of_a_check_tells_of_a_defect_that_is_left(done: Project) -> None:

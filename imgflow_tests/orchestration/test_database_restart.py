@@ -67,13 +67,6 @@ def server() -> Iterator[Server]:
     server.stop()
 
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.close()
-
-
 @dataclass(frozen=True)
 class Machine:
     """Uploads, and the database and process that meet while these are processed."""

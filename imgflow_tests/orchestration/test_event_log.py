@@ -13,6 +13,7 @@ from imgflow.orchestration.event_log import (
     AssetKeyTable,
     BulkPostgresEventLogStorage,
     SqlEventLogStorageTable,
+    has_open_backfill,
 )
 from imgflow.orchestration.event_queries import (
     count_partitions,
@@ -284,6 +285,23 @@ def test_an_event_log_elsewhere_is_refused_by_name() -> None:
         pytest.raises(SettingsError, match=r"SqliteEventLogStorage.*IMGFLOW_KEEP_EVENTS_DAYS"),
     ):
         event_log_transaction(elsewhere)
+
+
+def test_an_open_backfill_is_seen(instance: dg.DagsterInstance) -> None:
+    from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+
+    assert not has_open_backfill(instance)
+    instance.add_backfill(
+        PartitionBackfill(
+            backfill_id="b",
+            status=BulkActionStatus.REQUESTED,
+            from_failure=False,
+            tags={},
+            backfill_timestamp=0.0,
+            serialized_asset_backfill_data="{}",
+        )
+    )
+    assert has_open_backfill(instance)
 
 
 def _two_events():  # type: ignore[no-untyped-def]

@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import pytest
 
-from imgflow.depth.recipe import DepthRecipe
 from imgflow.images.decoding import Limits, prepare_decoder
 from imgflow.images.opening import MEDIA_TYPES
 from imgflow.images.process import process_photo
@@ -26,7 +25,6 @@ from imgflow.orchestration.worker import answered, process_photo_task
 from imgflow.orchestration.worker_limits import cpu_limit, memory_limit
 from imgflow.store.looking import look_at
 from imgflow.store.objects import SourceObject
-from imgflow.store.opening import StoreConfig
 from imgflow_tests.images.pictures import encoded, scene
 from imgflow_tests.images.wide_pictures import png16, tiff16
 from imgflow_tests.orchestration.hostile import blank, gif_of_frames, many_scans, patched_tiff, png
@@ -62,14 +60,12 @@ HOSTILE = {
 }
 
 
-def config(folder: Path, memory: int = MEMORY) -> WorkerConfig:
-    return WorkerConfig(
-        stores=StoreConfig((folder / "in").as_uri(), (folder / "out").as_uri()),
-        database_url="",
-        source=f"{(folder / 'in').as_uri()}/",
+@pytest.fixture
+def config(worker_config: WorkerConfig) -> WorkerConfig:
+    return replace(
+        worker_config,
         photo_recipe=RECIPE,
-        photo_limits=replace(LIMITS, max_memory=memory * 2**20),
-        depth_recipe=DepthRecipe(),
+        photo_limits=replace(LIMITS, max_memory=MEMORY * 2**20),
         decode_seconds=SECONDS,
         depth_seconds=SECONDS,
     )
@@ -79,19 +75,19 @@ def task(number: int, upload: SourceObject) -> Task:
     return Task(number, upload, "r", wanted=frozenset(OUTPUTS), enabled=OUTPUTS)
 
 
-def test_each_hostile_file_costs_its_own_image_and_the_batch_goes_on(tmp_path: Path) -> None:
+def test_each_hostile_file_costs_its_own_image_and_the_batch_goes_on(
+    config: WorkerConfig, tmp_path: Path
+) -> None:
     source = tmp_path / "in"
-    source.mkdir()
     for name, (data, _, _) in HOSTILE.items():
         (source / name).write_bytes(data)
     good = [*(f"good{number}.jpg" for number in range(40)), "good-named.png"]
     for number, name in enumerate(good):
         (source / name).write_bytes(encoded(scene(300, 200, number), "JPEG"))
     names = [*good[:20], *HOSTILE, *good[20:]]
-    settings = config(tmp_path)
-    uploads, unknown = look_at(settings.stores.open_source(), names)
+    uploads, unknown = look_at(config.stores.open_source(), names)
     assert not unknown
-    with WorkerPool(settings, 2) as pool:
+    with WorkerPool(config, 2) as pool:
         tasks = [task(number, uploads[name]) for number, name in enumerate(names)]  # type: ignore[arg-type]
         outcomes = {
             done.upload.key: outcome
@@ -114,12 +110,13 @@ def test_each_hostile_file_costs_its_own_image_and_the_batch_goes_on(tmp_path: P
         assert number in str(verdict.reason), name
 
 
-def test_what_needs_much_memory_is_done_where_a_worker_may_take_it(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
+def test_what_needs_much_memory_is_done_where_a_worker_may_take_it(
+    config: WorkerConfig, tmp_path: Path
+) -> None:
     (tmp_path / "in/blank.webp").write_bytes(blank("WEBP"))
-    settings = config(tmp_path, memory=512)
-    uploads, _ = look_at(settings.stores.open_source(), ["blank.webp"])
-    with WorkerPool(settings, 1) as pool:
+    uploads, _ = look_at(config.stores.open_source(), ["blank.webp"])
+    roomy = replace(config, photo_limits=replace(LIMITS, max_memory=512 * 2**20))
+    with WorkerPool(roomy, 1) as pool:
         tasks = [task(1, upload) for upload in uploads.values() if upload]
         [(_, outcome)] = pool.outcomes(tasks, process_photo_task, SECONDS)
     assert outcome.verdict is not None
@@ -174,7 +171,9 @@ def fuzz(task: Task) -> Outcome:
 
 
 @pytest.mark.slow
-def test_mutations_of_every_format_are_ready_or_rejected_and_leave_nothing(tmp_path: Path) -> None:
+def test_mutations_of_every_format_are_ready_or_rejected_and_leave_nothing(
+    config: WorkerConfig,
+) -> None:
     began = time.monotonic()
     moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -188,7 +187,7 @@ def test_mutations_of_every_format_are_ready_or_rejected_and_leave_nothing(tmp_p
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     found: dict[str, set[str]] = {name: set() for name in FUZZED}
     sizes: dict[int, list[tuple[int, int]]] = {}
-    with WorkerPool(config(tmp_path), 2) as pool:
+    with WorkerPool(config, 2) as pool:
         for done, outcome in pool.outcomes(mutations(), fuzz, SECONDS):
             assert outcome.verdict is not None, (done.upload.key, outcome.trouble)
             verdict = outcome.verdict

@@ -130,23 +130,6 @@ def test_nothing_is_sealed_while_somebody_plans_a_backfill(
     assert partitions(full) == keys(*range(11))
 
 
-def test_an_open_backfill_is_seen(instance: dg.DagsterInstance) -> None:
-    from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-
-    assert not event_log.has_open_backfill(instance)
-    instance.add_backfill(
-        PartitionBackfill(
-            backfill_id="b",
-            status=BulkActionStatus.REQUESTED,
-            from_failure=False,
-            tags={},
-            backfill_timestamp=0.0,
-            serialized_asset_backfill_data="{}",
-        )
-    )
-    assert event_log.has_open_backfill(instance)
-
-
 def test_many_partitions_go_with_one_statement(instance: dg.DagsterInstance) -> None:
     many = [f"{number}'\"\\.jpg" for number in range(2_000)]
     instance.add_dynamic_partitions("photos", [*many, "stays.jpg"])

@@ -1,14 +1,12 @@
 """Whatever happens in whatever order: in the end bucket, catalogue, outputs and Dagster agree.
 
-The model is a dictionary of what lies in the bucket, and a set of what was deleted by hand.
 Hypothesis makes up stories of uploads, messages, ticks, runs, operators, nights and outages; after
 each step no reader may see half of an image, and when nothing is left to do everything must follow
-from the model.
+from the model (`model.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import uuid
@@ -33,10 +31,8 @@ from hypothesis.stateful import (
 )
 
 from imgflow.catalog import holds
-from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.catalog.partition_keys import partition_key
-from imgflow.catalog.rows import Image, kind_of
+from imgflow.catalog.rows import kind_of
 from imgflow.definitions import build_batching
 from imgflow.errors import Trouble
 from imgflow.lifecycle import delete_images
@@ -51,29 +47,12 @@ from imgflow.orchestration.sensors import Follow, following
 from imgflow.settings import OnDelete, load_settings
 from imgflow_tests.orchestration.crash_points import half_visible
 from imgflow_tests.orchestration.messages import record, s3_event
+from imgflow_tests.orchestration.model import DEPTH_KEYS, DEPTHS, PHOTO_KEYS, PHOTOS, Model
 from imgflow_tests.orchestration.project import SETS, Project
+from imgflow_tests.orchestration.retained import JOBS
 from imgflow_tests.orchestration.stand_ins import Databases, InlinePool, Mailbox
-from imgflow_tests.orchestration.test_retention import JOBS
 from imgflow_tests.orchestration.test_way import put
-from imgflow_tests.pictures import depth_csv, jpeg, png
 
-PHOTO_KEYS = ("a.jpg", "b/c.png", "d.jpg", "e %41.jpg")
-DEPTH_KEYS = ("h.csv", "z/h.CSV")
-# The first two have the same size: decoders ignore what follows the end of a JPEG.
-LONGEST = max(len(jpeg(8, 6)), len(jpeg(8, 6, seed=1)))
-PHOTOS = (
-    jpeg(8, 6).ljust(LONGEST, b"\0"),
-    jpeg(8, 6, seed=1).ljust(LONGEST, b"\0"),
-    png(6, 8, seed=2),
-    b"no picture",
-)
-DEPTHS = (
-    b"depth,a,b\n1,10,20\n2,30,40\n",
-    b"depth,a,b\n1,50,60\n2,70,80\n",
-    depth_csv(5, 8, seed=1),
-    b"no,table\nat,all\n",
-)
-BROKEN = {PHOTOS[-1], DEPTHS[-1]}
 SIZES = (4, 5)  # of thumbnails
 FEW, MANY = 2, 100_000  # partitions before images are sealed
 SCOPE = Scope("uploads", "")
@@ -89,15 +68,10 @@ class Story(RuleBasedStateMachine):
     databases: Databases
     folder: Path
     monkeypatch: pytest.MonkeyPatch
-    known_outputs: dict[tuple[str, str, str], str]
-    """SHA-256 of each output by content, name and recipe; the same in all stories."""
+    known_outputs: dict[tuple[str, str, str], str]  # of the model
 
     def __init__(self) -> None:
         super().__init__()
-        self.bucket: dict[str, bytes] = {}
-        self.history: dict[str, set[bytes]] = {}
-        self.withdrawn: set[str] = set()
-        """Keys whose present upload was deleted by hand as an image."""
         self.outbox: list[str] = []
         """Messages that the bucket has sent, and that have not arrived for good."""
         self.requested: list[tuple[dg.SensorResult, float]] = []
@@ -109,7 +83,8 @@ class Story(RuleBasedStateMachine):
         policy=st.sampled_from(("keep", "tombstone", "delete")), hot=st.sampled_from((MANY, FEW))
     )
     def begin(self, policy: OnDelete, hot: int) -> None:
-        self.policy, self.hot = policy, hot
+        self.hot = hot
+        self.model = Model(policy, hot == MANY, self.known_outputs)
         url = self.databases.make()
         home = self.folder / uuid.uuid4().hex
         self.monkeypatch.delenv("IMGFLOW_SOURCE_URL", raising=False)  # of the story before
@@ -134,7 +109,10 @@ class Story(RuleBasedStateMachine):
     @property
     def follow(self) -> Follow:
         return following(
-            self.project.catalog, self.project.source, lambda: self.project.outputs, self.policy
+            self.project.catalog,
+            self.project.source,
+            lambda: self.project.outputs,
+            self.model.policy,
         )
 
     # What happens outside -------------------------------------------------------------------------
@@ -147,29 +125,26 @@ class Story(RuleBasedStateMachine):
     def upload_a_depth_image(self, key: str, body: bytes) -> None:
         self._upload(key, body)
 
-    @precondition(lambda self: self.bucket)
+    @precondition(lambda self: self.model.bucket)
     @rule(data=st.data())
     def upload_the_same_bytes_again_or_under_another_key(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(self.bucket)))
+        key = data.draw(st.sampled_from(sorted(self.model.bucket)))
         keys = DEPTH_KEYS if kind_of(key) == "depth" else PHOTO_KEYS
-        self._upload(data.draw(st.sampled_from((key, *keys))), self.bucket[key])
+        self._upload(data.draw(st.sampled_from((key, *keys))), self.model.bucket[key])
 
-    @precondition(lambda self: self.bucket)
+    @precondition(lambda self: self.model.bucket)
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(self.bucket)))
-        del self.bucket[key]
-        self.withdrawn.discard(key)
+        key = data.draw(st.sampled_from(sorted(self.model.bucket)))
+        self.model.delete(key)
         self.project.source.delete(key)
         self.outbox.append(s3_event(record(key, "ObjectRemoved:Delete")))
 
     def _upload(self, key: str, body: bytes) -> None:
-        if key in self.bucket:  # a new file, as every tool of upload makes it
+        if key in self.model.bucket:  # a new file, as every tool of upload makes it
             self.project.source.delete(key)
         put(self.project, key, body)
-        self.bucket[key] = body
-        self.withdrawn.discard(key)
-        self.history.setdefault(key, set()).add(body)
+        self.model.put(key, body)
         self.outbox.append(s3_event(record(key)))
 
     @rule()
@@ -267,9 +242,9 @@ class Story(RuleBasedStateMachine):
         source = self.project.source if is_source_too else None
         delete_images(self.project.catalog, self.project.outputs, [image], source=source)
         if is_source_too and image.gone_at is None:
-            self.bucket.pop(image.key, None)
+            self.model.bucket.pop(image.key, None)
         elif upload and upload.identity == image.announced and image.gone_at is None:
-            self.withdrawn.add(image.key)  # else the present upload is a newer one
+            self.model.withdrawn.add(image.key)  # else the present upload is a newer one
 
     @rule()
     def someone_retries(self) -> None:
@@ -341,9 +316,9 @@ class Story(RuleBasedStateMachine):
         try:
             if hasattr(self, "project"):
                 self._settle()
-                self._check()
+                self.model.check(self.project)
                 self._clean()
-                self._check()
+                self.model.check(self.project)
         finally:
             self.stack.close()
 
@@ -369,82 +344,6 @@ class Story(RuleBasedStateMachine):
                 return
             self.project.run_requests(result)
         raise AssertionError(f"after {ROUNDS} rounds there is still something to do")
-
-    def _check(self) -> None:
-        catalog = self.project.catalog
-        rows = [*catalog.page(limit=100), *catalog.page(limit=100, state="deleted")]
-        images = {image.key: image for image in rows}
-        assert half_visible(self.project) == []
-        assert self.bucket.keys() <= images.keys() <= self.history.keys()
-        assert {key: images[key].state for key in self.bucket} == {
-            key: "deleted" if key in self.withdrawn else "rejected" if body in BROKEN else "ready"
-            for key, body in self.bucket.items()
-        }
-        for key, body in self.bucket.items():
-            if key not in self.withdrawn:
-                self._check_image(images[key], body)
-        for key in images.keys() - self.bucket.keys():
-            self._check_gone(images[key])
-        for image in rows:
-            assert (image.batch, image.unreported) == (None, False) or image.state == "deleted"
-            assert image.state != "deleted" or (image.outputs, image.in_partitions) == ({}, False)
-        for kind in SETS:
-            self._check_partitions(kind, [image for image in rows if image.kind == kind])
-
-    def _check_image(self, image: Image, body: bytes) -> None:
-        upload = self.project.source.stat(image.key)
-        assert upload is not None
-        assert image.gone_at is None
-        assert image.announced == image.processed == upload.identity
-        if body in BROKEN:
-            assert (image.outputs, bool(image.reason)) == ({}, True)
-            return
-        assert image.sha256 == hashlib.sha256(body).hexdigest()
-        (family,) = (family for family in self.project.families if family.kind == image.kind)
-        assert {name: output["fingerprint"] for name, output in image.outputs.items()} == dict(
-            family.outputs
-        )
-        versions = {name: output["sha256"][:32] for name, output in image.outputs.items()}
-        for name, output in image.outputs.items():
-            recipe = (image.sha256, name, output["fingerprint"])
-            assert self.known_outputs.setdefault(recipe, output["sha256"]) == output["sha256"]
-        versions["source"] = image.announced
-        for name, version in versions.items():
-            newest = self.project.newest(f"{image.kind}/{name}", partition_key(image.key))
-            assert newest.tags["dagster/data_version"] == version, f"{name} of {image.key}"
-        if image.kind == "depth":
-            rows = DepthArrays(self.project.catalog.engine).read(image.id)
-            assert len(rows.depths) == body.count(b"\n") - 1
-
-    def _check_gone(self, image: Image) -> None:
-        """An image whose object is gone follows the policy; kept, it is as it was processed."""
-        assert self.policy != "delete", f"the row of {image.key} stays for ever"
-        assert image.gone_at is not None
-        if self.policy == "tombstone":
-            assert image.state == "deleted"
-        assert image.state in ("ready", "rejected", "deleted")
-        if image.state == "ready":
-            contents = {hashlib.sha256(body).hexdigest() for body in self.history[image.key]}
-            assert image.sha256 in contents
-
-    def _check_partitions(self, kind: str, images: Sequence[Image]) -> None:
-        """All that are neither deleted nor sealed have one; it is red or green as its row says."""
-        partitions = self.instance.get_dynamic_partitions(SETS[kind])
-        shown = {partition_key(image.key): image for image in images if image.in_partitions}
-        assert sorted(partitions) == sorted(shown)
-        if self.hot == MANY:
-            assert all(image.in_partitions == (image.state != "deleted") for image in images)
-        for asset in self._assets(kind):
-            colours = self.project.statuses(f"{kind}/{asset}")
-            expected = {"ready": "green", "rejected": "red"}
-            assert {key: colours.get(key) for key in shown} == {
-                key: expected[image.state] for key, image in shown.items()
-            }, asset
-
-    def _assets(self, kind: str) -> tuple[str, ...]:
-        if kind == "depth":
-            return ("resized", "preview", "metadata")
-        return ("grayscale", "thumbnail", "metadata")
 
 
 @pytest.mark.slow

@@ -16,14 +16,10 @@ import psutil
 import pytest
 
 from imgflow.catalog.rows import Verdict
-from imgflow.depth.recipe import DepthRecipe
-from imgflow.images.decoding import Limits
-from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration.pool import WorkerPool, _groups
 from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
 from imgflow.orchestration.worker_limits import cpu_limit
 from imgflow.store.objects import SourceObject
-from imgflow.store.opening import StoreConfig
 
 CPU_SECONDS = 1.0
 
@@ -64,17 +60,8 @@ def tell_process(task: Task) -> Outcome:
 
 
 @pytest.fixture
-def pool(tmp_path: Path) -> Iterator[WorkerPool]:
-    config = WorkerConfig(
-        stores=StoreConfig((tmp_path / "in").as_uri(), (tmp_path / "out").as_uri()),
-        database_url="",
-        source="file:///in/",
-        photo_recipe=PhotoRecipe(),
-        photo_limits=Limits(),
-        depth_recipe=DepthRecipe(),
-        decode_seconds=CPU_SECONDS,
-        depth_seconds=CPU_SECONDS,
-    )
+def pool(worker_config: WorkerConfig) -> Iterator[WorkerPool]:
+    config = replace(worker_config, decode_seconds=CPU_SECONDS, depth_seconds=CPU_SECONDS)
     with WorkerPool(config, 2) as pool:
         yield pool
 

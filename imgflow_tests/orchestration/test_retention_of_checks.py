@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from imgflow.orchestration.ingest import QUIET
 from imgflow_tests.orchestration.project import Project
-from imgflow_tests.orchestration.test_retention import NOTHING, age, clean, events
+from imgflow_tests.orchestration.retained import NOTHING, age, clean, events
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.orchestration.ui_state import ui_state
 from imgflow_tests.pictures import jpeg

@@ -1,4 +1,7 @@
-"""Sensors go on after a clock was set back; fails by name when Dagster changes what is used."""
+"""Sensors go on after a clock was set back; fails by name when Dagster changes what is used.
+
+The private names are the point: states as the daemon alone stores them, with the time of a tick.
+"""
 
 from __future__ import annotations
 

@@ -6,21 +6,17 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SourceChanged, Trouble
 from imgflow.images.decoding import Limits
-from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration import worker as worker_module
 from imgflow.orchestration.tasks import Task, WorkerConfig
 from imgflow.orchestration.transfers import MOST_BYTES, Transfers
 from imgflow.orchestration.worker import Worker, process_photo_task
 from imgflow.store.objects import SourceObject
-from imgflow.store.opening import StoreConfig
 from imgflow_tests.pictures import jpeg
 
 MOMENT = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -107,19 +103,8 @@ def test_what_waits_to_be_written_has_a_bound(store: Store, transfers: Transfers
 
 
 @pytest.fixture
-def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    (tmp_path / "in").mkdir()
-    config = WorkerConfig(
-        stores=StoreConfig((tmp_path / "in").as_uri(), (tmp_path / "out").as_uri()),
-        database_url="",
-        source="file:///in/",
-        photo_recipe=PhotoRecipe(),
-        photo_limits=Limits(),
-        depth_recipe=DepthRecipe(),
-        decode_seconds=60,
-        depth_seconds=60,
-    )
-    worker = Worker(config)
+def worker(worker_config: WorkerConfig, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    worker = Worker(worker_config)
     monkeypatch.setattr(worker_module, "this_worker", lambda: worker)
     return worker
 

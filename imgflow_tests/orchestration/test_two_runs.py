@@ -28,13 +28,6 @@ def servers() -> Iterator[tuple[Server, Server]]:
 
 
 @pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.close()
-
-
-@pytest.fixture
 def reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with a line for every read of a source object."""
     file = tmp_path / "reads"

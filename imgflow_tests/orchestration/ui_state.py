@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import dagster as dg
+
+# Staleness is public in GraphQL only, for which each project would need a webserver of its own.
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 

@@ -1,5 +1,5 @@
 """A project over local folders, whose catalogue is brought back to earlier schemas."""
 
-from imgflow_tests.orchestration.conftest import make_project, project
+from imgflow_tests.orchestration.conftest import gate, make_project, project
 
-__all__ = ["make_project", "project"]
+__all__ = ["gate", "make_project", "project"]

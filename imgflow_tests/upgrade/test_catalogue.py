@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +15,7 @@ from imgflow.catalog import schema
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow_tests.api.library import encoded, local
+from imgflow_tests.catalog.migrating import migrate_at_once
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
 from imgflow_tests.pictures import depth_csv, jpeg, png
 from imgflow_tests.upgrade.earlier import NEWEST, VERSIONS, bring_back, describe, make_schema
@@ -136,35 +135,12 @@ def write_as_an_earlier_version(project: Project, key: str) -> None:
         )
 
 
-MIGRATE = """
-import sys
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.postgres import PostgresCatalog
-sys.stdin.readline()
-PostgresCatalog(make_engine(sys.argv[1]), "file:///in/").migrate()
-"""
-
-
 def test_processes_that_start_at_once_bring_an_earlier_schema_forward_once(
     processed: Project,
 ) -> None:
     bring_back(processed.catalog.engine, VERSIONS[0])
     rows = facts(processed)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", MIGRATE, processed.settings.database_url],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("\n")
-        process.stdin.flush()
-    said = [process.communicate(timeout=60)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], said
+    migrate_at_once(processed.settings.database_url)
     assert schema.current_version(processed.catalog.engine) == NEWEST
     assert facts(processed) == rows
 

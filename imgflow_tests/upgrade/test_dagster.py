@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import sysconfig
@@ -44,6 +43,15 @@ def bring_back(engine: sa.Engine, revision: str) -> None:
         command.downgrade(config, revision)
 
 
+def said_by(name: str, folder: Path) -> str:
+    """Run a command, which must end well."""
+    done = subprocess.run(
+        COMMANDS[name], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
 def findings(project: Project) -> dict[str, Finding]:
     checks = all_checks(project.settings)
     return {finding.part: finding for finding in examine({"dagster": checks["dagster"]})}
@@ -70,16 +78,7 @@ def test_dagsters_tables_come_forward_and_nothing_is_done_again(
     with pytest.raises(SettingsError, match="another version of Dagster"):
         _prepare(project.settings, lambda _line: None, with_samples=False)
 
-    done = subprocess.run(
-        COMMANDS[EARLIER[revision]],
-        env=dict(os.environ),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    said_by(EARLIER[revision], tmp_path)
 
     assert findings(project)["dagster"].state == "ok"
     with dg.DagsterInstance.get() as instance:
@@ -97,14 +96,5 @@ def test_dagsters_tables_come_forward_and_nothing_is_done_again(
 
 
 def test_tables_that_are_up_to_date_stay_as_they_are(project: Project, tmp_path: Path) -> None:
-    done = subprocess.run(
-        COMMANDS["imgflow migrate"],
-        env=dict(os.environ),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert "storage is up to date" in done.stderr
+    assert "storage is up to date" in said_by("imgflow migrate", tmp_path)
     assert findings(project)["dagster"].state == "ok"

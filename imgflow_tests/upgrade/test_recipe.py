@@ -24,13 +24,6 @@ UPLOADS_IN_A_ROUND = 12
 
 
 @pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.close()
-
-
-@pytest.fixture
 def servers() -> Iterator[tuple[Server, Server]]:
     servers = Server(), Server()
     yield servers

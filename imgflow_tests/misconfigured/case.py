@@ -74,6 +74,13 @@ class Case:
         connection.close()
         return answer
 
+    def use_moto(self, arguments: dict[str, str]) -> None:
+        """Have the variables point to moto, which has regions and queues."""
+        self.environment.setenv("AWS_ENDPOINT_URL", arguments["endpoint_url"])
+        self.environment.setenv("AWS_ACCESS_KEY_ID", arguments["aws_access_key_id"])
+        self.environment.setenv("AWS_SECRET_ACCESS_KEY", arguments["aws_secret_access_key"])
+        self.environment.setenv("AWS_DEFAULT_REGION", arguments["region_name"])
+
     @contextmanager
     def role(self, name: str, options: str = "") -> Iterator[None]:
         """A role that exists within the block."""
@@ -82,3 +89,20 @@ class Case:
             yield
         finally:
             self.sql(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+
+Fixture = Callable[[str], Any]
+Arrange = Callable[[Case, Fixture], Iterator[None]]
+
+
+class Misconfigurations(dict[str, tuple[str, Arrange]]):
+    """By what is wrong: a piece of the mend, and how to make it so."""
+
+    def wrong(self, name: str, mend: str) -> Callable[[Arrange], Arrange]:
+        """Enter what is decorated."""
+
+        def enter(arrange: Arrange) -> Arrange:
+            self[name] = mend, arrange
+            return arrange
+
+        return enter
