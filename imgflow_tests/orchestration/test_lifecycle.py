@@ -71,7 +71,7 @@ def test_with_a_deleted_object_its_outputs_partition_and_row_go(
 
     assert project.tick().run_requests == []
 
-    assert all("b.jpg" in name for name in project.stored())
+    assert all("/b.jpg/" in name for name in project.stored())
     assert chunks(project) == 0
     assert project.instance.get_dynamic_partitions("photos") == ["b.jpg"]
     assert project.instance.get_dynamic_partitions("depth_images") == []
