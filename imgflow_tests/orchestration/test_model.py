@@ -100,8 +100,10 @@ class Story(RuleBasedStateMachine):
         self.project = self._project()
 
     def _project(self) -> Project:
-        # The setting itself takes ten or more, and there are fewer images here.
-        settings = load_settings(_env_file=None).model_copy(update={"hot_partitions": self.hot})
+        # The setting itself takes ten or more, and there are fewer images here. Nothing comes while
+        # a tick looks, so each looks once.
+        changed = {"hot_partitions": self.hot, "sensor_seconds": 5}
+        settings = load_settings(_env_file=None).model_copy(update=changed)
         project = Project(settings, self.instance)
         self.stack.callback(project.catalog.engine.dispose)
         return project
