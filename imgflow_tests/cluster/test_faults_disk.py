@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import httpx
 import pytest
 
 from imgflow_tests.pictures import jpeg
-from imgflow_tests.test_up import Running, start, stop, wait_until
+from imgflow_tests.running import Running, ready, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -40,13 +39,24 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def running(tmp_path: Path, disk: Path) -> Iterator[Running]:
     outputs = disk / "outputs"
     outputs.mkdir()
-    started = start(tmp_path, IMGFLOW_OUTPUT_URL=outputs.as_uri(), IMGFLOW_WORKERS="1")
-    try:
-        wait_until(lambda: "Ready." in started.output() or started.process.poll() is not None)
-        assert started.process.poll() is None, started.output()
+    with ready(tmp_path, IMGFLOW_OUTPUT_URL=outputs.as_uri(), IMGFLOW_WORKERS="1") as started:
         yield started
-    finally:
-        stop(started, signal.SIGTERM)
+
+
+PARTITIONS = """
+{ assetNodes(group: {groupName: "photo", repositoryName: "__repository__",
+                     repositoryLocationName: "imgflow"}) {
+  assetKey { path }
+  assetPartitionStatuses { ... on DefaultPartitionStatuses {
+    materializedPartitions failedPartitions materializingPartitions
+  } }
+} }
+"""
+RUNS = """
+{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) {
+  ... on Runs { results { runId status } }
+} }
+"""
 
 
 def processed(running: Running) -> float:
@@ -87,3 +97,12 @@ def test_images_wait_while_the_disk_is_full_and_are_made_once_it_has_room(
     files = [file for file in (disk / "outputs").rglob("*") if file.is_file()]
     stored = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     assert sorted(stored) == sorted(named.values()), "nothing is left of what was written in part"
+    keys = sorted(f"{number:02}.jpg" for number in range(IMAGES))
+    assert sorted(image["key"] for image in running.images(limit="100")) == keys
+    wait_until(lambda: not running.graphql(RUNS)["runsOrError"]["results"])
+    nodes = running.graphql(PARTITIONS)["assetNodes"]
+    assert {node["assetKey"]["path"][1] for node in nodes} >= {"grayscale", "thumbnail", "metadata"}
+    for node in nodes:
+        found = node["assetPartitionStatuses"]
+        assert sorted(found.pop("materializedPartitions")) == keys, node
+        assert set(map(len, found.values())) == {0}, node
