@@ -84,7 +84,7 @@ def rejected(task: Task, code: str, reason: str) -> Verdict:
         upload=task.upload,
         state="rejected",
         run_id=task.run_id,
-        recipe=recipe_fingerprint({}),
+        recipe=None,
         reason=reason,
         reason_code=code,
     )

@@ -1,10 +1,11 @@
-"""The clocks of the daemon, the code server and a worker jump by an hour, and back."""
+"""Clocks of the daemon, the code server and workers jump by an hour, to the night, and back."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,15 @@ from imgflow_tests.cluster.agreement import Work, agree
 from imgflow_tests.cluster.cluster import Cluster, until
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import upload_batch
+from imgflow_tests.pictures import jpeg
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
+NIGHT = "nightly_backfill_stale"
+HOUR = 2  # of the night, UTC
+
 LIBRARY = "faketime/libfaketimeMT.so.1"
-JUMPING = ("code-server", "daemon", "worker")
+JUMPING = ("code-server", "daemon", "worker", "worker-other")
 
 
 def library() -> Path | None:
@@ -95,3 +100,50 @@ def test_images_are_processed_once_while_clocks_jump(
     assert Work.so_far(observer).since(before).processed == len(early) + len(late)
     for service in JUMPING:
         until(lambda service=service: cluster.check(service).returncode == 0, f"{service} is well")
+
+
+def test_the_nightly_backfill_finds_what_is_stale_when_its_time_comes(
+    observer: Observer, name: str, clock: Clock
+) -> None:
+    cluster, key = observer.cluster, f"{name}/a.jpg"
+    observer.upload({key: jpeg(seed=80)})
+    (image,) = observer.ready(key)
+    wanted = image.outputs["thumbnail"]["fingerprint"]
+    with observer.engine.begin() as connection:
+        connection.exec_driver_sql(
+            """UPDATE images SET outputs = jsonb_set(outputs, '{thumbnail,fingerprint}', '"old"')
+            WHERE key = %s""",
+            (key,),
+        )
+    clock.set(f"+{seconds_to_night():.0f}")
+
+    def runs_of_the_night() -> list[str]:
+        if not cluster.is_running("daemon"):  # it ends when its parts seem to be silent for long
+            cluster.start("daemon", wait=False)
+        with observer.engine.connect() as connection:
+            return list(
+                connection.exec_driver_sql(
+                    "SELECT status FROM runs JOIN run_tags USING (run_id) "
+                    "WHERE key = 'dagster/schedule_name' AND value = %s",
+                    (NIGHT,),
+                ).scalars()
+            )
+
+    until(lambda: "SUCCESS" in runs_of_the_night(), "the nightly backfill has ended", seconds=120)
+    assert runs_of_the_night() == ["SUCCESS"]
+    clock.set("+0")
+    if not cluster.is_running("daemon"):
+        cluster.start("daemon", wait=False)
+    until(
+        lambda: observer.ready(key)[0].outputs["thumbnail"]["fingerprint"] == wanted,
+        "the thumbnail is made again",
+        seconds=90,
+    )
+    agree(observer, name)
+
+
+def seconds_to_night() -> float:
+    """Until shortly before the schedule's next time."""
+    now = datetime.now(timezone.utc)
+    night = now.replace(hour=HOUR, minute=0, second=0, microsecond=0)
+    return (night + timedelta(days=night <= now) - now).total_seconds() - 8
