@@ -11,12 +11,13 @@ import dagster as dg
 import kubernetes_validate
 import pytest
 import sqlalchemy as sa
-import yaml
 
 from imgflow.catalog.connecting import make_engine
 from imgflow.orchestration.families import KIND_TAG, QUEUE_TAG, depth_family, photo_family
 from imgflow.orchestration.instance import CELERY_LAUNCHER, STORAGES, instance_config
 from imgflow.settings import PREFIX, Settings, load_settings
+from imgflow_tests.cluster.cluster import generated_variables
+from imgflow_tests.cluster.compose import read_compose
 from imgflow_tests.deploy import chart
 from imgflow_tests.deploy.manifests import (
     ROOT,
@@ -199,7 +200,7 @@ def commands() -> dict[str, list[str]]:
 
 
 def test_pods_run_the_commands_of_compose() -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    services = read_compose(generated_variables())
     found = commands()
     for pod, service in {
         "imgflow": "code-server",
@@ -208,9 +209,9 @@ def test_pods_run_the_commands_of_compose() -> None:
         "imgflow-worker-depth": "worker-depth",
         "imgflow-worker-other": "worker-other",
     }.items():
-        assert found[pod] == services[service]["command"]
-        assert services[service]["image"] == "imgflow:0.1.0"
-    migration = services["migrate"]["command"]
+        assert found[pod] == list(services[service].command)
+        assert services[service].image == "imgflow:0.1.0"
+    migration = services["migrate"].command
     assert found["imgflow-migrate"] == [part for part in migration if part != "--make-buckets"]
 
 
