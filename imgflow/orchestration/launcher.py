@@ -1,16 +1,20 @@
-"""The run launcher of a cluster: Dagster's own for Celery, with two of its answers put right.
+"""The run launcher of a cluster: Dagster's own for Celery, put right in three things.
 
 With dagster-celery 0.29.27; drop each when Dagster's answers so by itself.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from dagster_celery.launcher import CeleryRunLauncher
 
 if TYPE_CHECKING:
     import dagster as dg
+
+# Dagster's own launcher names its task again for each run, of which Celery warns in ten lines.
+warnings.filterwarnings("ignore", message="Task name 'execute_job' is already registered")
 
 
 class ClusterRunLauncher(CeleryRunLauncher):

@@ -21,6 +21,9 @@ from imgflow_tests.cluster.dagster_ui import DagsterUi
 SOURCE = "s3://imgflow/in/"
 UNDER = "in/"
 
+START_SECONDS = 25
+"""For which a launched run may stay away from an impatient daemon, instead of three minutes."""
+
 
 def check_parts() -> None:
     """Real parts or nothing: Ceph and Redis, which CI installs."""
@@ -120,3 +123,21 @@ def observer(cluster: Cluster) -> Iterator[Observer]:
 def name() -> str:
     """A folder of the source for this test alone."""
     return uuid.uuid4().hex[:8]
+
+
+@pytest.fixture
+def impatient(cluster: Cluster) -> Iterator[None]:
+    """A daemon whose operator has changed its `dagster.yaml`."""
+    file = cluster.folder / "daemon" / "home" / "dagster" / "dagster.yaml"
+    before = file.read_text()
+    changed = before.replace(
+        "start_timeout_seconds: 180", f"start_timeout_seconds: {START_SECONDS}"
+    )
+    assert changed != before
+    for text in (changed, before):
+        cluster.stop("daemon")
+        file.write_text(text)
+        cluster.start("daemon", wait=False)
+        if text == changed:
+            yield
+    cluster.wait("daemon")

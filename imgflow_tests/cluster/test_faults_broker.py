@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 
 import pytest
 
 from imgflow_tests.cluster.agreement import Work, agree, redis
-from imgflow_tests.cluster.cluster import Cluster, until
+from imgflow_tests.cluster.cluster import until
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import upload_batch
 from imgflow_tests.pictures import depth_csv
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
-START_SECONDS = 25
-"""For which a launched run may stay away here, instead of three minutes."""
 PHOTO_WORKERS = ("worker", "worker-2")
-
-
-@pytest.fixture
-def impatient(cluster: Cluster) -> Iterator[None]:
-    """A daemon whose operator has changed its `dagster.yaml`."""
-    file = cluster.folder / "daemon" / "home" / "dagster" / "dagster.yaml"
-    before = file.read_text()
-    changed = before.replace(
-        "start_timeout_seconds: 180", f"start_timeout_seconds: {START_SECONDS}"
-    )
-    assert changed != before
-    for text in (changed, before):
-        cluster.stop("daemon")
-        file.write_text(text)
-        cluster.start("daemon", wait=False)
-        if text == changed:
-            yield
-    cluster.wait("daemon")
 
 
 @pytest.mark.parametrize("keeps_data", [True, False], ids=["with its data", "without its data"])

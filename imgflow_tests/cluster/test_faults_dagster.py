@@ -39,6 +39,8 @@ def test_a_daemon_that_is_killed_while_the_sensor_looks_asks_once(
     observer.cluster.wait("daemon")
 
 
+# Killed when it has written down that it launches and has not, it is given up after that time.
+@pytest.mark.usefixtures("impatient")
 def test_a_daemon_that_is_killed_while_it_launches_a_run_launches_each_once(
     observer: Observer, name: str
 ) -> None:
