@@ -33,8 +33,9 @@ FIRST_PACE = Pace(images_per_second=20, bytes_per_second=20e6)
 # A further run costs about a second of its worker, so it should have more to do than that.
 LEAST_RUN_SECONDS = 2.0
 
-# Shares of images that differ in size; without it a little would be left over for one run more.
-SHARE_MARGIN = 1.1
+# Of an even share: images differ in size, and with too little a few are left over for one run more.
+# The first that leaves none is taken, since all wait for the longest run.
+SHARE_MARGINS = (1.005, 1.02, 1.05, 1.1)
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,18 @@ class Batching:
     hot: int = 100_000
     is_spread: bool = False
 
-    def run_seconds(self, waiting: Sequence[float], free: int) -> float:
-        """What each run should take at most.
+    def run_seconds(self, waiting: float, free: int) -> list[float]:
+        """What each run may take at most: what to try, the most even division first.
 
         Args:
-            waiting: what each image is expected to take.
+            waiting: what all images are expected to take.
             free: runs that may be asked for.
         """
         if not self.is_spread:
-            return self.seconds
-        share = sum(waiting) / free * SHARE_MARGIN
-        return min(self.seconds, max(share, LEAST_RUN_SECONDS))
+            return [self.seconds]
+        shares = (waiting / free * margin for margin in SHARE_MARGINS)
+        limits = (min(self.seconds, max(share, LEAST_RUN_SECONDS)) for share in shares)
+        return list(dict.fromkeys(limits))
 
 
 @dataclass(frozen=True)
@@ -140,14 +142,19 @@ class Requests:
             blocked = (
                 catalog.untouchable(family.kind, active=active, rejected=rejected) if known else []
             )
-            return plan_ranges(
-                images,
-                known,
-                blocked={partition_key(key) for key in blocked},
-                most=batching.images,
-                seconds=seconds,
-                most_seconds=batching.run_seconds(list(seconds.values()), most),
-            )
+            found: list[Range] = []
+            for limit in batching.run_seconds(sum(seconds.values()), most):
+                found = plan_ranges(
+                    images,
+                    known,
+                    blocked={partition_key(key) for key in blocked},
+                    most=batching.images,
+                    seconds=seconds,
+                    most_seconds=limit,
+                )
+                if len(found) <= most:
+                    break
+            return found
 
         ranges = planned(rejected=True)
         if len(ranges) > most:

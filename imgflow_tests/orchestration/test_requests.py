@@ -13,6 +13,8 @@ from imgflow.orchestration.requests import Batching, BatchRequest, request_batch
 from imgflow_tests.catalog.uploads import upload
 from imgflow_tests.orchestration.project import Project
 
+PACE = Pace(8, 8e6)
+
 
 def requests(
     project: Project, batching: Batching, *, most: int | None = None
@@ -36,7 +38,7 @@ def queued(project: Project, request: BatchRequest) -> dg.DagsterRun:
 @pytest.fixture
 def pace(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight images and eight megabytes a second."""
-    monkeypatch.setattr(project.catalog.holds, "pace", lambda _kind: Pace(8, 8e6))
+    monkeypatch.setattr(project.catalog.holds, "pace", lambda _kind: PACE)
 
 
 @pytest.mark.usefixtures("pace")
@@ -57,7 +59,20 @@ def test_an_upload_that_takes_longer_has_a_run_of_its_own(project: Project) -> N
 def test_in_a_cluster_what_waits_is_divided_among_the_free_workers(project: Project) -> None:
     announced(project, *[1_000_000] * 80)
     found = requests(project, Batching(runs=3, is_spread=True))
-    assert [len(request.image_ids) for request in found] == [29, 29, 22]
+    assert [len(request.image_ids) for request in found] == [27, 27, 26]
+
+
+@pytest.mark.usefixtures("pace")
+def test_images_of_any_size_are_divided_as_evenly_as_they_can_be(project: Project) -> None:
+    sizes = [number % 7 * 900_000 for number in range(300)]
+    announced(project, *sizes)
+    found = requests(project, Batching(runs=4, is_spread=True))
+    seconds = [
+        sum(PACE.seconds(sizes[int(key.partition(".")[0])]) for key in request.range.wanted)
+        for request in found
+    ]
+    assert len(found) == 4
+    assert max(seconds) < 1.06 * sum(seconds) / 4
 
 
 @pytest.mark.usefixtures("pace")
