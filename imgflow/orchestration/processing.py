@@ -101,7 +101,10 @@ def process_partitions(
         }
     )
     summary.overtaken += [image.key for image in plan.deleted]
-    report_images(context, list(unchanged_events(family, selected, plan.unchanged)))
+    # A range may cover thousands that are done; their events at once would take a gigabyte.
+    for start in range(0, len(plan.unchanged), batch.FLUSH_IMAGES):
+        part = plan.unchanged[start : start + batch.FLUSH_IMAGES]
+        report_images(context, list(unchanged_events(family, selected, part)))
     if unreported := [image.id for image in plan.unchanged if image.unreported]:
         catalog.reported(unreported)
     context.log.info(

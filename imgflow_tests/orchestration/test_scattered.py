@@ -1,9 +1,14 @@
-"""Overwritten images that lie between rejected ones."""
+"""Overwritten images that lie between rejected ones, and between those that are done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import pytest
+
+from imgflow.orchestration import batch
+from imgflow.orchestration.event_log import BulkPostgresEventLogStorage
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import jpeg
@@ -49,3 +54,30 @@ def test_few_of_them_leave_the_rejected_ones_out(make_project: Callable[..., Pro
     runs = project.run_requests(project.tick())
     assert [run.success for run in runs] == [True, True]
     assert widths(project, GOOD[0], GOOD[3]) == {90}
+
+
+def test_events_of_those_that_are_done_are_stored_in_pieces(
+    make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(runs=1)
+    for number, key in enumerate(GOOD):
+        put(project, key, jpeg(seed=number))
+    project.run_requests(project.tick())
+    stored: list[int] = []
+    store = BulkPostgresEventLogStorage.store_images
+
+    def counted(
+        self: BulkPostgresEventLogStorage, step: Any, levels: Sequence[Sequence[Any]]
+    ) -> None:
+        stored.append(len({event.partition for level in levels for event in level}))
+        store(self, step, levels)
+
+    monkeypatch.setattr(BulkPostgresEventLogStorage, "store_images", counted)
+    monkeypatch.setattr(batch, "FLUSH_IMAGES", 2)
+    for number, key in enumerate((GOOD[0], GOOD[-1])):
+        put(project, key, jpeg(90, 60, seed=100 + number))
+    (run,) = project.run_requests(project.tick())
+    assert run.success
+    assert sum(stored) == len(GOOD)
+    assert max(stored) == 2
+    assert project.newest("photo/thumbnail", GOOD[2]).metadata["noop"].value is True
