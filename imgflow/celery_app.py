@@ -18,21 +18,19 @@ from celery.signals import setup_logging, worker_process_init
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
-import imgflow.definitions  # noqa: F401 - for the processes that are forked
+import imgflow.definitions  # noqa: F401 - for the processes that are forked; it sets up logs
 from imgflow.catalog.connecting import database_url
 from imgflow.errors import SettingsError
-from imgflow.observability.logs import configure_logs
 from imgflow.orchestration.instance import BROKER_VARIABLE, open_instance
-from imgflow.settings import load_settings
+from imgflow.settings import Settings, load_settings
 
 
-def make_app() -> Celery:
+def make_app(settings: Settings) -> Celery:
     """Make the app of the launcher that this machine's Dagster home names.
 
     Raises:
         SettingsError: it names another launcher.
     """
-    settings = load_settings()
     with open_instance(settings, database_url(settings)) as instance:
         launcher = instance.run_launcher
     if not isinstance(launcher, CeleryRunLauncher):
@@ -46,17 +44,14 @@ def make_app() -> Celery:
     return app
 
 
-def write_json(**_: object) -> None:
-    """Have Celery write its log as imgflow does, in the place of its own way."""
-    settings = load_settings()
-    configure_logs(settings.log_format, settings.log_level)
+def keep_logs(**_: object) -> None:
+    """Take Celery's own set-up of logs away, as whoever is connected does; ours stands already."""
 
 
-app = make_app()
-
-# Whoever is connected takes Celery's own set-up of logs away, so with `text` nobody is.
-if load_settings().log_format == "json":
-    setup_logging.connect(write_json)
+_settings = load_settings()
+app = make_app(_settings)
+if _settings.log_format == "json":
+    setup_logging.connect(keep_logs)
 
 _ORDINARY = process.current_process()
 

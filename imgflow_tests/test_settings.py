@@ -100,7 +100,6 @@ def test_a_location_that_is_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
         ("DECODE_SECONDS", "0", "is rejected"),
         ("S3_CHECKSUMS", "never", "CRC32"),
         ("OUTPUT_PARAMETERS", "radius=4", "as JSON"),
-        ("OUTPUT_PARAMETERS", '{"blur": 4}', "as JSON"),
         ("PUBLIC_URL", "images.example.org", "reach the API"),
         ("HOME", "~nobody-of-this-name/x", "Folder of the embedded database"),
     ],
@@ -113,7 +112,7 @@ def test_an_error_names_the_variable_what_was_given_and_what_it_is(
         load_settings()
     text = str(caught.value)
     assert text.startswith(f"IMGFLOW_{name}: ")
-    assert repr(value) in text or value == '{"blur": 4}'
+    assert repr(value) in text
     assert meaning in text
     assert caught.value.__cause__ is None
 
@@ -122,6 +121,14 @@ def test_all_errors_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMGFLOW_WORKERS", "x")
     monkeypatch.setenv("IMGFLOW_API_PORT", "y")
     with pytest.raises(SettingsError, match=r"IMGFLOW_WORKERS.*IMGFLOW_API_PORT"):
+        load_settings()
+
+
+def test_of_parameters_as_json_the_part_that_is_wrong_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IMGFLOW_OUTPUT_PARAMETERS", '{"blur": 4, "edge": {"width": 1}}')
+    with pytest.raises(SettingsError, match=r"^IMGFLOW_OUTPUT_PARAMETERS: .*given: 4.*as JSON"):
         load_settings()
 
 
