@@ -5,8 +5,9 @@ source, writes of outputs, statements and commits of every database connection, 
 has a name that is the same in every run, such as `main before INSERT INTO event_logs #3`, so a
 sweep over all names is complete however the worker processes are scheduled.
 
-`serve` runs in a process of its own that has imported everything and forks for each order, which
-saves the seconds of every start. Nothing here is imported by the package.
+`serve` runs in a process of its own that has imported everything and forks for each order, as does
+one server of workers beside it, which saves the seconds of every start. Nothing here is imported by
+the package.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import sqlalchemy as sa
 
 from imgflow.catalog import depth_arrays
 from imgflow.orchestration import worker as worker_module
+from imgflow.orchestration.pool import CONTEXT, PRELOADED
 from imgflow.orchestration.tasks import WorkerConfig
 from imgflow.store.folder import FolderSource
 from imgflow.store.outputs import OutputStore
@@ -97,12 +100,16 @@ def install_main() -> None:
     batch.FLUSH_SECONDS = 1_000.0  # type: ignore[misc]  # else a busy machine changes the names
     _wrap(FolderSource, "list_page", lambda *_: "list")
     _wrap(event_copying, "copy_rows", lambda _connection, table, *_: f"COPY {table}")
-    pool.start_worker = start_crashing_worker  # type: ignore[attr-defined]
+    variables = {name: os.environ[name] for name in (CRASH_AT, CRASH_TRACE) if name in os.environ}
+    start = partial(start_crashing_worker, variables, os.getpgrp())
+    pool.start_worker = start  # type: ignore[attr-defined]
 
 
-def start_crashing_worker(config: WorkerConfig) -> None:
-    """Initialise a pool process that has points."""
+def start_crashing_worker(variables: dict[str, str], group: int, config: WorkerConfig) -> None:
+    """Initialise a pool process that has points, and dies with the process that it works for."""
     _process[:] = ["worker"]
+    os.environ.update(variables)
+    os.setpgid(0, group)
     install()
     worker_module.start_worker(config)
 
@@ -355,6 +362,26 @@ ORDERS: dict[str, Callable[[], None]] = {
 }
 
 
+def start_server_of_workers() -> None:
+    """Start the server that the workers of all orders are forked from.
+
+    Each order would start one of its own, and wait for what it imports.
+    """
+    modules = (*PRELOADED, __name__, "pandas", "skimage.transform")
+    CONTEXT.set_forkserver_preload(list(modules))
+    answers = os.dup(1)
+    os.dup2(2, 1)  # which workers have too, and the answers are no place for what they say
+    forkserver.ensure_running()
+    os.dup2(answers, 1)
+    os.close(answers)
+
+
+def keep_server_of_workers() -> None:
+    """Let this fork use the server, which it would take for dead: it is not its own child."""
+    forkserver.ensure_running = lambda: None
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]
+
+
 def serve() -> None:
     """Fork for each order on standard input, and answer with how the process ended."""
     import dagster  # noqa: F401
@@ -362,11 +389,13 @@ def serve() -> None:
 
     import imgflow_tests.orchestration.project  # noqa: F401
 
+    start_server_of_workers()
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()
         if child == 0:
-            os.setsid()
+            os.setpgrp()
+            keep_server_of_workers()
             os.environ.update(order["environment"])
             signal.alarm(order["seconds"])  # a process that waits for ever ends with SIGALRM
             code = 1
