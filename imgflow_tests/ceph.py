@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from imgflow_tests.patience import PATIENCE_SECONDS
+
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw")
 ACCESS_KEY = "imgflow-access"
 SECRET_KEY = "imgflow-secret-0123456789"  # noqa: S105 - of a server that lives as long as a test
@@ -169,7 +171,9 @@ class Ceph:
 
     def _call(self, *command: str) -> str:
         command = (*self.prefix, *command)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
         return done.stdout
@@ -183,7 +187,7 @@ class Ceph:
             )
 
     def _wait(self, what: str, is_ready: Callable[[], object]) -> None:
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 if is_ready() is not False:

@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from imgflow_tests.docs_pages import ROOT, Block, blocks
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 
 SHELL = ("sh", "bash", "console")
@@ -311,7 +312,9 @@ def _program(file: Path, text: str) -> None:
     file.chmod(0o755)
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+def wait_until(
+    condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS
+) -> None:
     """Look again and again; what is waited for happens in other processes."""
     give_up = time.monotonic() + seconds
     while not condition():

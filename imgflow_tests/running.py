@@ -17,11 +17,12 @@ import httpx
 import psutil
 
 from imgflow_tests.ceph import free_port
+from imgflow_tests.patience import PATIENCE_SECONDS
 
 COMMAND = [sys.executable, "-m", "imgflow"]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> Any:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> Any:
     """Look again and again; what is waited for happens in other processes."""
     give_up = time.monotonic() + seconds
     while True:
@@ -64,12 +65,12 @@ class Running:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
         )
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
         answer = httpx.post(
-            f"{self.dagster}/graphql", json={"query": query, "variables": variables}, timeout=30
+            f"{self.dagster}/graphql", json={"query": query, "variables": variables}, timeout=60
         ).json()
         assert "errors" not in answer, answer
         data: dict[str, Any] = answer["data"]
@@ -110,7 +111,7 @@ def start(folder: Path, *arguments: str, **variables: str) -> Running:
 def stop(running: Running, number: signal.Signals) -> int:
     if running.process.poll() is None:
         running.process.send_signal(number)
-    return running.process.wait(60)
+    return running.process.wait(PATIENCE_SECONDS)
 
 
 @contextmanager

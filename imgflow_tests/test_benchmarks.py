@@ -13,7 +13,7 @@ from benchmarks import bookkeeping, bucket, memory, peers, throughput
 from benchmarks.pictures import write_jpegs
 from imgflow_tests import ceph
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_ingest_keeps_up_with_a_bare_loop() -> None:

@@ -22,6 +22,7 @@ from PIL import Image
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow_tests.ceph import free_port
 from imgflow_tests.conftest import S3Server
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import depth_csv, jpeg
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -47,7 +48,7 @@ def run(tmp_path: Path) -> Run:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
         )
 
     return command
@@ -193,7 +194,7 @@ def tcp_postgres(tmp_path: Path, postgres: EmbeddedPostgres) -> Iterator[str]:
         )
     quoted = urllib.parse.quote(password, safe="")
     url = f"postgresql://me:{quoted}@127.0.0.1:{port}/postgres"
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             psycopg2.connect(url).close()

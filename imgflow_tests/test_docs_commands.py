@@ -48,7 +48,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ON_AMAZON, ON_CEPH = "docs/getting-started-s3.md", "docs/s3.md"
 SHARING = [
@@ -76,7 +76,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, web_port: int) -> Iterator
         IMGFLOW_FETCH_HOSTS=f"http://127.0.0.1:{web_port}",
     )
     try:
-        wait_until(lambda: "Ready." in started.output(), "imgflow up starts", 120)
+        wait_until(lambda: "Ready." in started.output(), "imgflow up starts")
         settle(started.api, started.home / "source")
         yield started
     finally:

@@ -10,6 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from imgflow.errors import SettingsError
 from imgflow.settings import PREFIX, Settings, load_settings
+from imgflow_tests.patience import PATIENCE_SECONDS
 
 PASSWORD = "hunter2-in-the-url"  # noqa: S105 - of nobody
 
@@ -212,7 +213,11 @@ def test_reading_settings_connects_to_nothing_and_is_quick() -> None:
         "print(sorted({'boto3', 'obstore', 'dagster'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=True,
     )
     assert done.stdout == "[]\n"
 

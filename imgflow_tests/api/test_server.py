@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from imgflow_tests.api.library import Library, encoded
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import depth_csv, png
 
 KEYS = ["a/b/thumbnail", "100%25.jpg", "a b+c#?.png", "ü/日本.jpg", "q'\"[x],y;z.png", "a...b.jpg"]
@@ -61,7 +62,7 @@ def server(served: Library, server_log: Path) -> Iterator[httpx.Client]:
             stderr=log,
         )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
             for _ in range(200):
                 assert process.poll() is None, server_log.read_text()
                 try:
@@ -157,7 +158,7 @@ def test_alone_it_starts_from_its_settings_or_says_why_not(tmp_path: Path) -> No
         env={"PYTHONPATH": str(Path(__file__).parents[2]), "IMGFLOW_API_HOST": "0.0.0.0"},  # noqa: S104
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from imgflow_tests.patience import PATIENCE_SECONDS
+
 MIGRATE = """
 import sys
 from imgflow.catalog.connecting import make_engine
@@ -29,5 +31,5 @@ def migrate_at_once(database_url: str) -> None:
         assert process.stdin
         process.stdin.write("\n")
         process.stdin.flush()
-    outputs = [process.communicate(timeout=60)[1] for process in processes]
+    outputs = [process.communicate(timeout=PATIENCE_SECONDS)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs

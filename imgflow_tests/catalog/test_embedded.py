@@ -19,6 +19,7 @@ from imgflow.catalog.embedded import (
     embedded_postgres,
 )
 from imgflow.errors import SettingsError
+from imgflow_tests.patience import PATIENCE_SECONDS
 
 HOLD = """
 import sys
@@ -59,12 +60,12 @@ class Holder:
         return self.process.stdout.readline().strip()
 
     def end(self) -> None:
-        self.process.communicate("\n", timeout=30)
+        self.process.communicate("\n", timeout=PATIENCE_SECONDS)
         assert self.process.returncode == 0
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def answers(url: str) -> bool:
@@ -107,7 +108,7 @@ def test_processes_that_end_at_once_leave_no_server(own_home: Path) -> None:
         holder.process.stdin.write("\n")
         holder.process.stdin.flush()
     for holder in holders:
-        holder.process.communicate(timeout=30)
+        holder.process.communicate(timeout=PATIENCE_SECONDS)
         assert holder.process.returncode == 0
     assert not answers(url)
 
@@ -190,7 +191,7 @@ def test_a_forked_child_that_ends_does_not_stop_its_parents_server(own_home: Pat
         [sys.executable, "-c", FORK, str(own_home)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.stdout == "still there\n", done.stderr

@@ -46,9 +46,9 @@ from imgflow_tests.cluster.stand_ins import (
     of_this_installation,
     prepare_redis,
 )
+from imgflow_tests.patience import PATIENCE_SECONDS
 
-START_SECONDS = 90
-STOP_SECONDS = 60
+STOP_SECONDS = 120
 IMAGE_HOME = "/var/lib/imgflow"
 
 
@@ -172,9 +172,9 @@ class Cluster:
             return  # it was waited for; the health check is that of the image it stands in for
         spec, running = self.specs[name], self._running[name]
         if not spec.healthcheck:
-            assert running.process.wait(START_SECONDS) == 0, self.log(name)
+            assert running.process.wait(PATIENCE_SECONDS) == 0, self.log(name)
             return
-        give_up = time.monotonic() + START_SECONDS
+        give_up = time.monotonic() + PATIENCE_SECONDS
         while self.check(name).returncode:
             assert running.process.poll() is None, f"{name} ended:\n{self.log(name)}"
             assert time.monotonic() < give_up, f"{name} is not well:\n{self.log(name)}"
@@ -328,7 +328,7 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            timeout=START_SECONDS,
+            timeout=PATIENCE_SECONDS,
         )
 
     def _kill_rest(self, name: str, running: Running) -> None:
@@ -355,7 +355,7 @@ class Cluster:
             return
 
 
-def until(condition: Callable[[], Any], what: str, *, seconds: float = 60) -> Any:
+def until(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS) -> Any:
     """Wait for what other processes bring about, and return it."""
     give_up = time.monotonic() + seconds
     while not (found := condition()):

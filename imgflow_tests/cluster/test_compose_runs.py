@@ -9,7 +9,7 @@ from imgflow_tests.cluster.cluster import Cluster, until
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.pictures import depth_csv, jpeg
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_every_service_is_well_by_its_own_health_check(cluster: Cluster) -> None:
@@ -64,7 +64,7 @@ def test_what_waits_is_divided_among_the_workers(observer: Observer, name: str) 
     cluster.stop("daemon")  # so that all of it waits
     observer.upload(files)
     cluster.start("daemon", wait=False)
-    images = observer.ready(*files, seconds=120)
+    images = observer.ready(*files)
     runs = {str(image.run_id) for image in images}
     assert len(runs) == 2
     assert {observer.worker_of(run_id) for run_id in runs} == {"worker", "worker-2"}

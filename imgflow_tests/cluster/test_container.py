@@ -19,6 +19,7 @@ from imgflow.settings import Settings
 from imgflow.store.buckets import make_bucket
 from imgflow.store.s3_clients import s3_client
 from imgflow_tests.conftest import S3Server
+from imgflow_tests.patience import PATIENCE_SECONDS
 
 
 def entered(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +30,7 @@ def entered(*command: str, **variables: str) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
 
 
@@ -102,7 +103,7 @@ def test_a_worker_without_a_broker_says_what_is_missing(settings: Settings) -> N
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 1
     assert SettingsError.__name__ in done.stderr

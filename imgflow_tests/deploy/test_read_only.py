@@ -24,9 +24,10 @@ from imgflow.processes import Service, end_all
 from imgflow_tests.ceph import free_port
 from imgflow_tests.deploy import chart
 from imgflow_tests.deploy.manifests import ROOT, Pod, literals, pods, settings
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HOME = "/var/lib/imgflow"
 # `container` is in a mount namespace of its own, as a pod is; /tmp is by TMPDIR elsewhere, since
@@ -163,7 +164,7 @@ def namespace(
 
 
 def until(namespace: Namespace, what: str, condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + 100
+    give_up = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         ended = [one.name for one in namespace.services if one.has_ended()]
         assert not ended, f"{ended} ended\n{namespace.log()}"

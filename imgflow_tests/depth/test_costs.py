@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from imgflow.depth.samples import sample_block
+from imgflow_tests.patience import PATIENCE_SECONDS
 
 PEAK = """
 import re, sys
@@ -31,7 +32,9 @@ print(rows, image.facts.rows, int(re.search(r"VmHWM:\\s+([0-9]+) kB", status)[1]
 
 def peak_megabytes(path, rows):
     command = [sys.executable, "-c", PEAK, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    )
     counted, in_facts, peak = map(int, done.stdout.split())
     assert counted == in_facts == rows
     return peak

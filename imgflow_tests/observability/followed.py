@@ -77,14 +77,14 @@ def followed_uploads(moto: dict[str, str], folder: Path) -> Iterator[Followed]:
 
 
 def follow(running: Running, s3: Any, bucket: str, receiver: Receiver) -> Followed:
-    wait_until(lambda: "Ready." in running.output() or running.process.poll() is not None, 150)
+    wait_until(lambda: "Ready." in running.output() or running.process.poll() is not None)
     assert running.process.poll() is None, running.output()
     logs = running.home / "logs"
-    wait_until(lambda: "Sensor arrivals skipped" in (logs / "daemon.log").read_text(), 120)
+    wait_until(lambda: "Sensor arrivals skipped" in (logs / "daemon.log").read_text())
     s3.put_object(Bucket=bucket, Key="in/bad.jpg", Body=b"no picture")
     s3.put_object(Bucket=bucket, Key="in/a b.jpg", Body=jpeg(200, 100))
-    (rejected,) = wait_until(lambda: running.images(state="rejected"), 120)
-    (image,) = wait_until(lambda: running.images(state="ready"), 120)
+    (rejected,) = wait_until(lambda: running.images(state="rejected"))
+    (image,) = wait_until(lambda: running.images(state="ready"))
     headers = {"X-Request-ID": "r-1", "traceparent": CALLER}
     with httpx.Client(base_url=running.api, headers=headers) as client:
         paths = (f"/images/{image['id']}", image["outputs"]["thumbnail"]["url"])

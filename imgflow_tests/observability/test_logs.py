@@ -19,6 +19,7 @@ from imgflow.observability.trace_ids import root_span_id, trace_id
 from imgflow.settings import Settings
 from imgflow_tests.ceph import free_port
 from imgflow_tests.observability.followed import Followed
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.running import wait_until
 
@@ -109,7 +110,7 @@ def test_what_the_api_was_handed_by_url_has_the_id_of_its_request_and_its_trace(
             f"{settings.api_url}/process",
             json={"url": url},
             headers={"Authorization": "Bearer the-token", "X-Request-ID": "r-7"},
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
         )
         assert answer.status_code == 200, answer.text
     lines = [json.loads(line) for line in log.read_text().splitlines()]

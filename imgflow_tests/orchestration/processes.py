@@ -24,6 +24,7 @@ from imgflow.catalog import connecting
 from imgflow.orchestration import worker as worker_module
 from imgflow.orchestration.tasks import WorkerConfig
 from imgflow.store.folder import FolderSource
+from imgflow_tests.patience import PATIENCE_SECONDS
 
 GATE = "IMGFLOW_TEST_GATE"
 """Port on which the test waits for processes that are held."""
@@ -34,15 +35,13 @@ IMPATIENT = "IMGFLOW_TEST_IMPATIENT"
 READS = "IMGFLOW_TEST_READS"
 """File to which every read of a source object is appended."""
 
-SECONDS = 60  # for one process
-
 
 class Gate:
     """Where processes wait for the test."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self._listener.settimeout(SECONDS)
+        self._listener.settimeout(PATIENCE_SECONDS)
         self.port = self._listener.getsockname()[1]
 
     @contextmanager
@@ -125,7 +124,7 @@ class Server:
 
     def said(self, *words: str) -> None:
         """Wait until the process has said one of these."""
-        give_up = time.monotonic() + SECONDS
+        give_up = time.monotonic() + PATIENCE_SECONDS
         while not any(word in self.log for word in words):
             assert time.monotonic() < give_up, self.log
             time.sleep(0.05)
@@ -140,7 +139,7 @@ class Server:
 
     def stop(self) -> None:
         """End it."""
-        self._process.communicate(timeout=SECONDS)
+        self._process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def serve() -> None:
@@ -164,7 +163,7 @@ def serve() -> None:
 def _obey(order: dict[str, Any]) -> int:
     os.setsid()
     os.environ.update(order["environment"])
-    signal.alarm(SECONDS)  # a process that waits for ever ends with SIGALRM
+    signal.alarm(PATIENCE_SECONDS)  # a process that waits for ever ends with SIGALRM
     folder = Path(order["folder"])
     with (folder / "output").open("w") as output, (folder / "log").open("w") as log:
         os.dup2(output.fileno(), 1)

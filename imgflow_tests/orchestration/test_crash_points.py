@@ -27,14 +27,14 @@ from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.store.location import parse_location
 from imgflow.store.outputs import OutputStore
 from imgflow_tests.orchestration.crash_points import CRASH_AT, CRASH_TRACE, half_visible
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import depth_csv, jpeg, png
 
 # The sweep belongs to the first test that asks for it.
-pytestmark = pytest.mark.timeout(1_800)
+pytestmark = pytest.mark.timeout(2_700)
 
 # Processes wait more than they compute.
 LANES = 4
-SECONDS = 60  # for one process
 
 BEFORE = {
     "old.jpg": jpeg(seed=1),
@@ -93,7 +93,7 @@ class Machine:
                 "what": what,
                 "environment": environment,
                 "log": str(log),
-                "seconds": SECONDS,
+                "seconds": PATIENCE_SECONDS,
             }
             server.stdin.write(json.dumps(order) + "\n")
             server.stdin.flush()
@@ -235,7 +235,7 @@ def machine(
     machine.prepare()
     yield machine
     for server in servers:
-        server.communicate(timeout=SECONDS)
+        server.communicate(timeout=PATIENCE_SECONDS)
     machine.sql("DROP DATABASE begin WITH (FORCE)")
     machine.sql("ALTER SYSTEM RESET fsync")
     machine.sql("SELECT pg_reload_conf()")

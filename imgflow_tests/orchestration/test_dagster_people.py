@@ -29,12 +29,12 @@ from imgflow.orchestration.event_log import PARTITION_NAME_TAG
 from imgflow.settings import Settings
 from imgflow_tests.ceph import free_port
 from imgflow_tests.orchestration.project import Project
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import depth_csv, jpeg
 
 ROOT = Path(imgflow.__file__).resolve().parents[1]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 DOCS = ROOT / "docs" / "dagster-people.md"
-READY_SECONDS = 120.0
 
 Variables = dict[str, str]
 
@@ -63,7 +63,7 @@ def call(*command: str | Path, folder: Path, variables: Variables) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=2 * PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -86,7 +86,7 @@ def started(*command: str | Path, folder: Path, variables: Variables) -> Iterato
         )
     children: list[psutil.Process] = []
     try:
-        give_up = time.monotonic() + READY_SECONDS
+        give_up = time.monotonic() + PATIENCE_SECONDS
         while not answers(port):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < give_up, log.read_text()
@@ -95,7 +95,7 @@ def started(*command: str | Path, folder: Path, variables: Variables) -> Iterato
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         process.wait(60)
-        _, alive = psutil.wait_procs(children, timeout=60)
+        _, alive = psutil.wait_procs(children, timeout=PATIENCE_SECONDS)
         assert not alive, log.read_text()
     finally:
         for one in children:
@@ -120,7 +120,7 @@ def ask(port: int, query: str) -> dict[str, Any]:
         json.dumps({"query": query}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - the same
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 - the same
         data: dict[str, Any] = json.load(answer)["data"]
         return data
 

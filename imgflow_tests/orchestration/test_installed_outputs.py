@@ -25,6 +25,7 @@ from imgflow.images.outputs import enabled_outputs, installed_outputs
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.status import read_status
 from imgflow_tests.orchestration.project import Project
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
@@ -244,6 +245,6 @@ def test_an_installed_output_has_a_route(install: Install) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert "/images/{image}/blur" in done.stdout

@@ -17,6 +17,7 @@ from imgflow.orchestration.tasks import Task, WorkerConfig
 from imgflow.orchestration.transfers import MOST_BYTES, Transfers
 from imgflow.orchestration.worker import Worker, process_photo_task
 from imgflow.store.objects import SourceObject
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 
 MOMENT = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -61,7 +62,7 @@ def transfers(store: Store) -> Transfers:
 def test_bodies_are_read_before_they_are_asked_for(store: Store, transfers: Transfers) -> None:
     transfers.expect(map(upload, "abc"))
     for _ in range(3):
-        assert store.asked.acquire(timeout=10)
+        assert store.asked.acquire(timeout=PATIENCE_SECONDS)
     assert [transfers.read(upload(key)) for key in "abc"] == [b"a", b"b", b"c"]
     assert sorted(store.read_keys) == ["a", "b", "c"]
 
@@ -71,10 +72,10 @@ def test_what_is_read_ahead_has_a_bound(store: Store, transfers: Transfers) -> N
     uploads = [upload(str(number), quarter) for number in range(10)]
     transfers.expect(uploads)
     for _ in range(4):
-        assert store.asked.acquire(timeout=10)
+        assert store.asked.acquire(timeout=PATIENCE_SECONDS)
     assert len(store.read_keys) == 4
     transfers.read(uploads[0])
-    assert store.asked.acquire(timeout=10)
+    assert store.asked.acquire(timeout=PATIENCE_SECONDS)
     assert len(store.read_keys) == 5
 
 

@@ -29,7 +29,7 @@ from playwright.sync_api import (
 from imgflow_tests.browser import keep
 from imgflow_tests.running import Running
 
-WAIT_MILLISECONDS = 30_000
+WAIT_MILLISECONDS = 120_000
 SIZE = {"width": 1280, "height": 800}
 QUALITY = 75
 

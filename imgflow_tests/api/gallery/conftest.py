@@ -16,7 +16,7 @@ from imgflow_tests.api.gallery.site import TOKEN, Site
 from imgflow_tests.browser import started_chromium
 from imgflow_tests.pictures import jpeg
 
-WAIT_MILLISECONDS = 10_000
+WAIT_MILLISECONDS = 60_000
 
 # A key is anybody's text.
 ODD_KEYS = (

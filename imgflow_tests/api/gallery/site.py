@@ -18,10 +18,10 @@ import httpx
 from imgflow.catalog.rows import Image
 from imgflow_tests.api.library import Library
 from imgflow_tests.ceph import free_port
+from imgflow_tests.patience import PATIENCE_SECONDS
 
 TOKEN = "the-token"  # noqa: S105 - of these tests
 WATERMARK = "© imgflow"
-START_SECONDS = 30.0
 
 
 class Site:
@@ -71,7 +71,7 @@ class Site:
                 stderr=log,
             )
         try:
-            give_up = time.monotonic() + START_SECONDS
+            give_up = time.monotonic() + PATIENCE_SECONDS
             while not self._answers():
                 assert process.poll() is None, (self.folder / "api.log").read_text()
                 assert time.monotonic() < give_up
