@@ -22,6 +22,11 @@ from imgflow.orchestration.processing import asked_batch, batch_of
 # event to its end.
 GRACE_SECONDS = 60
 
+# How long the code server is given to say by which signal a process that it started has ended. It
+# looks twice a second, and opens an instance to say it.
+WORD_SECONDS = 3.0
+LOOK_SECONDS = 0.1
+
 # Marks runs that `imgflow ingest` executes in its own process.
 INGEST_TAG = "imgflow/ingest"
 
@@ -91,12 +96,20 @@ def unfinished_runs(
 
 
 def _report_dead(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Mark a run as failed, unless the code server, which watches its processes, just did."""
-    run = instance.get_run_by_id(run_id)
-    if run is not None and run.status in UNFINISHED:
-        instance.report_run_failed(
-            run, "The process of this run ended without a word; its images are asked for again."
-        )
+    """Mark a run as failed, unless the code server does, which knows more of its processes."""
+    give_up = time.monotonic() + WORD_SECONDS
+    while (run := instance.get_run_by_id(run_id)) is not None and run.status in UNFINISHED:
+        if time.monotonic() > give_up or not _is_watched(instance, run):
+            instance.report_run_failed(
+                run, "The process of this run ended without a word; its images are asked for again."
+            )
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _is_watched(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the process of a run was started by a code server, which waits for its end."""
+    return isinstance(instance.run_launcher, dg.DefaultRunLauncher) and INGEST_TAG not in run.tags
 
 
 def active_batches(runs: Sequence[UnfinishedRun], family: Family) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import dagster as dg
@@ -106,6 +107,18 @@ def test_a_run_of_an_operator_that_died_is_marked_failed(
         assert status(project, run) == "STARTED", "its process lives"
     project.tick()
     assert status(project, run) == "FAILURE"
+
+
+def test_the_code_server_is_let_say_by_which_signal_its_process_ended(project: Project) -> None:
+    uploaded(project)
+    run = started(project, tags=RANGE)
+    project.catalog.holds.begin(run.run_id, run.run_id, "photo", [])
+    server = threading.Timer(0.5, project.instance.report_run_failed, [run, "killed by SIGKILL"])
+    server.start()
+    project.tick()
+    server.join()
+    said = project.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    assert [entry.dagster_event.message for entry in said] == ["killed by SIGKILL"]
 
 
 def test_a_run_that_is_about_to_end_is_given_its_time(
