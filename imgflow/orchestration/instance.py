@@ -185,6 +185,9 @@ def environment(settings: Settings, database_url: str) -> dict[str, str]:
         "IMGFLOW_OUTPUT_URL": settings.output_url,
         # Dagster's gRPC library would else report forks of multiprocessing as errors.
         "GRPC_ENABLE_FORK_SUPPORT": "0",
+        # Dagster evaluates each tick in another thread. glibc gives threads up to eight heaps a
+        # core, and each of them keeps the most that a tick has ever taken in it.
+        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
     }
 
 

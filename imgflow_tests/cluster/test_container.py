@@ -52,6 +52,14 @@ def test_the_entry_point_wants_a_database_that_containers_can_share(
     assert "IMGFLOW_DATABASE_URL" in done.stderr
 
 
+@pytest.mark.parametrize(("given", "expected"), [({}, "2"), ({"MALLOC_ARENA_MAX": "7"}, "7")])
+@pytest.mark.usefixtures("settings")
+def test_a_container_has_few_heaps_unless_its_operator_wants_more(
+    given: dict[str, str], expected: str
+) -> None:
+    assert entered("printenv", "MALLOC_ARENA_MAX", **given).stdout.strip() == expected
+
+
 def test_migrating_makes_tables_and_bucket_once(
     make_settings: Callable[..., Settings],
     database_url: str,
