@@ -11,6 +11,7 @@ from here, which finds them loaded.
 
 from __future__ import annotations
 
+import importlib
 from multiprocessing import process
 
 from celery import Celery
@@ -22,7 +23,9 @@ import imgflow.definitions  # noqa: F401 - for the processes that are forked; it
 from imgflow.catalog.connecting import database_url
 from imgflow.errors import SettingsError
 from imgflow.orchestration.instance import BROKER_VARIABLE, open_instance
+from imgflow.orchestration.pool import prepare_workers
 from imgflow.settings import Settings, load_settings
+from imgflow.store.opening import StoreConfig
 
 
 def make_app(settings: Settings) -> Celery:
@@ -53,6 +56,10 @@ app = make_app(_settings)
 if _settings.log_format == "json":
     setup_logging.connect(keep_logs)
 
+_stores = StoreConfig(_settings.source_url, _settings.output_url, _settings.s3_checksums)
+if _stores.is_remote:
+    importlib.import_module("imgflow.store.s3")  # and boto3, for the processes that are forked
+
 _ORDINARY = process.current_process()
 
 
@@ -64,3 +71,9 @@ def be_an_ordinary_process(**_: object) -> None:
     that cannot be sent, in the place of the standard library's.
     """
     process._current_process = _ORDINARY  # type: ignore[attr-defined]  # private, see above
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def import_ahead(**_: object) -> None:
+    """Let what processes images be imported now; the first run would wait for it for a second."""
+    prepare_workers(_stores)

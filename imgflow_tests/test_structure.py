@@ -42,7 +42,7 @@ ALLOWED = {
         *("fetch", "orchestration", "mends", "observability"),
     },
     "definitions": {"settings", "orchestration", "observability"},
-    "celery_app": {"errors", "settings", "catalog", "orchestration", "definitions"},
+    "celery_app": {"errors", "settings", "catalog", "store", "orchestration", "definitions"},
 }
 
 

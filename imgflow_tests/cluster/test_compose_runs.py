@@ -20,6 +20,14 @@ def test_every_service_is_well_by_its_own_health_check(cluster: Cluster) -> None
         assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
 
 
+@pytest.mark.parametrize("name", ["worker", "worker-depth", "worker-other"])
+def test_a_worker_has_imported_what_its_first_run_needs(cluster: Cluster, name: str) -> None:
+    commands = [" ".join(process.cmdline()) for process in cluster.processes(name)]
+    (server,) = [command for command in commands if "multiprocessing.forkserver" in command]
+    assert "imgflow.orchestration.worker" in server
+    assert "imgflow.store.s3" in server
+
+
 def test_services_have_machines_of_their_own(cluster: Cluster) -> None:
     assert len({machine.address for machine in cluster.machines.values()}) == len(cluster.machines)
 
