@@ -22,14 +22,16 @@ from playwright.sync_api import (
     Request,
     Response,
     Route,
+    TimeoutError,
     WebSocket,
     expect,
 )
 
 from imgflow_tests.browser import keep
-from imgflow_tests.running import Running
+from imgflow_tests.running import Running, wait_until
 
 WAIT_MILLISECONDS = 120_000
+OFFER_MILLISECONDS = 5_000
 SIZE = {"width": 1280, "height": 800}
 QUALITY = 75
 
@@ -106,6 +108,10 @@ class Ui:
             self.page.goto(path)
         for text in texts:
             expect(self.seen(text)).to_be_visible()
+        self.rest()
+
+    def rest(self) -> None:
+        """Wait until the page asks for nothing more."""
         self.page.wait_for_function("() => window.waiting === 0")
 
     def seen(self, text: str) -> Locator:
@@ -147,12 +153,30 @@ class Ui:
         dialog = self.page.get_by_role("dialog").first
         dialog.get_by_text("Select a partition or create one").click()
         if containing:
+            self.rest()
             self.page.get_by_placeholder("Filter partitions").fill(containing)
             self.page.get_by_text(re.compile(r"^Select all")).click()
         for key in keys:
             self.page.get_by_role("menuitem", name=key).click()
         self.page.keyboard.press("Escape")
         return dialog
+
+    def choose_in_launchpad(self, dialog: Locator, partition: str) -> None:
+        """Choose the partition of a launchpad, which is drawn anew when its config comes."""
+        field = dialog.get_by_placeholder("Partition")
+        offered = self.page.get_by_role("menuitem", name=partition)
+
+        def is_offered() -> bool:
+            self.rest()
+            field.fill("")  # else the same text would change nothing
+            field.fill(partition)
+            with suppress(TimeoutError):
+                offered.wait_for(timeout=OFFER_MILLISECONDS)
+                return True
+            return False
+
+        wait_until(is_offered)
+        offered.click()
 
     def launch(self, dialog: Locator) -> str:
         """Launch what was chosen, go to the page of its backfill, and return its id."""

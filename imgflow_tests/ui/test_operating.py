@@ -173,8 +173,7 @@ def test_force_in_the_launchpad_makes_one_partition_again(ui: Ui, running: Runni
     ).first.click()
     ui.page.get_by_role("menuitem", name="Open launchpad").click()
     dialog = ui.page.get_by_role("dialog")
-    dialog.get_by_placeholder("Partition").fill(key)
-    ui.page.get_by_role("menuitem", name=key).click()
+    ui.choose_in_launchpad(dialog, key)
     expect(dialog.get_by_text(f"partition: {key}")).to_be_visible()
     editor = dialog.locator(".CodeMirror").first
     expect(editor).to_contain_text("force: false")
