@@ -73,7 +73,7 @@ def be_an_ordinary_process(**_: object) -> None:
     process._current_process = _ORDINARY  # type: ignore[attr-defined]  # private, see above
 
 
-@worker_process_init.connect  # type: ignore[untyped-decorator]
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # as above
 def import_ahead(**_: object) -> None:
     """Let what processes images be imported now; the first run would wait for it for a second."""
     prepare_workers(_stores)

@@ -22,7 +22,7 @@ from imgflow_tests.patience import PATIENCE_SECONDS
 COMMAND = [sys.executable, "-m", "imgflow"]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> Any:
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> Any:
     """Look again and again; what is waited for happens in other processes."""
     give_up = time.monotonic() + seconds
     while True:
@@ -111,7 +111,7 @@ def start(folder: Path, *arguments: str, **variables: str) -> Running:
 def stop(running: Running, number: signal.Signals) -> int:
     if running.process.poll() is None:
         running.process.send_signal(number)
-    return running.process.wait(PATIENCE_SECONDS)
+    return running.process.wait(60)
 
 
 @contextmanager
@@ -119,7 +119,10 @@ def ready(folder: Path, *arguments: str, **variables: str) -> Iterator[Running]:
     """A started `imgflow up` whose pages answer; it is stopped at the end."""
     started = start(folder, *arguments, **variables)
     try:
-        wait_until(lambda: "Ready." in started.output() or started.process.poll() is not None)
+        wait_until(
+            lambda: "Ready." in started.output() or started.process.poll() is not None,
+            PATIENCE_SECONDS,
+        )
         assert started.process.poll() is None, started.output()
         yield started
     finally:

@@ -12,7 +12,7 @@ from imgflow_tests.pictures import jpeg
 from imgflow_tests.receivers import Webhook, webhook
 from imgflow_tests.running import Running, ready, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 IMAGES = 120
 
@@ -75,11 +75,11 @@ def test_a_run_of_the_sensor_that_is_killed_fails_at_once_and_its_images_are_ask
     wait_until(lambda: runs(running)[killed]["status"] == "FAILURE", 30)
     before = made_by(running, killed)
     assert 0 < len(before) < IMAGES
-    wait_until(lambda: len(running.images(limit=str(IMAGES), state="ready")) == IMAGES)
+    wait_until(lambda: len(running.images(limit=str(IMAGES), state="ready")) == IMAGES, 120)
     assert made_by(running, killed) == before, "what was done is not done again"
     found = runs(running)
     assert all(run["parentRunId"] is None for run in found.values()), "the sensor asks, no retry"
-    (message,) = wait_until(lambda: hook.messages)
+    (message,) = wait_until(lambda: hook.messages, 60)
     assert message["title"] == "imgflow: a run failed"
     assert "process_photos, asked for by the sensor arrivals" in message["message"]
     assert "SIGKILL" in message["message"]
@@ -119,7 +119,7 @@ def test_a_forced_run_of_a_person_that_is_killed_is_resumed_without_forcing_twic
     def resumed() -> Any:
         return [run for run in runs(running).values() if run["parentRunId"] == killed]
 
-    wait_until(lambda: [run["status"] for run in resumed()] == ["SUCCESS"])
+    wait_until(lambda: [run["status"] for run in resumed()] == ["SUCCESS"], 120)
     (after,) = resumed()
     assert made_by(running, killed) == before, "what was forced is not forced again"
     assert len(made_by(running, after["id"])) == IMAGES - len(before)

@@ -16,7 +16,7 @@ import pytest
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.running import Running, ready, start, stop, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SAMPLES = 13
 
@@ -142,7 +142,7 @@ def test_an_operator_who_selects_partitions_in_the_ui_and_materialises_them_gets
         runs = running.graphql(RUNS_OF, tag=launched["backfillId"])["runsOrError"]["results"]
         return runs if runs and all(r["status"] in ("SUCCESS", "FAILURE") for r in runs) else []
 
-    runs = wait_until(finished)
+    runs = wait_until(finished, 120)
     assert [run["status"] for run in runs] == ["SUCCESS"]
     assert {image["id"]: image["updated_at"] for image in running.images()} == before
 
@@ -199,7 +199,7 @@ def test_a_killed_database_is_started_again_and_uploads_go_on(running: Running) 
             return False
         return [image["state"] for image in found] == ["ready"]
 
-    wait_until(is_ready)
+    wait_until(is_ready, 120)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

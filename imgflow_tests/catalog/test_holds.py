@@ -19,7 +19,7 @@ def server_of_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holds_module, "SETTLE_SECONDS", 0)
 
 
-def until(condition: Callable[[], bool], seconds: float = 120) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
     give_up = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > give_up:

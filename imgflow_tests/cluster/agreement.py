@@ -57,7 +57,7 @@ class Work:
         return Work(self.processed - before.processed, self.copied - before.copied)
 
 
-def agree(observer: Observer, folder: str, *, seconds: float = 120) -> list[Image]:
+def agree(observer: Observer, folder: str, *, seconds: float = 60) -> list[Image]:
     """Wait until nothing is left to do, check that everything agrees, and return the images.
 
     Args:

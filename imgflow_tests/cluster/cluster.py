@@ -48,7 +48,7 @@ from imgflow_tests.cluster.stand_ins import (
 )
 from imgflow_tests.patience import PATIENCE_SECONDS
 
-STOP_SECONDS = 120
+STOP_SECONDS = 60
 IMAGE_HOME = "/var/lib/imgflow"
 
 
@@ -355,7 +355,7 @@ class Cluster:
             return
 
 
-def until(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS) -> Any:
+def until(condition: Callable[[], Any], what: str, *, seconds: float = 60) -> Any:
     """Wait for what other processes bring about, and return it."""
     give_up = time.monotonic() + seconds
     while not (found := condition()):

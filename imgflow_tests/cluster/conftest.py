@@ -61,7 +61,7 @@ class Observer:
         for key, body in files.items():
             s3.put_object(Bucket="imgflow", Key=UNDER + key, Body=body)
 
-    def ready(self, *keys: str) -> list[Image]:
+    def ready(self, *keys: str, seconds: float = 60) -> list[Image]:
         """Wait until images are ready."""
 
         def found() -> list[Image]:
@@ -71,7 +71,7 @@ class Observer:
             )
             return [images[key] for key in keys] if is_ready else []
 
-        made: list[Image] = until(found, f"{len(keys)} images are ready")
+        made: list[Image] = until(found, f"{len(keys)} images are ready", seconds=seconds)
         return made
 
     def run(self, run_id: str | None) -> tuple[str, dict[str, str]]:

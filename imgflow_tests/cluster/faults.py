@@ -66,7 +66,7 @@ def half_done(observer: Observer) -> Half:
                     return Half(run_id, worker, images)
         return None
 
-    half: Half = until(found, "a run is in the middle of its batch")
+    half: Half = until(found, "a run is in the middle of its batch", seconds=60)
     return half
 
 

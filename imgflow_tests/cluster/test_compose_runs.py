@@ -72,7 +72,7 @@ def test_what_waits_is_divided_among_the_workers(observer: Observer, name: str) 
     cluster.stop("daemon")  # so that all of it waits
     observer.upload(files)
     cluster.start("daemon", wait=False)
-    images = observer.ready(*files)
+    images = observer.ready(*files, seconds=120)
     runs = {str(image.run_id) for image in images}
     assert len(runs) == 2
     assert {observer.worker_of(run_id) for run_id in runs} == {"worker", "worker-2"}

@@ -12,7 +12,7 @@ from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import upload_batch
 from imgflow_tests.pictures import depth_csv
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 PHOTO_WORKERS = ("worker", "worker-2")
 
@@ -36,7 +36,7 @@ def test_runs_that_wait_in_a_broker_that_restarts_are_not_lost(
     assert (redis(observer, "LLEN", "photo") != "0") is keeps_data
     for worker in PHOTO_WORKERS:
         cluster.start(worker, wait=False)
-    observer.ready(*keys)
+    observer.ready(*keys, seconds=60 if keeps_data else 120)
     agree(observer, name)
     work = Work.so_far(observer).since(before)
     assert work.processed == len(keys)

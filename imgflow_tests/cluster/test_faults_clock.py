@@ -16,7 +16,7 @@ from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import upload_batch
 from imgflow_tests.pictures import jpeg
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 NIGHT = "nightly_backfill_stale"
 HOUR = 2  # of the night, UTC
@@ -95,7 +95,7 @@ def test_images_are_processed_once_while_clocks_jump(
     clock.set("+0")
     if not cluster.is_running("daemon"):  # it ends when its parts seem to be silent for an hour
         cluster.start("daemon", wait=False)
-    observer.ready(*late)
+    observer.ready(*late, seconds=90)
     agree(observer, name)
     assert Work.so_far(observer).since(before).processed == len(early) + len(late)
     for service in JUMPING:
@@ -129,7 +129,7 @@ def test_the_nightly_backfill_finds_what_is_stale_when_its_time_comes(
                 ).scalars()
             )
 
-    until(lambda: "SUCCESS" in runs_of_the_night(), "the nightly backfill has ended")
+    until(lambda: "SUCCESS" in runs_of_the_night(), "the nightly backfill has ended", seconds=120)
     assert runs_of_the_night() == ["SUCCESS"]
     clock.set("+0")
     if not cluster.is_running("daemon"):

@@ -11,7 +11,7 @@ from imgflow_tests.cluster.cluster import until
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import upload_batch
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 ASKS = (
     "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%asking%'"
@@ -33,7 +33,7 @@ def test_a_daemon_that_is_killed_while_the_sensor_looks_asks_once(
         until(lambda: count(observer, ASKS), "a tick is about to ask for runs")
         observer.cluster.kill("daemon")
     observer.cluster.start("daemon", wait=False)
-    observer.ready(*keys)
+    observer.ready(*keys, seconds=60)
     agree(observer, name)
     assert Work.so_far(observer).since(before).processed == len(keys)
     observer.cluster.wait("daemon")
@@ -54,7 +54,7 @@ def test_a_daemon_that_is_killed_while_it_launches_a_run_launches_each_once(
     finally:
         cluster.signal("redis", signal.SIGCONT)
     cluster.start("daemon", wait=False)
-    observer.ready(*keys)
+    observer.ready(*keys, seconds=120)
     agree(observer, name)
     assert Work.so_far(observer).since(before).processed == len(keys)
     cluster.wait("daemon")

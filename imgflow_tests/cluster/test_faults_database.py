@@ -11,7 +11,7 @@ from imgflow_tests.cluster.cluster import until
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import half_done, upload_batch
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_a_run_goes_on_when_the_database_restarts(observer: Observer, name: str) -> None:
@@ -46,6 +46,6 @@ def test_images_are_asked_for_again_when_the_database_was_away_for_long(
     finally:
         observer.cluster.start("postgres")
     observer.engine.dispose()
-    observer.ready(*keys)
+    observer.ready(*keys, seconds=90)
     agree(observer, name)
     assert Work.so_far(observer).since(before).processed <= len(keys)

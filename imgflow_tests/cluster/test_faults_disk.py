@@ -14,7 +14,7 @@ import pytest
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.running import Running, ready, wait_until
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 DISK_BYTES = 4 << 20
 ROOM_BYTES = 64 << 10
@@ -78,14 +78,14 @@ def test_images_wait_while_the_disk_is_full_and_are_made_once_it_has_room(
     def troubled() -> list[str]:
         return [image["reason"] for image in running.images(state="pending") if image["reason"]]
 
-    reasons = wait_until(troubled)
+    reasons = wait_until(troubled, 60)
     assert all("No space left on device" in reason for reason in reasons), reasons
     assert processed(running) < IMAGES
     # What needs no room goes on: reading what is there.
     assert httpx.get(f"{running.api}/health/ready").status_code == 200
 
     ballast.unlink()
-    wait_until(lambda: len(running.images(limit="100", state="ready")) == IMAGES)
+    wait_until(lambda: len(running.images(limit="100", state="ready")) == IMAGES, 120)
     wait_until(lambda: processed(running) >= IMAGES)  # counted right after they are ready
     assert processed(running) == IMAGES
     named = {}

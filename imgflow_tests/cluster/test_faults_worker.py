@@ -9,7 +9,7 @@ from imgflow_tests.cluster.cluster import until
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.cluster.faults import half_done, made_by, silence, upload_batch
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 
 NOTICED_SECONDS = 45
 """25 until a silent connection is given up, and some ticks."""
@@ -25,7 +25,7 @@ def test_a_batch_whose_worker_is_killed_is_finished_by_another(
     done = made_by(observer, half.run_id)
     assert 0 < len(done) < half.images
     until(lambda: observer.run(half.run_id)[0] == "FAILURE", "the run is over", seconds=20)
-    observer.ready(*keys)
+    observer.ready(*keys, seconds=60)
     assert made_by(observer, half.run_id) == done, "what was done is not done again"
     observer.cluster.start(half.worker)
     agree(observer, name)
@@ -47,7 +47,7 @@ def test_a_batch_whose_worker_is_cut_off_from_the_database_is_finished_by_anothe
             "the run is over",
             seconds=NOTICED_SECONDS,
         )
-        observer.ready(*keys)
+        observer.ready(*keys, seconds=60)
         assert made_by(observer, half.run_id) == done
     agree(observer, name)
     work = Work.so_far(observer).since(before)

@@ -15,6 +15,7 @@ import boto3
 import httpx
 
 from imgflow_tests.observability.receiver import Receiver, Span
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.running import Running, start, stop, wait_until
 
@@ -77,14 +78,18 @@ def followed_uploads(moto: dict[str, str], folder: Path) -> Iterator[Followed]:
 
 
 def follow(running: Running, s3: Any, bucket: str, receiver: Receiver) -> Followed:
-    wait_until(lambda: "Ready." in running.output() or running.process.poll() is not None)
+    wait_until(
+        lambda: "Ready." in running.output() or running.process.poll() is not None, PATIENCE_SECONDS
+    )
     assert running.process.poll() is None, running.output()
     logs = running.home / "logs"
-    wait_until(lambda: "Sensor arrivals skipped" in (logs / "daemon.log").read_text())
+    wait_until(
+        lambda: "Sensor arrivals skipped" in (logs / "daemon.log").read_text(), PATIENCE_SECONDS
+    )
     s3.put_object(Bucket=bucket, Key="in/bad.jpg", Body=b"no picture")
     s3.put_object(Bucket=bucket, Key="in/a b.jpg", Body=jpeg(200, 100))
-    (rejected,) = wait_until(lambda: running.images(state="rejected"))
-    (image,) = wait_until(lambda: running.images(state="ready"))
+    (rejected,) = wait_until(lambda: running.images(state="rejected"), PATIENCE_SECONDS)
+    (image,) = wait_until(lambda: running.images(state="ready"), PATIENCE_SECONDS)
     headers = {"X-Request-ID": "r-1", "traceparent": CALLER}
     with httpx.Client(base_url=running.api, headers=headers) as client:
         paths = (f"/images/{image['id']}", image["outputs"]["thumbnail"]["url"])

@@ -102,7 +102,7 @@ def install_main() -> None:
     _wrap(event_copying, "copy_rows", lambda _connection, table, *_: f"COPY {table}")
     variables = {name: os.environ[name] for name in (CRASH_AT, CRASH_TRACE) if name in os.environ}
     start = partial(start_crashing_worker, variables, os.getpgrp())
-    pool.start_worker = start  # type: ignore[attr-defined]
+    pool.start_worker = start  # type: ignore[attr-defined]  # imported there, not its own
 
 
 def start_crashing_worker(variables: dict[str, str], group: int, config: WorkerConfig) -> None:
@@ -379,7 +379,8 @@ def start_server_of_workers() -> None:
 def keep_server_of_workers() -> None:
     """Let this fork use the server, which it would take for dead: it is not its own child."""
     forkserver.ensure_running = lambda: None
-    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]
+    # What connects to it calls the method, not the function.
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]  # private
 
 
 def serve() -> None:

@@ -133,7 +133,7 @@ def test_no_worker_is_left_when_the_pool_ends_in_the_middle(pool: WorkerPool) ->
     workers = [psutil.Process(pid) for pid in told]
     assert len(workers) == 2
     pool.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    gone, alive = psutil.wait_procs(workers, timeout=60)
+    gone, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
     assert len(gone) == 2
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from imgflow.samples import sample_pictures
 from imgflow_tests.browser import started_chromium
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.running import Running, ready, wait_until
 from imgflow_tests.ui.browsing import Ui, Watch, watched
 
@@ -31,17 +32,20 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     uploads = draw_uploads(folder / "uploads")
     settings = {"IMGFLOW_WATERMARK_TEXT": "© imgflow", "IMGFLOW_WORKERS": "2"}
     with ready(folder, "--samples", **settings) as started:
-        wait_until(lambda: len(started.images(state="ready")) == SAMPLES)
+        wait_until(lambda: len(started.images(state="ready")) == SAMPLES, PATIENCE_SECONDS)
         assert started.command("upload", *map(str, uploads)).returncode == 0
-        wait_until(lambda: len(started.images(state="ready", limit="100")) == SAMPLES + 20)
-        wait_until(lambda: started.images(state="rejected"))
+        wait_until(
+            lambda: len(started.images(state="ready", limit="100")) == SAMPLES + 20,
+            PATIENCE_SECONDS,
+        )
+        wait_until(lambda: started.images(state="rejected"), PATIENCE_SECONDS)
         settle(started)
         yield started
 
 
 def settle(running: Running) -> None:
     """Wait until no run is queued or going on, so that all events are there."""
-    wait_until(lambda: not running.graphql(UNFINISHED)["runsOrError"]["results"])
+    wait_until(lambda: not running.graphql(UNFINISHED)["runsOrError"]["results"], PATIENCE_SECONDS)
 
 
 def draw_uploads(folder: Path) -> list[Path]:
