@@ -26,7 +26,8 @@ from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.store.location import parse_location
 from imgflow.store.outputs import OutputStore
-from imgflow_tests.orchestration.crash_points import CRASH_AT, CRASH_TRACE, half_visible
+from imgflow_tests.orchestration.crash_points import CRASH_AT, CRASH_TRACE
+from imgflow_tests.orchestration.crash_states import half_visible
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import depth_csv, jpeg, png
 
