@@ -46,7 +46,7 @@ class Measured:
     rate: float = 19.0
     page_seconds: float = 0.15
     run_connections: int = 6
-    depth_overhead: float = 1.03
+    depth_overhead: float = 1.05
 
 
 MEASURED = Measured()

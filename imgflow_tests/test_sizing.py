@@ -71,6 +71,7 @@ def test_a_depth_image_takes_the_bytes_that_are_computed_with(
     assert project.ingest().processed == 1
     engine = make_engine(database_url)
     with engine.connect() as connection:
+        # Autovacuum, when it comes by, adds a page of visibility map to each of the two heaps.
         size = sa.text("SELECT pg_total_relation_size('depth_chunks')")
         assert connection.execute(size).scalar_one() == pytest.approx(
             sizing.depth_bytes(rows), rel=0.05
