@@ -68,6 +68,7 @@ from imgflow.orchestration.event_rows import (
     materialization_outline,
     planned_outline,
 )
+from imgflow.orchestration.run_storage import is_present
 
 if TYPE_CHECKING:
     from imgflow.orchestration.image_events import ImageEvent
@@ -147,6 +148,14 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
             should_autocreate_tables=config_value.get("should_autocreate_tables", True),
             inst_data=inst_data,
         )
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether the database has a table; see `run_storage`, also for the columns."""
+        return is_present(self.postgres_url, table_name, partial(super().has_table, table_name))
+
+    def _has_asset_key_col_on_connection(self, conn: sa.Connection, column_name: str) -> bool:
+        look = partial(super()._has_asset_key_col_on_connection, conn, column_name)
+        return is_present(self.postgres_url, f"{column_name} of assets", look)
 
     def get_dynamic_partitions(self, partitions_def_name: str) -> Sequence[str]:
         """Read all keys as one array: as 100,000 rows they take ten times as long.

@@ -20,7 +20,7 @@ DATABASE_VARIABLE = "IMGFLOW_DATABASE_URL"
 BROKER_VARIABLE = "IMGFLOW_BROKER_URL"
 
 STORAGES = {
-    "run_storage": ("dagster_postgres.run_storage", "PostgresRunStorage"),
+    "run_storage": ("imgflow.orchestration.run_storage", "ReflectOnceRunStorage"),
     "schedule_storage": ("imgflow.orchestration.tick_storage", "SteadyScheduleStorage"),
     "event_log_storage": ("imgflow.orchestration.event_log", "BulkPostgresEventLogStorage"),
 }

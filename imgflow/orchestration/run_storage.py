@@ -1,0 +1,60 @@
+"""Dagster's storages of runs and events ask PostgreSQL once which columns their tables have.
+
+Dagster 1.13.27 asks before each event of a run and of an asset, since a migration may be missing,
+and opens an instance with engines of its own for each tick and each run. SQLAlchemy keeps what it
+asked with, and with it the dialect of the engine, for the last 128 engines of a process: 25 MiB
+that come in the course of an hour, in the code server and in each worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dagster_postgres import PostgresRunStorage
+from dagster_postgres.utils import pg_url_from_config
+
+_present: set[tuple[str, str]] = set()
+
+
+def is_present(url: str, what: str, look: Callable[[], bool]) -> bool:
+    """Whether a database has something that a migration adds, and none takes away again.
+
+    Args:
+        url: of the database.
+        what: a name for it.
+        look: asks the database, until the answer was yes.
+    """
+    if (url, what) in _present:
+        return True
+    if found := look():
+        _present.add((url, what))
+    return found
+
+
+class ReflectOnceRunStorage(PostgresRunStorage):
+    """Dagster's storage of runs in PostgreSQL. Named in `dagster.yaml` under `run_storage`."""
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Any:
+        """Make the storage of a `dagster.yaml`; the parent's method names its own class."""
+        return cls(
+            postgres_url=pg_url_from_config(config_value),
+            should_autocreate_tables=config_value.get("should_autocreate_tables", True),
+            inst_data=inst_data,
+        )
+
+    def has_run_stats_index_cols(self) -> bool:
+        """Whether runs have columns for their times."""
+        look = super().has_run_stats_index_cols
+        return is_present(self.postgres_url, "times of runs", look)
+
+    def has_backfill_id_column(self) -> bool:
+        """Whether runs have a column for their backfill."""
+        look = super().has_backfill_id_column
+        return is_present(self.postgres_url, "backfills of runs", look)
+
+    def has_bulk_actions_selector_cols(self) -> bool:
+        """Whether backfills have a column for what they select."""
+        look = super().has_bulk_actions_selector_cols
+        return is_present(self.postgres_url, "selectors of backfills", look)
