@@ -76,4 +76,4 @@ def be_an_ordinary_process(**_: object) -> None:
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # as above
 def import_ahead(**_: object) -> None:
     """Let what processes images be imported now; the first run would wait for it for a second."""
-    prepare_workers(_stores)
+    prepare_workers(_stores, app.amqp.queues.consume_from)  # queues have the names of kinds

@@ -19,8 +19,10 @@ from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.orchestration.instance import environment, open_instance
+from imgflow.orchestration.pool import PRELOADED_FOR, prepare_workers
 from imgflow.settings import Settings, load_settings
 from imgflow.store import whole
+from imgflow.store.opening import StoreConfig
 from imgflow_tests import ceph
 from imgflow_tests.policies import User, make_user
 
@@ -44,6 +46,12 @@ def _no_waiting_for_quiet(has_leases: bool, monkeypatch: pytest.MonkeyPatch) -> 
         if os.environ.get("CI"):
             pytest.fail("CI must test on a local file system that has leases")
         monkeypatch.setattr(whole, "QUIET_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers_of_all_tests() -> None:
+    """Import once what workers of depth images need, where each would import it for itself."""
+    prepare_workers(StoreConfig("file:///in", "file:///out"), PRELOADED_FOR)
 
 
 @pytest.fixture(scope="session")

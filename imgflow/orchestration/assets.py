@@ -137,7 +137,7 @@ def family_assets(
         stores: StoresResource,
         workers: WorkersResource,
     ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]  # none is yielded
-        prepare_workers(stores.config)
+        prepare_workers(stores.config, [family.kind])
         with catalog.open(stores.source_name) as rows:
             worker = WorkerConfig(
                 stores=stores.config,

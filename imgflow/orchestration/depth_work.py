@@ -9,10 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cache
 from pathlib import PurePosixPath
-
-import numpy as np
 
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.depth_arrays import DepthArrays
@@ -21,7 +18,6 @@ from imgflow.depth.formats import reader_of
 from imgflow.depth.frames import EncodedFrame
 from imgflow.depth.ordering import OutOfOrder, ResizedChunk, ResizedDepth
 from imgflow.depth.preview import PreviewBuilder, as_icon
-from imgflow.depth.resampling import resize_width
 from imgflow.images.encoding import Encoded
 from imgflow.orchestration.tasks import Outcome, OutputRecord, Task
 from imgflow.orchestration.verdicts import known_content, ready, what_to_make
@@ -50,7 +46,8 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
                 bytes_read=task.upload.size,
                 milliseconds=watch.milliseconds,
             )
-    load_libraries()
+    import imgflow.depth.libraries  # noqa: F401 - loaded before memory is limited
+
     with (
         watch.step("process"),
         cpu_limit(worker.config.depth_seconds),
@@ -80,18 +77,6 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
         milliseconds=watch.milliseconds,
         pictures={"resized": preview.picture, "metadata": preview.picture},
     )
-
-
-@cache
-def load_libraries() -> None:
-    """Load what depth work uses, before memory is limited.
-
-    So that it does not count as the image's, and since OpenBLAS asks for ever for memory that it is
-    refused while it is being loaded.
-    """
-    import pandas  # noqa: F401 - by the reader of CSV
-
-    resize_width(np.zeros((1, 2), dtype=np.float32), 1)
 
 
 class DepthImage:

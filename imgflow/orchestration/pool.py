@@ -7,7 +7,7 @@ import multiprocessing.forkserver
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from itertools import islice
@@ -49,6 +49,9 @@ PRELOADED = (
     *("imgflow.orchestration.worker", "imgflow.depth.recipe", "pebble.pool.process", "numpy"),
     *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin"),
 )
+PRELOADED_FOR: Mapping[str, Sequence[str]] = {
+    "depth": ("imgflow.orchestration.depth_work", "imgflow.depth.libraries"),
+}
 
 
 # Quick tasks that a worker gets at once. On a bucket, where it computes on one while it reads the
@@ -61,13 +64,18 @@ def group_size(stores: StoreConfig) -> int:
     return REMOTE_GROUP if stores.is_remote else GROUP
 
 
-def prepare_workers(stores: StoreConfig) -> None:
+def prepare_workers(stores: StoreConfig, kinds: Iterable[str] = ()) -> None:
     """Start the server that workers are forked from, which imports while this process goes on.
+
+    Args:
+        stores: that workers will read and write.
+        kinds: of images that they will process, as far as that is known; what each of them needs
+            is imported by each worker else.
 
     Raises:
         ImgflowError: the folder for temporary files has too long a path.
     """
-    preloaded = list(PRELOADED)
+    preloaded = [*PRELOADED, *(name for kind in kinds for name in PRELOADED_FOR.get(kind, ()))]
     if stores.is_remote:
         preloaded.append("imgflow.store.s3")
     CONTEXT.set_forkserver_preload(preloaded)

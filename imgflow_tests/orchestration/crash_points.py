@@ -29,7 +29,7 @@ import sqlalchemy as sa
 
 from imgflow.catalog import depth_arrays
 from imgflow.orchestration import worker as worker_module
-from imgflow.orchestration.pool import CONTEXT, PRELOADED
+from imgflow.orchestration.pool import CONTEXT, PRELOADED, PRELOADED_FOR
 from imgflow.orchestration.tasks import WorkerConfig
 from imgflow.store.folder import FolderSource
 from imgflow.store.outputs import OutputStore
@@ -252,7 +252,7 @@ def start_server_of_workers() -> None:
 
     Each order would start one of its own, and wait for what it imports.
     """
-    modules = (*PRELOADED, __name__, "pandas", "skimage.transform")
+    modules = (*PRELOADED, *PRELOADED_FOR["depth"], __name__)
     CONTEXT.set_forkserver_preload(list(modules))
     answers = os.dup(1)
     os.dup2(2, 1)  # which workers have too, and the answers are no place for what they say

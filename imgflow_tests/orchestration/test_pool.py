@@ -156,3 +156,21 @@ def test_a_folder_for_temporary_files_without_room_for_a_socket_is_named(tmp_pat
     assert ended.returncode
     assert f"temporary files, {folder}, has too long a path" in ended.stderr
     assert "Set TMPDIR" in ended.stderr
+
+
+@pytest.mark.parametrize(("kinds", "expected"), [(["photo"], []), (["depth"], ["pandas", "scipy"])])
+def test_what_a_kind_of_images_needs_is_imported_once_for_all_its_workers(
+    kinds: list[str], expected: list[str]
+) -> None:
+    code = (
+        "import sys\n"
+        "from imgflow.orchestration.pool import CONTEXT, prepare_workers\n"
+        "from imgflow.store.opening import StoreConfig\n"
+        "prepare_workers(StoreConfig('file:///in', 'file:///out'), sys.argv[1:])\n"
+        "with CONTEXT.Pool(1) as pool:\n"
+        "    loaded = pool.apply(eval, ['set(__import__(\"sys\").modules)'])\n"
+        "print(sorted({'pandas', 'scipy'} & loaded))\n"
+    )
+    command = [sys.executable, "-c", code, *kinds]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == str(expected)
