@@ -4,18 +4,22 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
+SIDE_BY_SIDE := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install test faults check bench soak format clean
+.PHONY: run install test long faults check bench soak format clean
 
 run: $(VENV)/.installed  ## all set-up, then imgflow with sample input, until Ctrl-C
 	@exec $(BIN)/imgflow up --samples
 
 install: $(VENV)/.installed  ## all set-up, and nothing is started
 
-test: $(VENV)/.installed-dev  ## all set-up, then the whole test suite
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not faults and not alone"
-	$(BIN)/python -m pytest -m "not faults and alone"
+test: $(VENV)/.installed-dev  ## all set-up, then the tests; `make long` and `make faults` are the rest
+	$(SIDE_BY_SIDE) -m "not faults and not long and not alone"
+	$(BIN)/python -m pytest -m "not faults and not long and alone"
+
+long: $(VENV)/.installed-dev  ## whole systems: restarts, clusters, Dagster's UI in a browser, the commands of the documents
+	$(SIDE_BY_SIDE) -m long
 
 check: $(VENV)/.installed-dev  ## lint, format, types, definitions load
 	$(BIN)/ruff check .

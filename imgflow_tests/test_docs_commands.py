@@ -48,7 +48,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 ON_AMAZON, ON_CEPH = "docs/getting-started-s3.md", "docs/s3.md"
 SHARING = [

@@ -12,7 +12,7 @@ from imgflow_tests.pictures import jpeg
 from imgflow_tests.receivers import Webhook, webhook
 from imgflow_tests.running import Running, ready, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 IMAGES = 120
 

@@ -15,7 +15,7 @@ from imgflow_tests.cluster.compose import read_compose
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.pictures import jpeg
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 WRITING = {
     "code-server": "code-server",

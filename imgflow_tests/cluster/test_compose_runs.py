@@ -9,7 +9,7 @@ from imgflow_tests.cluster.cluster import Cluster, until
 from imgflow_tests.cluster.conftest import Observer
 from imgflow_tests.pictures import depth_csv, jpeg
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def test_every_service_is_well_by_its_own_health_check(cluster: Cluster) -> None:

@@ -27,7 +27,7 @@ from imgflow_tests.deploy.manifests import ROOT, Pod, literals, pods, settings
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 HOME = "/var/lib/imgflow"
 # `container` is in a mount namespace of its own, as a pod is; /tmp is by TMPDIR elsewhere, since

@@ -168,7 +168,7 @@ def test_logs_for_people_are_left_as_they_are_and_no_library_is_loaded_for_trace
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_line_of_every_log_is_an_object_that_says_what_when_and_how_grave(
     followed: Followed,
 ) -> None:
@@ -181,7 +181,7 @@ def test_every_line_of_every_log_is_an_object_that_says_what_when_and_how_grave(
             assert "\x1b" not in said["event"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_id_leads_from_the_message_of_s3_to_the_answer_of_the_api(followed: Followed) -> None:
     image = followed.image
     trace = image["trace_id"]
@@ -202,7 +202,7 @@ def test_one_id_leads_from_the_message_of_s3_to_the_answer_of_the_api(followed: 
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rejected_upload_says_why_in_the_log_and_dagster_says_which_run(
     followed: Followed,
 ) -> None:

@@ -17,7 +17,7 @@ from imgflow_tests.observability.receiver import Receiver
 SERVER, CONSUMER = 2, 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_upload_is_one_trace_from_its_announcement_to_its_verdict(followed: Followed) -> None:
     trace = followed.image["trace_id"]
     upload, process = sorted(
@@ -33,7 +33,7 @@ def test_an_upload_is_one_trace_from_its_announcement_to_its_verdict(followed: F
     assert {span.service for span in followed.spans} == {"imgflow"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_is_a_trace_with_the_id_of_the_run_linked_with_its_uploads(
     followed: Followed,
 ) -> None:
@@ -51,7 +51,7 @@ def test_a_run_is_a_trace_with_the_id_of_the_run_linked_with_its_uploads(
     assert process.ended <= run.ended
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rejected_upload_is_no_error_of_ours_and_its_run_is_one(followed: Followed) -> None:
     process = next(
         span
@@ -63,7 +63,7 @@ def test_a_rejected_upload_is_no_error_of_ours_and_its_run_is_one(followed: Foll
     assert not process.is_error
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_request_goes_on_with_the_trace_of_its_caller_and_names_the_upload(
     followed: Followed,
 ) -> None:
@@ -80,7 +80,7 @@ def test_a_request_goes_on_with_the_trace_of_its_caller_and_names_the_upload(
         assert request.attributes["http.response.status_code"] == 200
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_tick_that_received_messages_says_what_they_led_to(followed: Followed) -> None:
     ticks = [span for span in followed.spans if span.name == "tick"]
     assert {tick.attributes["imgflow.sensor"] for tick in ticks} >= {"notifications"}

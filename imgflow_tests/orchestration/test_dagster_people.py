@@ -130,6 +130,7 @@ def loaded_assets(port: int) -> set[str]:
     return {"/".join(node["assetKey"]["path"]) for node in found}
 
 
+@pytest.mark.long
 def test_the_definitions_are_sound_for_both_commands(variables: Variables) -> None:
     said = call("dg", "check", "defs", folder=ROOT, variables=variables)
     assert "All definitions loaded successfully" in said
@@ -137,7 +138,7 @@ def test_the_definitions_are_sound_for_both_commands(variables: Variables) -> No
     assert "Validation successful" in call(*command, folder=ROOT, variables=variables)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command", [("dg", "dev"), ("dagster-webserver", "-w", "workspace.yaml")], ids=" ".join
 )
@@ -243,6 +244,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
+@pytest.mark.long
 def test_the_wheel_holds_every_file_of_the_package(installed: Path) -> None:
     def files(folder: Path) -> set[str]:
         found = (file for file in folder.rglob("*") if file.is_file())
@@ -294,6 +296,7 @@ def theirs(
     return folder, {**variables, **database, **aws, "PYTHONPATH": paths}
 
 
+@pytest.mark.long
 def test_the_wheel_works_in_another_project_with_its_own_stores(
     theirs: tuple[Path, Variables], installed: Path, s3: Any, bucket: str
 ) -> None:

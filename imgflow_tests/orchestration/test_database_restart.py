@@ -43,6 +43,9 @@ class Database:
         self.server.ensure_running()
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     database = Database(tmp_path_factory.mktemp("pg"))
@@ -164,7 +167,6 @@ def test_a_restart_in_the_middle_of_a_batch(machine: Machine, hold: str, mode: s
     assert_dagster_agrees(machine.project)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("hold", ["read photo-3.jpg", "before events"])
 def test_a_run_rides_out_an_outage_of_seconds(machine: Machine, hold: str) -> None:
     with machine.held_in_batch(hold):
@@ -180,7 +182,6 @@ def test_a_run_rides_out_an_outage_of_seconds(machine: Machine, hold: str) -> No
     assert_dagster_agrees(machine.project)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("hold", [*WORKER_PHASE, *AFTER_ROWS])
 def test_an_outage_that_outlasts_the_run_is_one_sentence_and_the_next_run_does_it_all(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, hold: str

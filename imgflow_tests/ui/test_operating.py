@@ -17,7 +17,7 @@ from imgflow_tests.running import Running, wait_until
 from imgflow_tests.ui.browsing import Ui
 from imgflow_tests.ui.conftest import CUT, HARBOUR, cut_out, settle
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 # Dagster's daemon looks at backfills every 30 seconds.
 BACKFILL_SECONDS = 120

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from imgflow_tests.running import Running
 from imgflow_tests.ui.browsing import Ui, Watch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PHOTO_ASSETS = ["source", "grayscale", "thumbnail", "proof", "metadata"]
 ASSETS = [
