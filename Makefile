@@ -18,7 +18,7 @@ test: $(VENV)/.installed-dev  ## all set-up, then the tests; `make long` and `ma
 	$(SIDE_BY_SIDE) -m "not faults and not long and not alone"
 	$(BIN)/python -m pytest -m "not faults and not long and alone"
 
-long: $(VENV)/.installed-dev  ## whole systems: restarts, clusters, Dagster's UI in a browser, the commands of the documents
+long: $(VENV)/.installed-dev  ## whole systems: outages, clusters, gallery and Dagster's UI in a browser, commands of the documents
 	$(SIDE_BY_SIDE) -m long
 
 check: $(VENV)/.installed-dev  ## lint, format, types, definitions load

@@ -30,6 +30,8 @@ from imgflow_tests.s3_proxy import (
     sometimes,
 )
 
+pytestmark = pytest.mark.long
+
 PHOTOS = ["a.jpg", "b.jpg", "odd//c.jpg"]  # boto3 reads the last one, obstore the others
 DEPTH_IMAGE = "hole.csv"
 BODIES = {key: jpeg(seed=seed) for seed, key in enumerate(PHOTOS)} | {DEPTH_IMAGE: depth_csv(30)}
@@ -132,7 +134,6 @@ def test_a_body_cut_short_never_becomes_a_picture(
     assert_all_is_ready(uploads)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["GET", "PUT"])
 def test_trouble_that_lasts_is_named_in_the_row_and_the_run(
     uploads: Project, proxy: Proxy, kind: str

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from imgflow_tests.api.gallery.conftest import DEPTH, ONE_ROW, UNEVEN
 from imgflow_tests.api.gallery.site import Site
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from imgflow_tests.api.gallery.accessibility import check_accessibility, check_w
 from imgflow_tests.api.gallery.conftest import DEPTH, ODD_KEYS, PHOTO, REJECTED, watched
 from imgflow_tests.api.gallery.site import Site
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def names(page: Page) -> list[str]:

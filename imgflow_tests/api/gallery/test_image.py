@@ -12,7 +12,7 @@ from imgflow_tests.api.gallery.conftest import PHOTO, REJECTED, watched
 from imgflow_tests.api.gallery.site import TOKEN, Site
 from imgflow_tests.pictures import png
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ELSEWHERE = {"X-Forwarded-For": "192.0.2.1"}  # a proxy's header: the caller is on another machine
 

@@ -14,7 +14,7 @@ from imgflow_tests.api.gallery.conftest import DEPTH, watched
 from imgflow_tests.api.gallery.site import Site
 from imgflow_tests.browser import keep
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SIZE = {"width": 1380, "height": 590}
 

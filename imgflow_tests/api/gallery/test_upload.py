@@ -11,7 +11,7 @@ from imgflow_tests.api.gallery.accessibility import check_accessibility
 from imgflow_tests.api.gallery.site import TOKEN, Site
 from imgflow_tests.pictures import jpeg
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def drop(page: Page, *files: Path) -> None:
