@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
 from imgflow_tests.api.gallery.accessibility import check_accessibility
 from imgflow_tests.api.gallery.site import TOKEN, Site
@@ -109,3 +109,22 @@ def test_a_session_that_has_ended_is_begun_anew_and_the_upload_goes_on(
     expect(page.locator(".upload[data-state=pending]")).to_have_count(1)
     site.library.process("ended.jpg")
     expect(page.locator(".upload[data-state=ready]")).to_have_count(1)
+
+
+def test_an_answer_from_before_the_end_of_a_session_does_not_bring_it_back(
+    signed_in: Page, tmp_path: Path
+) -> None:
+    page = signed_in
+    (tmp_path / "late.jpg").write_bytes(jpeg(seed=531))
+    held: list[tuple[Route, APIResponse]] = []
+    page.route("**/session", lambda route: held.append((route, route.fetch())), times=1)
+    with page.expect_request("**/session"):
+        page.goto("/")
+    page.context.clear_cookies()
+    drop(page, tmp_path / "late.jpg")
+    expect(page.locator(".upload")).to_contain_text("The route needs a token")
+    ((route, answer),) = held
+    with page.expect_response("**/session"):
+        route.fulfill(response=answer)
+    page.get_by_role("button", name="Try again: late.jpg").click()
+    expect(page.get_by_label("Token")).to_be_visible()

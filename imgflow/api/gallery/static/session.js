@@ -3,6 +3,7 @@
 export const root = document.documentElement.dataset.root;
 
 let scopes = new Set(document.documentElement.dataset.scopes.split(" ").filter(Boolean));
+let refusals = 0;
 
 /** A refusal of the API, as its problem details say it. */
 export class Problem extends Error {
@@ -15,7 +16,10 @@ export class Problem extends Error {
 
 /** The problem of an answer's text; proxies in between may answer with pages of their own. */
 export function problemOf(status, text) {
-  if (status === 401) scopes.delete("write"); // the session has ended meanwhile
+  if (status === 401) { // the session has ended meanwhile
+    refusals += 1;
+    scopes.delete("write");
+  }
   try {
     return new Problem(status, JSON.parse(text));
   } catch {
@@ -34,9 +38,13 @@ export const may = (scope) => scopes.has(scope);
 
 /** Ask again what the caller may do: the session may have begun in another tab, or ended. */
 export async function refresh() {
-  const found = await (await ask("/session")).json();
-  scopes = new Set(found.scopes);
-  return scopes;
+  for (;;) {
+    const before = refusals;
+    const found = await (await ask("/session")).json();
+    if (refusals !== before) continue; // a request was refused meanwhile, and this may be older
+    scopes = new Set(found.scopes);
+    return scopes;
+  }
 }
 
 /** Begin a session; the cookie is out of reach of scripts. */
