@@ -4,22 +4,19 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
-SIDE_BY_SIDE := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+TESTS ?= not faults and not long
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install test long faults check bench soak format clean
+.PHONY: run install test faults check bench soak format clean
 
 run: $(VENV)/.installed  ## all set-up, then imgflow with sample input, until Ctrl-C
 	@exec $(BIN)/imgflow up --samples
 
 install: $(VENV)/.installed  ## all set-up, and nothing is started
 
-test: $(VENV)/.installed-dev  ## all set-up, then the tests; `make long` and `make faults` are the rest
-	$(SIDE_BY_SIDE) -m "not faults and not long and not alone"
-	$(BIN)/python -m pytest -m "not faults and not long and alone"
-
-long: $(VENV)/.installed-dev  ## whole systems: outages, clusters, gallery and Dagster's UI in a browser, commands of the documents
-	$(SIDE_BY_SIDE) -m long
+test: $(VENV)/.installed-dev  ## all set-up, then the tests; TESTS="not faults" adds those of whole systems, as in CI
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "$(TESTS) and not alone"
+	$(BIN)/python -m pytest -m "$(TESTS) and alone"
 
 check: $(VENV)/.installed-dev  ## lint, format, types, definitions load
 	$(BIN)/ruff check .

@@ -68,7 +68,6 @@ NOT_RUN = (
     NotRun("CONTRIBUTING.md", "make run", "runs until Ctrl-C; test_up.py starts what it starts"),
     NotRun("CONTRIBUTING.md", "make check", _WHOLE),
     NotRun("CONTRIBUTING.md", "make test", "would run this test again"),
-    NotRun("CONTRIBUTING.md", "make long", "would run this test again"),
     NotRun("CONTRIBUTING.md", "make bench", _WHOLE),
     NotRun(
         "CONTRIBUTING.md", "make faults", "takes ten minutes, and is a part of the tests itself"
