@@ -2,8 +2,8 @@
 
 Dagster 1.13.27 asks before each event of a run and of an asset, since a migration may be missing,
 and opens an instance with engines of its own for each tick and each run. SQLAlchemy keeps what it
-asked with, and with it the dialect of the engine, for the last 128 engines of a process: 25 MiB
-that come in the course of an hour, in the code server and in each worker.
+asked with, and with it the dialect of the engine, for the last 128 engines of a process: some 25
+MiB that come in the course of an hour, in the code server and in each worker.
 """
 
 from __future__ import annotations
