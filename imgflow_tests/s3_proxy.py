@@ -128,9 +128,9 @@ class Proxy:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
-    def count(self, kind: str, key: str = "") -> int:
-        """Requests of a kind so far, whose key ends so."""
-        return sum(r.kind == kind and r.key.endswith(key) for r in self.requests)
+    def count(self, kind: str, key: str | None = None) -> int:
+        """Requests of a kind so far, of one key or of all."""
+        return sum(r.kind == kind and key in (None, r.key) for r in self.requests)
 
     def stop(self) -> None:
         self._server.shutdown()

@@ -214,7 +214,7 @@ def test_an_object_overwritten_at_each_read_is_trouble_and_no_loop(
 
     proxy.before = overwrite
     runs = uploads.run_requests(uploads.tick())
-    assert proxy.count("GET", "a.jpg") == 2
+    assert proxy.count("GET", "in/a.jpg") == 2
     (failed,) = [run for run in runs if not run.success]
     assert "'a.jpg' is being overwritten all the time" in failure_text(failed)
     assert states(uploads) == dict.fromkeys(KEYS, "ready") | {"a.jpg": "pending"}
