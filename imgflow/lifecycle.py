@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from imgflow.catalog.owning import claim
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.settings import OnDelete
@@ -61,8 +62,11 @@ def delete_images(
         dry_run: only say what would be deleted.
 
     Raises:
+        NotOurs: the outputs there are another catalogue's; nothing was deleted.
         Trouble: a store or the database did not answer; calling again goes on where this stopped.
     """
+    if not dry_run:
+        claim(catalog, outputs)
     images = list({image.id: image for image in images}.values())
     alive = [image for image in images if image.state != "deleted"]
     uploaded = [image for image in images if source is not None and image.gone_at is None]
@@ -92,6 +96,7 @@ def remove_outputs(
         outputs: where the pictures lie.
         made: records of outputs, by id of image.
     """
+    claim(catalog, outputs)
     ids = sorted(made)
     for start in range(0, len(ids), HELD_AT_ONCE):
         with catalog.held_deleted(ids[start : start + HELD_AT_ONCE]) as deleted:

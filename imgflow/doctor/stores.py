@@ -10,7 +10,7 @@ from imgflow.doctor.findings import Finding, notice, ok, wrong
 from imgflow.doctor.machine import room_in
 from imgflow.errors import ImgflowError
 from imgflow.store.location import Location
-from imgflow.store.naming import OUTPUT_FOLDERS
+from imgflow.store.naming import own_folders
 from imgflow.store.opening import StoreConfig
 
 # Signatures are refused from 15 minutes on; clocks that follow a time server differ by less.
@@ -45,7 +45,7 @@ def check_outputs(stores: StoreConfig, home: Path) -> Iterator[Finding]:
         return
     outputs = stores.open_outputs()
     # Should it stay behind, the nightly reconciliation removes what no row names.
-    name, body = f"{OUTPUT_FOLDERS[0]}imgflow-doctor/@{uuid.uuid4().hex}", b"probe"
+    name, body = f"{own_folders(source.url)[0]}imgflow-doctor/@{uuid.uuid4().hex}", b"probe"
     try:
         outputs.put(name, body, "text/plain")
         is_same = outputs.get(name) == body

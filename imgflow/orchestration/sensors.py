@@ -11,8 +11,9 @@ from typing import Any
 
 import dagster as dg
 
+from imgflow.catalog.owning import claim
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.errors import Trouble
+from imgflow.errors import NotOurs, Trouble
 from imgflow.lifecycle import follow_deletions
 from imgflow.observability import context as log_context
 from imgflow.observability import traces
@@ -162,8 +163,13 @@ def following(
 def opened(
     catalog: CatalogResource, stores: StoresResource, on_delete: OnDelete
 ) -> Iterator[tuple[PostgresCatalog, Source, Follow]]:
-    """The catalogue, its source, and what deleted uploads do to their images."""
+    """The catalogue, its source, and what deleted uploads do to their images.
+
+    Raises:
+        NotOurs: the output location is another catalogue's, so there is nothing to ask runs for.
+    """
     with catalog.open(stores.source_name) as rows:
+        claim(rows, stores.open_outputs())
         source = stores.open_source()
         yield rows, source, following(rows, source, stores.open_outputs, on_delete)
 
@@ -253,7 +259,7 @@ def arrivals_sensor(
                     )
                 for warning in seen.warnings:
                     context.log.warning(warning)
-        except Trouble as trouble:
+        except (Trouble, NotOurs) as trouble:
             # Not an empty bucket: nothing is concluded, and the next tick lists the same part
             # again.
             return dg.SensorResult(skip_reason=str(trouble), cursor=start.cursor())
