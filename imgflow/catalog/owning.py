@@ -23,12 +23,15 @@ from imgflow.store.outputs import OutputStore
 # For which a process relies on having looked; a tick comes every second.
 SECONDS = 60.0
 
-# A restored or copied database has the id of its original, and rows that are no longer the same:
-# its own are the server and the number of the database there.
-DATABASE = sa.text("SELECT oid::text FROM pg_database WHERE datname = current_database()")
-MAY_ASK_SERVER = sa.text("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
-SERVER = sa.text("SELECT system_identifier::text FROM pg_control_system()")
-ID = sa.text("SELECT id::text FROM catalogue")
+# A restored or copied database has the id of its original, and rows that are no longer the same.
+# Its own are the numbers that the server gave the database and the table, which survive an upgrade
+# of the server and are others after a dump is read back, or in a database made from a template.
+IDENTITY = sa.text(
+    """
+    SELECT c.id::text, d.oid || '/' || 'catalogue'::regclass::oid
+    FROM catalogue AS c, pg_database AS d WHERE d.datname = current_database()
+    """
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Owner:
 
     Attributes:
         catalogue: the catalogue's id.
-        database: where the catalogue lies, which tells a copy from its original.
+        database: the numbers of its database and table, which tell a copy from its original.
         since: when the marker was written.
         host: on which machine.
     """
@@ -58,14 +61,7 @@ def identity(catalog: Connected) -> Owner:
     Raises:
         Trouble: the database did not answer.
     """
-
-    def work(connection: sa.Connection) -> Owner:
-        database = connection.execute(DATABASE).scalar_one()
-        may_ask = connection.execute(MAY_ASK_SERVER).scalar()
-        server = connection.execute(SERVER).scalar_one() if may_ask else "unknown"
-        return Owner(connection.execute(ID).scalar_one(), f"{server}/{database}")
-
-    return catalog.transaction(work)
+    return catalog.transaction(lambda connection: Owner(*connection.execute(IDENTITY).one()))
 
 
 def owner_of(outputs: OutputStore) -> Owner | None:

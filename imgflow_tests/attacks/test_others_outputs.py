@@ -141,6 +141,7 @@ def test_outputs_of_another_imgflow_stay(
         second.catalog.announce(second.source.list_page(None, 9).objects)
         with pytest.raises(NotOurs):
             remove(second, "a.jpg")
+        second.instance.add_dynamic_partitions("photos", ["a.jpg"])
         assert not second.materialize(["a.jpg"]).success
 
     after = bytes_in(shared)
