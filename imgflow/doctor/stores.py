@@ -6,9 +6,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from imgflow.catalog.connected import Connected
+from imgflow.catalog.connecting import make_engine
+from imgflow.catalog.owning import Owner, identity, owner_of, refusal
+from imgflow.catalog.schema import current_version, known_versions
 from imgflow.doctor.findings import Finding, notice, ok, wrong
 from imgflow.doctor.machine import room_in
 from imgflow.errors import ImgflowError
+from imgflow.settings import Settings
 from imgflow.store.location import Location
 from imgflow.store.naming import own_folders
 from imgflow.store.opening import StoreConfig
@@ -74,6 +79,31 @@ def check_outputs(stores: StoreConfig, home: Path) -> Iterator[Finding]:
         )
         return
     yield ok("outputs", f"{location.url} can be written, read and deleted from")
+
+
+def check_owner(settings: Settings, stores: StoreConfig) -> Iterator[Finding]:
+    """Whether the output location is this catalogue's; nothing is claimed by looking."""
+    from imgflow.orchestration.diagnosis import has_database, running_url
+
+    source, location = stores.locations()
+    if _made_at_start("owner", location, settings.home) or not has_database(settings):
+        yield ok("owner", f"{location.url} gets its owner at the first start")
+        return
+    outputs = stores.open_outputs()
+    owner = owner_of(outputs)
+    if owner is None:
+        yield ok("owner", f"{location.url} belongs to nobody yet; the next start takes it")
+        return
+    engine = make_engine(running_url(settings))
+    try:
+        is_made = current_version(engine) == known_versions()[0]
+        own = identity(Connected(engine, source.url)) if is_made else Owner("of no table yet", "")
+    finally:
+        engine.dispose()
+    if not owner.is_same(own):
+        yield wrong("owner", refusal(outputs, owner, own))
+        return
+    yield ok("owner", f"{location.url} belongs to this catalogue since {owner.since}")
 
 
 def check_bucket(stores: StoreConfig) -> Iterator[Finding]:

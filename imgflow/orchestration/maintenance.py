@@ -6,6 +6,7 @@ the sensor asks for it; what is our own and nothing points to is deleted.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta, timezone
@@ -14,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 
+from imgflow.catalog.owning import claim
 from imgflow.catalog.partition_keys import object_key, partition_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
@@ -135,6 +137,7 @@ def reconcile(
         TooMany: more differs than faults explain; nothing was deleted.
         Trouble: a store or the database did not answer; what was repaired stays so.
     """
+    claim(catalog, outputs, afresh=True)
     found = _compare_source(catalog, source, follow)
     found = replace(found, stale=sum(backfill_stale(families, catalog).values()))
     missing, orphans = compare_outputs(catalog, outputs, allow_many=allow_many)
@@ -163,18 +166,8 @@ def reconcile(
 
 
 def _compare_source(catalog: PostgresCatalog, source: Source, follow: Follow) -> Differences:
-    place, found = Round(), Differences()
-    while True:
-        seen = list_and_announce(source, catalog, place, pages=1, follow=follow)
-        found = replace(
-            found,
-            listed=found.listed + seen.listed,
-            new=found.new + len(seen.new),
-            changed=found.changed + len(seen.changed),
-        )
-        place = seen.next
-        if place.resume_after is None:
-            return found
+    seen = list_and_announce(source, catalog, Round(), pages=sys.maxsize, follow=follow)
+    return Differences(listed=seen.listed, new=len(seen.new), changed=len(seen.changed))
 
 
 def _compare_partitions(

@@ -65,7 +65,6 @@ def compare_outputs(
         NotOurs: the location is another catalogue's.
         TooMany: so many are missing or orphaned that nothing was done.
     """
-    claim(catalog, outputs, afresh=True)
     url = outputs.location.url
     with stored(catalog.engine, catalog.source) as found:
         # Listed before the rows are read: an output written in between has a row that names it, at
@@ -90,7 +89,7 @@ def compare_outputs(
             what = f"outputs in {url} are named by no row and would be deleted"
             examples = next(found.orphans(EXAMPLES))
             refuse_many(orphaned, found.listed, what, examples=examples, is_allowed=allow_many)
-            claim(catalog, outputs, afresh=True)  # a listing may take long
+            claim(catalog, outputs, afresh=True)  # right before, since a listing takes long
             for names in found.orphans():
                 outputs.delete(names)
     return missing, orphaned

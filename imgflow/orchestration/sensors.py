@@ -11,7 +11,6 @@ from typing import Any
 
 import dagster as dg
 
-from imgflow.catalog.owning import claim
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import NotOurs, Trouble
 from imgflow.lifecycle import follow_deletions
@@ -111,6 +110,7 @@ def list_and_announce(
         follow: is told the keys of images whose object a page should have shown and did not.
     """
     seen = Listed(start)
+    missing: list[str] = []
     ahead = pages_ahead(source, start.resume_after, pages)
     with catalog.comparing() as known, closing(ahead) as listing:
         for page in listing:
@@ -127,9 +127,11 @@ def list_and_announce(
             seen.new += (image.id for image in announcement.new)
             seen.changed += (image.id for image in announcement.changed)
             there = [*(upload.key for upload in page.objects), *page.unfinished]
-            missing = catalog.vanished(after, page.resume_after, there)
-            if warning := follow([image.key for image in missing]):
-                seen.warnings.append(warning)
+            vanished = catalog.vanished(after, page.resume_after, there)
+            missing += (image.key for image in vanished)
+    # All at once: a wrong bucket may lack a few of each page, and that all are gone is to be seen.
+    if warning := follow(missing):
+        seen.warnings.append(warning)
     return seen
 
 
@@ -163,13 +165,8 @@ def following(
 def opened(
     catalog: CatalogResource, stores: StoresResource, on_delete: OnDelete
 ) -> Iterator[tuple[PostgresCatalog, Source, Follow]]:
-    """The catalogue, its source, and what deleted uploads do to their images.
-
-    Raises:
-        NotOurs: the output location is another catalogue's, so there is nothing to ask runs for.
-    """
+    """The catalogue, its source, and what deleted uploads do to their images."""
     with catalog.open(stores.source_name) as rows:
-        claim(rows, stores.open_outputs())
         source = stores.open_source()
         yield rows, source, following(rows, source, stores.open_outputs, on_delete)
 
