@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imgflow.catalog.connected import Connected
-from imgflow.catalog.connecting import make_engine
+from imgflow.catalog.connecting import make_engine, outages_in_words
 from imgflow.catalog.owning import Owner, identity, owner_of, refusal
 from imgflow.catalog.schema import current_version, known_versions
 from imgflow.doctor.findings import Finding, notice, ok, wrong
 from imgflow.doctor.machine import room_in
-from imgflow.errors import ImgflowError
+from imgflow.errors import ImgflowError, Trouble
 from imgflow.settings import Settings
 from imgflow.store.location import Location
 from imgflow.store.naming import own_folders
@@ -90,20 +90,23 @@ def check_owner(settings: Settings, stores: StoreConfig) -> Iterator[Finding]:
         yield ok("owner", f"{location.url} gets its owner at the first start")
         return
     outputs = stores.open_outputs()
-    owner = owner_of(outputs)
-    if owner is None:
-        yield ok("owner", f"{location.url} belongs to nobody yet; the next start takes it")
-        return
     engine = make_engine(running_url(settings))
     try:
-        is_made = current_version(engine) == known_versions()[0]
-        own = identity(Connected(engine, source.url)) if is_made else Owner("of no table yet", "")
+        with outages_in_words(engine):
+            owner = owner_of(outputs)
+            is_made = current_version(engine) == known_versions()[0]
+            own = identity(Connected(engine, source.url)) if is_made else Owner("", "")
+    except Trouble as trouble:
+        yield notice("owner", f"whose the outputs are cannot be told yet: {trouble}")
+        return
     finally:
         engine.dispose()
-    if not owner.is_same(own):
+    if owner is None:
+        yield ok("owner", f"{location.url} belongs to nobody yet; the next start takes it")
+    elif owner.is_same(own):
+        yield ok("owner", f"{location.url} belongs to this catalogue since {owner.since}")
+    else:
         yield wrong("owner", refusal(outputs, owner, own))
-        return
-    yield ok("owner", f"{location.url} belongs to this catalogue since {owner.since}")
 
 
 def check_bucket(stores: StoreConfig) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from imgflow.errors import NotOurs, TooMany
 from imgflow.orchestration.checks import AUDIT_JOB
-from imgflow.orchestration.families import Family
+from imgflow.orchestration.families import MAINTENANCE_TAG, Family
 from imgflow.orchestration.maintenance import Selection, as_metadata, backfill_stale, reconcile
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 from imgflow.orchestration.retention import clean_event_log
@@ -24,7 +24,7 @@ WHAT = {
 """The jobs, in words; also of their one op and of their schedule."""
 
 # Where run and code server are killed together nobody else would say that such a run is over.
-BOUNDED = {"dagster/max_runtime": str(6 * 3_600)}
+BOUNDED = {"dagster/max_runtime": str(6 * 3_600), MAINTENANCE_TAG: "true"}
 
 
 class BackfillConfig(dg.Config):

@@ -56,7 +56,7 @@ def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OutputSt
         if is_folder
         else f"s3://{request.getfixturevalue('bucket')}/out"
     )
-    yield OutputStore(parse_location(url, setting="TEST"))
+    return OutputStore(parse_location(url, setting="TEST"))
 
 
 @pytest.fixture(autouse=True)
