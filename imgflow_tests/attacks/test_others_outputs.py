@@ -10,7 +10,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from typer.testing import CliRunner
 
+from imgflow import up
+from imgflow.cli import app
 from imgflow.errors import NotOurs
 from imgflow.lifecycle import delete_images
 from imgflow.orchestration.instance import environment, open_instance
@@ -142,6 +145,10 @@ def test_outputs_of_another_imgflow_stay(
         with pytest.raises(NotOurs):
             remove(second, "a.jpg")
         assert not second.materialize(["a.jpg"]).success
+        with pytest.raises(NotOurs):
+            up._prepare(second.settings, print, with_samples=False)
+        done = CliRunner().invoke(app, ["ingest"])
+        assert isinstance(done.exception, NotOurs)
 
     after = bytes_in(shared)
     assert {name: after.get(name) for name in before} == before
