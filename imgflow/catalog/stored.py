@@ -77,7 +77,7 @@ class Stored:
         """How many ready images lack outputs that their rows name, and the first few names."""
         counted = f"SELECT count(*) OVER () AS count, names FROM ({LACKING}) AS l LIMIT 3"  # noqa: S608
         rows = self._ask(counted, after=0).all()
-        return (rows[0].count if rows else 0), [row.names[0] for row in rows]
+        return (int(rows[0][0]) if rows else 0), [row.names[0] for row in rows]
 
     def lacking(self) -> Iterator[tuple[int, list[str]]]:
         """These images by id, with the names that are not there."""
