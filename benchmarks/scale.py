@@ -53,7 +53,8 @@ SELECT :source, 'photos/' || lpad(n::text, 8, '0') || '.jpg', 'photo',
     jsonb_build_object('grayscale', record, 'thumbnail', record), n > :rows - :hot,
     now() - (:rows - n) * interval '1 second', now() - (:rows - n) * interval '1 second'
 FROM generate_series(1, :rows) AS n, LATERAL (SELECT jsonb_build_object(
-    'name', 'grayscale/photos/' || lpad(n::text, 8, '0') || '.jpg/@' || md5(n::text) || '.jpg',
+    'name', 'grayscale/' || left(encode(sha256(convert_to(:source, 'UTF8')), 'hex'), 8)
+        || '/photos/' || lpad(n::text, 8, '0') || '.jpg/@' || md5(n::text) || '.jpg',
     'fingerprint', '0123456789abcdef', 'media_type', 'image/jpeg', 'size', 12345, 'width', 256,
     'height', 192, 'sha256', encode(sha256(n::text::bytea), 'hex')) AS record) AS made
 """

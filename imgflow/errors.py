@@ -13,6 +13,14 @@ class SettingsError(ImgflowError):
     """A setting is missing or wrong; the text is one sentence that names it and the mend."""
 
 
+class NotOurs(SettingsError):
+    """The output location belongs to another catalogue, whose outputs are not ours to touch."""
+
+
+class TooMany(ImgflowError):
+    """So much would be deleted or made again that a mistake is more likely; nothing was."""
+
+
 class BadKey(ImgflowError):
     """Nothing can be put into the source under this key; another key is to be chosen."""
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from imgflow.errors import SettingsError
 from imgflow.settings import Settings
 from imgflow.store.location import Location
-from imgflow.store.naming import OUTPUT_FOLDERS
+from imgflow.store.naming import MARKER, OUTPUT_FOLDERS
 from imgflow.store.opening import StoreConfig
 
 Statement = dict[str, Any]
@@ -104,12 +104,16 @@ def _source(names: _Names, source: Location, extra: Extra) -> Iterator[Statement
 
 def _outputs(names: _Names, output: Location) -> Iterator[Statement]:
     listed = [f"{_plain(output.prefix)}{folder}*" for folder in OUTPUT_FOLDERS]
+    listed.append(f"{_plain(output.prefix)}{MARKER}")
     yield _list("ListPictures", names, output, listed)
     yield _allow(
         "Pictures",
         ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
         [names.below(output, folder) for folder in OUTPUT_FOLDERS],
     )
+    # Whoever deletes it hands the location over to another catalogue, which no service does.
+    marker = names.below(output, MARKER).removesuffix("*")
+    yield _allow("Owner", ["s3:GetObject", "s3:PutObject"], [marker])
 
 
 def _queue(

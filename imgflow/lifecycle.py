@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from imgflow.catalog.owning import claim
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.settings import OnDelete
@@ -19,9 +20,10 @@ from imgflow.store.looking import look_at
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
 
-# A listing that lacks so many images at once is more likely a folder that is not mounted, or a
-# wrong prefix, than a deletion.
+# A listing that lacks so many images at once, or more than a few and such a share of all, is more
+# likely a folder that is not mounted, or a wrong prefix, than a deletion.
 MOST_AT_ONCE = 1_000
+FEW, SHARE = 100, 0.05
 
 # Rows that are locked while their outputs are removed, which takes milliseconds each.
 HELD_AT_ONCE = 50
@@ -61,8 +63,11 @@ def delete_images(
         dry_run: only say what would be deleted.
 
     Raises:
+        NotOurs: the outputs there are another catalogue's; nothing was deleted.
         Trouble: a store or the database did not answer; calling again goes on where this stopped.
     """
+    if not dry_run:
+        claim(catalog, outputs)
     images = list({image.id: image for image in images}.values())
     alive = [image for image in images if image.state != "deleted"]
     uploaded = [image for image in images if source is not None and image.gone_at is None]
@@ -92,6 +97,7 @@ def remove_outputs(
         outputs: where the pictures lie.
         made: records of outputs, by id of image.
     """
+    claim(catalog, outputs)
     ids = sorted(made)
     for start in range(0, len(ids), HELD_AT_ONCE):
         with catalog.held_deleted(ids[start : start + HELD_AT_ONCE]) as deleted:
@@ -132,7 +138,7 @@ def follow_deletions(
     # Of those that cannot be asked for nothing is concluded.
     found, _ = look_at(source, missing)
     gone = [key for key, upload in found.items() if upload is None]
-    if len(gone) > MOST_AT_ONCE and on_delete != "keep":
+    if on_delete != "keep" and _are_many(catalog, len(gone)):
         return (
             f"{len(gone)} images are gone from {source.location.url} at once; that looks like a "
             "wrong or unmounted source, so none was deleted. `imgflow delete` does it on purpose."
@@ -146,3 +152,12 @@ def follow_deletions(
     if images and on_delete != "keep":
         delete_images(catalog, open_outputs(), images, is_gone=True)
     return None
+
+
+def _are_many(catalog: PostgresCatalog, gone: int) -> bool:
+    if gone <= min(FEW, MOST_AT_ONCE):
+        return False
+    if gone > MOST_AT_ONCE:
+        return True
+    known = sum(count.count for count in catalog.counts() if count.state != "deleted")
+    return gone > SHARE * known

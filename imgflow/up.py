@@ -20,6 +20,7 @@ import yaml
 
 from imgflow.catalog.connecting import database_url, make_engine, up_name
 from imgflow.catalog.embedded import close_embedded_postgres, embedded_postgres
+from imgflow.catalog.owning import claim
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import SettingsError, Trouble
 from imgflow.observability.traces import check_traces
@@ -99,13 +100,14 @@ def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCat
     make_default_source(source_location, settings.home)
     source = stores.open_source()
     source.check()
-    stores.open_outputs()
+    outputs = stores.open_outputs()
     say(f"Source    {source_location.url}")
     say(f"Outputs   {output_location.url}")
     url = database_url(settings)
     engine = make_engine(url, application=up_name(settings.home))
     catalog = PostgresCatalog(engine, source_location.url)
     catalog.migrate()
+    claim(catalog, outputs)
     # Makes Dagster's tables, which several processes at once would each begin to make.
     with open_instance(settings, url) as instance:
         check_storage(instance)

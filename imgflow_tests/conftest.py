@@ -62,17 +62,29 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 
 
 @pytest.fixture
-def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """A database of this test's own."""
-    name = f"t{uuid.uuid4().hex}"
+def make_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], str]]:
+    """Make empty databases, which are dropped when the test is over."""
     connection = psycopg2.connect(postgres.url)
     connection.autocommit = True
+    names: list[str] = []
+
+    def make() -> str:
+        names.append(f"t{uuid.uuid4().hex}")
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {names[-1]}")
+        return postgres.url.replace("/imgflow?", f"/{names[-1]}?")
+
+    yield make
     with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-    yield postgres.url.replace("/imgflow?", f"/{name}?")
-    with connection.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        for name in names:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
     connection.close()
+
+
+@pytest.fixture
+def database_url(make_database: Callable[[], str]) -> str:
+    """A database of this test's own."""
+    return make_database()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.store.naming import source_part
 from imgflow_tests.ceph import free_port
 from imgflow_tests.conftest import S3Server
 from imgflow_tests.patience import PATIENCE_SECONDS
@@ -120,10 +121,12 @@ def test_ingest_from_a_bucket_into_a_bucket(
     done = run("ingest", "--json", **urls)
     assert last_line(done)["processed"] == 1, done.stderr
     names = [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]]
+    part = source_part(f"s3://{bucket}/in/")
     assert sorted(name.split("@")[0] for name in names) == [
         "in/a b.jpg",
-        "out/grayscale/a b.jpg/",
-        "out/thumbnail/a b.jpg/",
+        f"out/grayscale/{part}/a b.jpg/",
+        "out/imgflow.json",
+        f"out/thumbnail/{part}/a b.jpg/",
     ]
     (thumbnail,) = (name for name in names if "/thumbnail/" in name)
     assert s3.head_object(Bucket=bucket, Key=thumbnail)["ContentType"] == "image/jpeg"

@@ -21,7 +21,7 @@ from imgflow.depth.colormaps import UnknownColormap
 from imgflow.depth.custom_colormap import BadColormap
 from imgflow.depth.frames import FrameTooTall
 from imgflow.depth.statistics import NoPixels
-from imgflow.errors import BadKey, SourceChanged, Trouble, Withheld
+from imgflow.errors import BadKey, NotOurs, SourceChanged, Trouble, Withheld
 from imgflow.fetch.client import FetchFailed, FetchRefused, TooManyBytes
 from imgflow.fetch.hosts import NotAllowed
 
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 5
 UNAVAILABLE = "The database or a store does not answer; ask again in a few seconds."
 FETCH_FAILED = "It could not be reached, or did not send all in time; ask again later."
+NOT_OURS = "Nothing is processed or deleted until an operator has seen to it; see imgflow's log."
 UNEXPECTED = "Something in imgflow failed; its log has more under the request id."
 
 EXCEPTIONS: Mapping[type[Exception], str] = {
@@ -45,9 +46,13 @@ EXCEPTIONS: Mapping[type[Exception], str] = {
     SourceChanged: "original_changed",
     Withheld: "original_withheld",
     FetchFailed: "url_failed",
+    NotOurs: "outputs_not_ours",
     Trouble: "unavailable",
 }
 """What an exception of the other packages is called here; a subclass comes before its base."""
+
+DETAILS = {"url_failed": FETCH_FAILED, "outputs_not_ours": NOT_OURS}
+"""Constant texts of a 5xx."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -84,7 +89,7 @@ def refused_by(error: Exception) -> Refused:
         return Refused("unexpected", UNEXPECTED)
     if PROBLEMS[code].status < UNDERSTOOD:
         return Refused(code, f"{error}.".replace("..", "."))
-    detail = FETCH_FAILED if code == "url_failed" else UNAVAILABLE
+    detail = DETAILS.get(code, UNAVAILABLE)
     return Refused(code, detail, headers={"Retry-After": str(RETRY_SECONDS)})
 
 

@@ -90,7 +90,7 @@ def read_image(connections: Connected, image: ImageInPath) -> ImageItem:
     router,
     "DELETE",
     "/images/{image}",
-    problems=("invalid_id", "invalid_parameter", "image_not_found"),
+    problems=("invalid_id", "invalid_parameter", "image_not_found", "outputs_not_ours"),
 )
 def delete_image(
     *,

@@ -69,6 +69,7 @@ PROBLEMS: Mapping[str, Meaning] = {
     "bad_colormap": Meaning(422, "The colour map in JSON is not well formed"),
     "unknown_problem": Meaning(404, "No problem has this code"),
     "unavailable": Meaning(503, "The database or a store does not answer"),
+    "outputs_not_ours": Meaning(503, "The output location belongs to another catalogue"),
     "not_ready": Meaning(503, "A part that the API needs does not answer"),
     "unexpected": Meaning(500, "The API failed"),
 }

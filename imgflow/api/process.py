@@ -45,7 +45,14 @@ class Wanted(BaseModel):
     problems=(
         *("invalid_parameter", "body_too_large", "url_not_allowed", "url_refused", "url_failed"),
         *("image_too_large", "image_unprocessable", "image_deleted", "not_a_photo"),
-        *("original_deleted", "output_not_made", "output_lost", "bad_key", "still_processing"),
+        *(
+            "original_deleted",
+            "output_not_made",
+            "output_lost",
+            "bad_key",
+            "still_processing",
+            "outputs_not_ours",
+        ),
     ),
     response_class=Response,
     responses={

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from imgflow.api.problems import Refused
+from imgflow.catalog.owning import claim
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.errors import Trouble
@@ -110,8 +111,10 @@ class Processor:
         Raises:
             Refused: it is no photograph, or is not done in time.
             NotAllowed, FetchRefused, FetchFailed, TooManyBytes: it could not be had.
+            NotOurs: the output location is another catalogue's.
             Trouble: a store or the database does not answer.
         """
+        claim(catalog, self._outputs)
         key = own_key(self._source, url)
         if key is None:
             return self._ready(catalog, self._stored(catalog, url))

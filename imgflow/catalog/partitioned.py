@@ -10,6 +10,21 @@ import sqlalchemy as sa
 from imgflow.catalog.connected import BIGINT, TEXT, Connected
 from imgflow.catalog.rows import Kind
 
+# The sources are found by jumping from one to the next in the index of keys.
+NEEDED_BY_OTHERS = sa.text(
+    """
+    WITH RECURSIVE sources(source) AS (
+        SELECT min(source) FROM images
+        UNION ALL
+        SELECT (SELECT min(i.source) FROM images AS i WHERE i.source > s.source)
+        FROM sources AS s WHERE s.source IS NOT NULL
+    )
+    SELECT i.key FROM sources AS s JOIN images AS i ON i.source = s.source
+    WHERE s.source <> :source AND i.key = ANY(:keys) AND i.kind = :kind AND i.in_partitions
+        AND i.state <> 'deleted'
+    """
+)
+
 
 class Partitioned(Connected):
     """The column `in_partitions`."""
@@ -48,6 +63,23 @@ class Partitioned(Connected):
             "WHERE source = :source AND key = ANY(:keys) AND state = 'deleted'"
         ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source)
         self.transaction(lambda connection: connection.execute(statement))
+
+    def needed_by_others(self, kind: Kind, keys: Sequence[str]) -> set[str]:
+        """Those of the keys whose partitions images of other sources have, too."""
+        statement = NEEDED_BY_OTHERS.bindparams(
+            sa.bindparam("keys", list(keys), TEXT), source=self.source, kind=kind
+        )
+        rows = self.transaction(lambda connection: connection.execute(statement).all())
+        return {row.key for row in rows}
+
+    def outside_partitions(self, kind: Kind, keys: Sequence[str]) -> set[str]:
+        """Those of the keys whose images are known to need no partition: sealed, or deleted."""
+        statement = sa.text(
+            "SELECT key FROM images WHERE source = :source AND kind = :kind AND key = ANY(:keys) "
+            "AND NOT in_partitions"
+        ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source, kind=kind)
+        rows = self.transaction(lambda connection: connection.execute(statement).all())
+        return {row.key for row in rows}
 
     def sealable(self, kind: Kind, *, most: int, before: datetime | None = None) -> list[str]:
         """Keys of images that have a partition and are settled, the longest unchanged first.

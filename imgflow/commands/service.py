@@ -50,6 +50,7 @@ def ingest(as_json: AsJson = False) -> None:
     Exit code 0 also when images were rejected; 1 when something failed that a retry could mend.
     """
     with open_catalog() as (settings, catalog):
+        from imgflow.catalog.owning import claim
         from imgflow.definitions import build_batching, build_definitions, build_families
         from imgflow.orchestration.ingest import ingest as run
         from imgflow.orchestration.instance import open_instance
@@ -59,6 +60,7 @@ def ingest(as_json: AsJson = False) -> None:
 
         stores = stores_of(settings)
         make_default_source(stores.locations()[0], settings.home)
+        claim(catalog, stores.open_outputs())
         with open_instance(settings, catalog.engine.url.render_as_string(False)) as instance:
             source = stores.open_source()
             report = run(

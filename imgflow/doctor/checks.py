@@ -14,7 +14,7 @@ from imgflow.doctor.machine import (
     check_recipe,
     look_at_traces,
 )
-from imgflow.doctor.stores import check_bucket, check_outputs, check_source
+from imgflow.doctor.stores import check_bucket, check_outputs, check_owner, check_source
 from imgflow.doctor.variables import check_names, check_processes, environment_and_file
 from imgflow.running import running_process
 from imgflow.settings import Settings
@@ -23,9 +23,7 @@ from imgflow.store.opening import StoreConfig
 
 def local_checks(settings: Settings) -> dict[str, Check]:
     """What can be said without the database."""
-    stores = StoreConfig(
-        settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
-    )
+    stores = _stores(settings)
     environment, env_file = environment_and_file()
     return {
         "variables": lambda: check_names(environment, env_file),
@@ -50,6 +48,7 @@ def all_checks(settings: Settings) -> dict[str, Check]:
     from imgflow.orchestration import diagnosis
 
     process = running_process(settings.home)
+    stores = _stores(settings)
 
     def told(lines: Iterable[diagnosis.Line]) -> Iterable[Finding]:
         return (Finding(part, state, text) for part, state, text in lines)
@@ -57,8 +56,15 @@ def all_checks(settings: Settings) -> dict[str, Check]:
     return {
         **local_checks(settings),
         "database": lambda: check_database(settings),
+        "owner": lambda: check_owner(settings, stores),
         "dagster.yaml": lambda: told(diagnosis.check_configuration(settings)),
         "dagster": lambda: told(diagnosis.check_dagster(settings, process)),
         "queue": lambda: check_queue(settings),
         "events": lambda: check_wiring(settings),
     }
+
+
+def _stores(settings: Settings) -> StoreConfig:
+    return StoreConfig(
+        settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
+    )

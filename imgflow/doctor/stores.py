@@ -6,11 +6,16 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from imgflow.catalog.connected import Connected
+from imgflow.catalog.connecting import make_engine, outages_in_words
+from imgflow.catalog.owning import Owner, identity, owner_of, refusal
+from imgflow.catalog.schema import current_version, known_versions
 from imgflow.doctor.findings import Finding, notice, ok, wrong
 from imgflow.doctor.machine import room_in
-from imgflow.errors import ImgflowError
+from imgflow.errors import ImgflowError, Trouble
+from imgflow.settings import Settings
 from imgflow.store.location import Location
-from imgflow.store.naming import OUTPUT_FOLDERS
+from imgflow.store.naming import own_folders
 from imgflow.store.opening import StoreConfig
 
 # Signatures are refused from 15 minutes on; clocks that follow a time server differ by less.
@@ -45,7 +50,7 @@ def check_outputs(stores: StoreConfig, home: Path) -> Iterator[Finding]:
         return
     outputs = stores.open_outputs()
     # Should it stay behind, the nightly reconciliation removes what no row names.
-    name, body = f"{OUTPUT_FOLDERS[0]}imgflow-doctor/@{uuid.uuid4().hex}", b"probe"
+    name, body = f"{own_folders(source.url)[0]}imgflow-doctor/@{uuid.uuid4().hex}", b"probe"
     try:
         outputs.put(name, body, "text/plain")
         is_same = outputs.get(name) == body
@@ -74,6 +79,34 @@ def check_outputs(stores: StoreConfig, home: Path) -> Iterator[Finding]:
         )
         return
     yield ok("outputs", f"{location.url} can be written, read and deleted from")
+
+
+def check_owner(settings: Settings, stores: StoreConfig) -> Iterator[Finding]:
+    """Whether the output location is this catalogue's; nothing is claimed by looking."""
+    from imgflow.orchestration.diagnosis import has_database, running_url
+
+    source, location = stores.locations()
+    if _made_at_start("owner", location, settings.home) or not has_database(settings):
+        yield ok("owner", f"{location.url} gets its owner at the first start")
+        return
+    outputs = stores.open_outputs()
+    engine = make_engine(running_url(settings))
+    try:
+        with outages_in_words(engine):
+            owner = owner_of(outputs)
+            is_made = current_version(engine) == known_versions()[0]
+            own = identity(Connected(engine, source.url)) if is_made else Owner("", "")
+    except Trouble as trouble:
+        yield notice("owner", f"whose the outputs are cannot be told yet: {trouble}")
+        return
+    finally:
+        engine.dispose()
+    if owner is None:
+        yield ok("owner", f"{location.url} belongs to nobody yet; the next start takes it")
+    elif owner.is_same(own):
+        yield ok("owner", f"{location.url} belongs to this catalogue since {owner.since}")
+    else:
+        yield wrong("owner", refusal(outputs, owner, own))
 
 
 def check_bucket(stores: StoreConfig) -> Iterator[Finding]:

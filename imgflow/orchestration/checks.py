@@ -38,7 +38,7 @@ from imgflow.orchestration.examining import (
     checks_of,
     spread,
 )
-from imgflow.orchestration.families import Family
+from imgflow.orchestration.families import MAINTENANCE_TAG, Family
 from imgflow.orchestration.image_events import report_evaluations
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 
@@ -138,6 +138,7 @@ def audit(
         AUDIT_JOB,
         selection=dg.AssetSelection.checks(*definitions),
         description="All checks on all images.",
+        tags={MAINTENANCE_TAG: "true"},
         config={
             "ops": {definition.node_def.name: {"config": {"most": 0}} for definition in definitions}
         },

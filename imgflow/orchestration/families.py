@@ -20,6 +20,9 @@ from imgflow.orchestration.worker import process_depth_task, process_photo_task
 # Names the kind of images in the tags of a run, for limits and for the queue of its workers.
 KIND_TAG = "imgflow/kind"
 
+# On the runs of jobs that look after all images; their names alone may be another project's, too.
+MAINTENANCE_TAG = "imgflow/maintenance"
+
 # By it dagster-celery chooses the queue of a run.
 QUEUE_TAG = "dagster-celery/queue"
 

@@ -73,9 +73,21 @@ def seal(
     ]
     if keys:
         catalog.seal(keys)
-        name = str(family.partitions.name)
-        delete_partitions(instance, name, [partition_key(key) for key in keys])
+        take_partitions(family, catalog, instance, keys)
     return len(keys)
+
+
+def take_partitions(
+    family: Family, catalog: PostgresCatalog, instance: dg.DagsterInstance, keys: Sequence[str]
+) -> int:
+    """Delete the partitions of object keys, except those that images of other sources need.
+
+    A set of partitions belongs to all sources in an instance. Returns how many were deleted.
+    """
+    needed = catalog.needed_by_others(family.kind, keys)
+    leaving = [partition_key(key) for key in keys if key not in needed]
+    delete_partitions(instance, str(family.partitions.name), leaving)
+    return len(leaving)
 
 
 def is_idle(runs: Sequence[UnfinishedRun], catalog: PostgresCatalog) -> bool:
@@ -109,8 +121,7 @@ def remove_partitions(
         for family in families:
             leaving = catalog.leaving(family.kind, most=MOST_REMOVED)
             if leaving:
-                partitions = [partition_key(key) for key in leaving]
-                delete_partitions(instance, str(family.partitions.name), partitions)
+                take_partitions(family, catalog, instance, leaving)
                 catalog.left(leaving)
         if erase_rows:
             catalog.erase_left()

@@ -1,11 +1,12 @@
 """Bringing bucket, catalogue, outputs and partitions into agreement: the nightly reconciliation.
 
 Every difference is counted and repaired by the ordinary way: what is missing becomes pending, and
-the sensor asks for it; what nothing points to is deleted.
+the sensor asks for it; what is our own and nothing points to is deleted.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta, timezone
@@ -14,21 +15,19 @@ from typing import Any
 
 import dagster as dg
 
-from imgflow.catalog.partition_keys import partition_key
+from imgflow.catalog.owning import claim
+from imgflow.catalog.partition_keys import object_key, partition_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
-from imgflow.orchestration.event_queries import delete_partitions
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.hot_set import is_idle, seal
+from imgflow.orchestration.hot_set import is_idle, seal, take_partitions
+from imgflow.orchestration.orphans import compare_outputs, refuse_many
 from imgflow.orchestration.sensors import Follow, Round, list_and_announce
 from imgflow.orchestration.unfinished import unfinished_runs
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
 
 PAGE_ROWS = 1_000
-
-# An output is written before its row names it; what is older than this waits for no row any more.
-ORPHAN_AGE = timedelta(hours=1)
 
 MOST_SEALED = 25_000
 
@@ -119,6 +118,7 @@ def reconcile(
     *,
     follow: Follow,
     seal_days: int = 0,
+    allow_many: bool = False,
 ) -> Differences:
     """Compare bucket, catalogue, outputs and partitions, and repair every difference.
 
@@ -130,18 +130,22 @@ def reconcile(
         outputs: where pictures lie.
         follow: is told about images whose object is gone.
         seal_days: images unchanged for so long lose their partition; 0 for none.
+        allow_many: repair however much differs, since a person has looked at it.
 
     Raises:
+        NotOurs: the outputs belong to another catalogue.
+        TooMany: more differs than faults explain; nothing was deleted.
         Trouble: a store or the database did not answer; what was repaired stays so.
     """
+    claim(catalog, outputs, afresh=True)
     found = _compare_source(catalog, source, follow)
     found = replace(found, stale=sum(backfill_stale(families, catalog).values()))
-    missing, orphans = _compare_outputs(catalog, outputs)
+    missing, orphans = compare_outputs(catalog, outputs, allow_many=allow_many)
     found = replace(found, missing_outputs=missing, orphaned_outputs=orphans)
     catalog.holds.forget()
     with catalog.holds.asking():  # a run that is about to begin adds partitions in its own order
         if is_idle(unfinished_runs(instance, catalog, families), catalog):
-            found = _compare_partitions(found, families, catalog, instance)
+            found = _compare_partitions(found, families, catalog, instance, allow_many)
             unreported = [_compare_events(family, catalog, instance) for family in families]
             found = replace(found, unreported=sum(unreported))
             if seal_days:
@@ -162,39 +166,8 @@ def reconcile(
 
 
 def _compare_source(catalog: PostgresCatalog, source: Source, follow: Follow) -> Differences:
-    place, found = Round(), Differences()
-    while True:
-        seen = list_and_announce(source, catalog, place, pages=1, follow=follow)
-        found = replace(
-            found,
-            listed=found.listed + seen.listed,
-            new=found.new + len(seen.new),
-            changed=found.changed + len(seen.changed),
-        )
-        place = seen.next
-        if place.resume_after is None:
-            return found
-
-
-def _compare_outputs(catalog: PostgresCatalog, outputs: OutputStore) -> tuple[int, int]:
-    """Reopen images that lack an output, and delete the outputs that no row names."""
-    # Listed before the rows are read: an output written in between has a row that names it, at
-    # least by the next time.
-    stored = {output.name: output.last_modified for output in outputs.names()}
-    missing = 0
-    for images in _rows(catalog):
-        for image in images:
-            named = {record["name"] for name, record in image.outputs.items() if name != "resized"}
-            lacking = [name for name in named if name not in stored and not outputs.exists(name)]
-            if lacking and image.state == "ready":
-                catalog.reopen_without(image.id, lacking)
-                missing += 1
-            for name in named:
-                stored.pop(name, None)
-    limit = datetime.now(timezone.utc) - ORPHAN_AGE
-    orphans = [name for name, written in stored.items() if written < limit]
-    outputs.delete(orphans)
-    return missing, len(orphans)
+    seen = list_and_announce(source, catalog, Round(), pages=sys.maxsize, follow=follow)
+    return Differences(listed=seen.listed, new=len(seen.new), changed=len(seen.changed))
 
 
 def _compare_partitions(
@@ -202,11 +175,13 @@ def _compare_partitions(
     families: Sequence[Family],
     catalog: PostgresCatalog,
     instance: dg.DagsterInstance,
+    allow_many: bool,
 ) -> Differences:
     missing = orphaned = 0
     for family in families:
         name = str(family.partitions.name)
         known = set(instance.get_dynamic_partitions(name))
+        total = len(known)
         for images in _rows(catalog, kind=family.kind, in_partitions=True):
             expected = {partition_key(image.key) for image in images}
             if lacking := sorted(expected - known):
@@ -215,9 +190,14 @@ def _compare_partitions(
             known -= expected
         # Deleted images keep theirs until the next tick.
         leaving = {partition_key(key) for key in catalog.leaving(family.kind, most=len(known))}
-        if orphans := sorted(known - leaving):
-            delete_partitions(instance, name, orphans)
-            orphaned += len(orphans)
+        keys = [object_key(partition) for partition in sorted(known - leaving)]
+        explained = catalog.outside_partitions(family.kind, keys)
+        explained |= catalog.needed_by_others(family.kind, keys)
+        unknown = [key for key in keys if key not in explained]
+        what = f"partitions of {name} have no image and would be deleted"
+        refuse_many(len(unknown), total, what, examples=unknown, is_allowed=allow_many)
+        if keys:
+            orphaned += take_partitions(family, catalog, instance, keys)
     return replace(found, missing_partitions=missing, orphaned_partitions=orphaned)
 
 

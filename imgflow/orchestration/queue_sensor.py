@@ -16,7 +16,7 @@ import dagster as dg
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
-from imgflow.errors import Trouble
+from imgflow.errors import NotOurs, Trouble
 from imgflow.observability import context as log_context
 from imgflow.observability import traces
 from imgflow.orchestration.families import Family
@@ -206,7 +206,7 @@ def notifications_sensor(
                             "imgflow.runs": len(requests.batches),
                         },
                     )
-        except Trouble as trouble:
+        except (Trouble, NotOurs) as trouble:
             return dg.SensorResult(skip_reason=str(trouble))
         return sensor_result(requests, otherwise=taken.line())
 

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import dagster as dg
 
-from imgflow.orchestration.families import Family
+from imgflow.orchestration.families import KIND_TAG, MAINTENANCE_TAG, Family
 from imgflow.orchestration.superseded import EventLog, first_id_since
 from imgflow.orchestration.superseded_checks import (
     delete_evaluations,
@@ -119,7 +119,7 @@ def clean_event_log(
             freed.bytes += 2 * sum(sizes)  # the table of checks has a copy of each event
     for event_type in LOG_LINES:
         for page in log.log_lines(event_type):
-            quiet = _without_failure(instance, {row.run_id for row in page}, {*jobs, ASSET_JOB})
+            quiet = _without_failure(instance, {row.run_id for row in page}, jobs, assets)
             ids = [row.id for row in page if row.run_id in quiet]
             freed.log_lines += _delete(log, [ids], freed)
     for job in jobs:
@@ -136,14 +136,28 @@ def _delete(log: EventLog, pages: Iterable[list[int]], freed: Freed) -> int:
     return deleted
 
 
-def _without_failure(instance: dg.DagsterInstance, run_ids: set[str], jobs: set[str]) -> set[str]:
-    """Runs of jobs that have nothing to explain."""
+def _without_failure(
+    instance: dg.DagsterInstance,
+    run_ids: set[str],
+    jobs: Sequence[str],
+    assets: Sequence[dg.AssetKey],
+) -> set[str]:
+    """Our own runs that have nothing to explain."""
     runs = instance.get_runs(dg.RunsFilter(run_ids=sorted(run_ids)))
     return {
         run.run_id
         for run in runs
-        if run.job_name in jobs and run.is_finished and not run.is_failure
+        if _is_own(run, jobs, assets) and run.is_finished and not run.is_failure
     }
+
+
+def _is_own(run: dg.DagsterRun, jobs: Sequence[str], assets: Sequence[dg.AssetKey]) -> bool:
+    """Whether imgflow made a run; another project in the instance may have a job of that name."""
+    if run.job_name == ASSET_JOB:
+        checks = run.asset_check_selection or frozenset()
+        touched = {*(run.asset_selection or ()), *(check.asset_key for check in checks)}
+        return bool(touched) and touched <= set(assets)
+    return run.job_name in jobs and not {KIND_TAG, MAINTENANCE_TAG}.isdisjoint(run.tags)
 
 
 def _delete_runs(log: EventLog, job: str, older_than: datetime, freed: Freed) -> None:
@@ -153,7 +167,8 @@ def _delete_runs(log: EventLog, job: str, older_than: datetime, freed: Freed) ->
     )
     shown = runs_of_evaluations(log.instance)
     for start in range(0, len(old), log.page_events):
-        page = old[start : start + log.page_events]
+        runs = log.instance.get_runs(dg.RunsFilter(run_ids=old[start : start + log.page_events]))
+        page = [run.run_id for run in runs if _is_own(run, [job], ())]
         leaving = [run_id for run_id in log.runs_without_assets(page) if run_id not in shown]
         # Events first: without its run nothing would find them again.
         if leaving:

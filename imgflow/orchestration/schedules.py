@@ -6,8 +6,9 @@ from datetime import datetime, timedelta, timezone
 import dagster as dg
 from pydantic import Field
 
+from imgflow.errors import NotOurs, TooMany
 from imgflow.orchestration.checks import AUDIT_JOB
-from imgflow.orchestration.families import Family
+from imgflow.orchestration.families import MAINTENANCE_TAG, Family
 from imgflow.orchestration.maintenance import Selection, as_metadata, backfill_stale, reconcile
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 from imgflow.orchestration.retention import clean_event_log
@@ -23,7 +24,7 @@ WHAT = {
 """The jobs, in words; also of their one op and of their schedule."""
 
 # Where run and code server are killed together nobody else would say that such a run is over.
-BOUNDED = {"dagster/max_runtime": str(6 * 3_600)}
+BOUNDED = {"dagster/max_runtime": str(6 * 3_600), MAINTENANCE_TAG: "true"}
 
 
 class BackfillConfig(dg.Config):
@@ -33,6 +34,16 @@ class BackfillConfig(dg.Config):
     rejected: bool = Field(default=False, description="The rejected ones too.")
     force: bool = Field(
         default=False, description="All ready ones; all of their outputs are made again."
+    )
+
+
+class ReconcileConfig(dg.Config):
+    """What an operator may set in the launchpad; the nightly schedule leaves it as it is."""
+
+    allow_many: bool = Field(
+        default=False,
+        description="Delete and make again however much differs; for once, when a run has stopped "
+        "at the number and it is right.",
     )
 
 
@@ -69,18 +80,25 @@ def maintenance(
         description=WHAT["reconcile"],
     )
     def compare(
-        context: dg.OpExecutionContext, catalog: CatalogResource, stores: StoresResource
+        context: dg.OpExecutionContext,
+        config: ReconcileConfig,
+        catalog: CatalogResource,
+        stores: StoresResource,
     ) -> None:
-        with opened(catalog, stores, on_delete) as (rows, source, follow):
-            found = reconcile(
-                families,
-                rows,
-                context.instance,
-                source,
-                stores.open_outputs(),
-                follow=follow,
-                seal_days=seal_days,
-            )
+        try:
+            with opened(catalog, stores, on_delete) as (rows, source, follow):
+                found = reconcile(
+                    families,
+                    rows,
+                    context.instance,
+                    source,
+                    stores.open_outputs(),
+                    follow=follow,
+                    seal_days=seal_days,
+                    allow_many=config.allow_many,
+                )
+        except (NotOurs, TooMany) as error:
+            raise dg.Failure(str(error)) from error
         context.add_output_metadata(as_metadata(found.counts()))
         context.log.info(f"Found and repaired: {found.counts()}.")
 

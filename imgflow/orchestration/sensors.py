@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.errors import Trouble
+from imgflow.errors import NotOurs, Trouble
 from imgflow.lifecycle import follow_deletions
 from imgflow.observability import context as log_context
 from imgflow.observability import traces
@@ -110,6 +110,7 @@ def list_and_announce(
         follow: is told the keys of images whose object a page should have shown and did not.
     """
     seen = Listed(start)
+    missing: list[str] = []
     ahead = pages_ahead(source, start.resume_after, pages)
     with catalog.comparing() as known, closing(ahead) as listing:
         for page in listing:
@@ -126,9 +127,11 @@ def list_and_announce(
             seen.new += (image.id for image in announcement.new)
             seen.changed += (image.id for image in announcement.changed)
             there = [*(upload.key for upload in page.objects), *page.unfinished]
-            missing = catalog.vanished(after, page.resume_after, there)
-            if warning := follow([image.key for image in missing]):
-                seen.warnings.append(warning)
+            vanished = catalog.vanished(after, page.resume_after, there)
+            missing += (image.key for image in vanished)
+    # All at once: a wrong bucket may lack a few of each page, and that all are gone is to be seen.
+    if warning := follow(missing):
+        seen.warnings.append(warning)
     return seen
 
 
@@ -253,7 +256,7 @@ def arrivals_sensor(
                     )
                 for warning in seen.warnings:
                     context.log.warning(warning)
-        except Trouble as trouble:
+        except (Trouble, NotOurs) as trouble:
             # Not an empty bucket: nothing is concluded, and the next tick lists the same part
             # again.
             return dg.SensorResult(skip_reason=str(trouble), cursor=start.cursor())

@@ -1,8 +1,9 @@
-"""Names of outputs: immutable objects whose name holds the source key and the fingerprint.
+"""Names of outputs: immutable objects whose name holds source, source key and fingerprint.
 
-`thumbnail/summer/IMG 1.png/@3f9a….jpg` is the thumbnail of `summer/IMG 1.png`. Since the
-fingerprint covers key, content and recipe, an overwritten image gets new names and nobody ever
-reads half of a change.
+`thumbnail/1d0a5b9c/summer/IMG 1.png/@3f9a….jpg` is the thumbnail of `summer/IMG 1.png`, and
+`1d0a5b9c` the part of its source, so that several sources share a location and each looks for what
+is to be deleted in its own part only. Since the fingerprint covers key, content and recipe, an
+overwritten image gets new names and nobody ever reads half of a change.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ MOST_KEY_BYTES = 850
 # names.
 SAFE = " !$&'()+,;=-_."
 
+# Names the catalogue to which all outputs of a location belong.
+MARKER = "imgflow.json"
+
 # First segments of output names.
 INSTALLED_FOLDER = "installed/"  # outputs that other packages add share it, whatever their names
 OUTPUT_FOLDERS = ("grayscale/", "thumbnail/", "proof/", "preview/", INSTALLED_FOLDER)
 
+# What every name of an output is like. What is not is nobody's output, wherever it lies.
+OWN_NAME = re.compile(r".*/@[0-9a-f]{32}(\.[a-z0-9]+)*", re.ASCII)
 
 # Keys that `obstore` lists, reads or writes under another name than they have, or not at all.
 INEXACT = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
@@ -31,6 +37,25 @@ INEXACT = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
 def is_exact(key: str) -> bool:
     """Whether `obstore` reads, writes and lists a key under the name that it has."""
     return not INEXACT.search(key)
+
+
+def source_part(source: str) -> str:
+    """The segment of output names that tells whose they are.
+
+    Args:
+        source: its canonical URL.
+    """
+    return hashlib.sha256(source.encode()).hexdigest()[:8]
+
+
+def own_folders(source: str) -> tuple[str, ...]:
+    """The folders below which all outputs of a source lie, and none of another source."""
+    return tuple(f"{folder}{source_part(source)}/" for folder in OUTPUT_FOLDERS)
+
+
+def is_own(name: str, source: str) -> bool:
+    """Whether a name is of the form that `output_name` gives outputs of this source."""
+    return name.startswith(own_folders(source)) and bool(OWN_NAME.fullmatch(name))
 
 
 def output_name(output: str, source: str, key: str, fingerprint: str, extension: str) -> str:
@@ -48,7 +73,9 @@ def output_name(output: str, source: str, key: str, fingerprint: str, extension:
         client represent exactly. Different arguments give different names.
     """
     digest = hashlib.sha256("\0".join((source, key, fingerprint)).encode()).hexdigest()[:32]
-    folder = f"{output}/" if f"{output}/" in OUTPUT_FOLDERS else f"{INSTALLED_FOLDER}{output}/"
+    part = source_part(source)
+    is_built_in = f"{output}/" in OUTPUT_FOLDERS
+    folder = f"{output}/{part}/" if is_built_in else f"{INSTALLED_FOLDER}{part}/{output}/"
     return f"{folder}{_readable(key)}/@{digest}{extension}"
 
 

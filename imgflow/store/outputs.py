@@ -10,7 +10,7 @@ from typing import Any
 
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
-from obstore.exceptions import BaseError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
 from imgflow.errors import Trouble
@@ -37,6 +37,8 @@ class OutputStore:
     def __init__(self, location: Location, *, checksums: Checksums = "when_supported") -> None:
         """Open a bucket or a folder; the folder is made when it does not exist."""
         self.location = location
+        self.claimed_until: dict[str, float] = {}
+        """Until when a catalogue, by its database, need not look again whether this is its own."""
         self._store: S3Store | LocalStore
         self._client: Any = None
         if location.scheme == "s3":
@@ -56,6 +58,22 @@ class OutputStore:
                     name, body, attributes={"Content-Type": media_type}, use_multipart=False
                 )
             else:  # a file has no media type to keep
+                self._store.put(name, body, use_multipart=False)
+
+    def put_first(self, name: str, body: bytes) -> None:
+        """Write a small object unless there is one of that name.
+
+        Some stores ignore the condition or do not know it, and of several writers the last one wins
+        there; so whoever relies on it reads the object afterwards.
+        """
+        with self._errors("written", name):
+            try:
+                self._store.put(name, body, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return
+            except BaseError as error:
+                if error_code(error) != "NotImplemented":
+                    raise
                 self._store.put(name, body, use_multipart=False)
 
     def get(self, name: str) -> bytes | None:
@@ -114,14 +132,14 @@ class OutputStore:
         key = self.location.prefix + name
         self._client.delete_object(Bucket=self.location.bucket, Key=key)
 
-    def names(self, prefix: str | None = None) -> Iterator[StoredOutput]:
+    def names(self, *folders: str) -> Iterator[StoredOutput]:
         """List what is stored; our own names are always represented exactly.
 
         Args:
-            prefix: whole segments. Without it all folders of outputs are listed and nothing else
-            that may share the bucket, where one odd key would stop the listing.
+            folders: whole segments. Without them all folders of outputs are listed and nothing else
+                that may share the bucket, where one odd key would stop the listing.
         """
-        for folder in OUTPUT_FOLDERS if prefix is None else (prefix,):
+        for folder in folders or OUTPUT_FOLDERS:
             try:
                 with self._errors("listed", folder):
                     for batch in obstore.list(self._store, prefix=folder):
@@ -135,11 +153,16 @@ class OutputStore:
 
         S3 answers 403 rather than 404 to those who may list some prefixes only.
         """
-        folder = f"{name.rpartition('/')[0]}/"
+        key = self.location.prefix + name
         try:
-            return all(stored.name != name for stored in self.names(folder))
+            with self._errors("listed", ""):
+                answer = self._client.list_objects_v2(
+                    Bucket=self.location.bucket, Prefix=key, MaxKeys=1
+                )
         except Trouble:
             return False
+        # An object of just this name comes before all others that begin with it.
+        return "IsTruncated" in answer and all(e["Key"] != key for e in answer.get("Contents", ()))
 
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:

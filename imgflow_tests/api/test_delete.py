@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from imgflow.errors import Trouble
+from imgflow.store.naming import MARKER, source_part
 from imgflow_tests.api.library import Library, encoded
 from imgflow_tests.pictures import depth_csv, jpeg
 
@@ -48,6 +50,25 @@ def test_outputs_and_row_go_and_the_object_stays(own_library: Library) -> None:
     assert (own_library.folder / "a.jpg").exists()
     own_library.announce()
     assert own_library.image("a.jpg").state == "deleted", "the same upload does not bring it back"
+
+
+def test_outputs_that_belong_to_another_catalogue_stay(own_library: Library) -> None:
+    image = own_library.add("a.jpg", jpeg())
+    before = stored(own_library)
+    others = dict.fromkeys(("catalogue", "database", "since", "host"), "another")
+    own_library.worker.outputs.delete([MARKER])
+    own_library.worker.outputs.put_first(MARKER, json.dumps(others).encode())
+    with own_library.client() as client:
+        for query in ("", "?source=true"):
+            answer = authorized(client).delete(f"/images/{image.id}{query}")
+            assert (answer.status_code, answer.json()["code"]) == (503, "outputs_not_ours")
+            assert own_library.worker.outputs.location.url not in answer.text
+        url = "https://example.com/a.jpg"
+        answer = client.post("/process", json={"url": url})
+        assert answer.json()["code"] == "outputs_not_ours"
+    assert stored(own_library) == before
+    assert own_library.image("a.jpg").state == "ready"
+    assert (own_library.folder / "a.jpg").exists()
 
 
 def test_a_depth_image_goes_with_its_array(own_library: Library) -> None:
@@ -126,11 +147,13 @@ def test_a_bucket_is_emptied_of_what_was_asked_for(
             url = f"/images/{encoded(key)}?source=true"
             assert client.delete(url).json() == counts(1, 2, 1)
             assert client.delete(url).json() == counts(0, 0, 0)
+    part = source_part(f"s3://{bucket}/in/")
     left = [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]]
     assert sorted(name.split("@")[0] for name in left) == [
         "in/stays.jpg",
-        "out/grayscale/stays.jpg/",
-        "out/thumbnail/stays.jpg/",
+        f"out/grayscale/{part}/stays.jpg/",
+        "out/imgflow.json",
+        f"out/thumbnail/{part}/stays.jpg/",
     ]
 
 

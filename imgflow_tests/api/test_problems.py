@@ -105,6 +105,7 @@ ELSEWHERE = {
     "original_withheld",
     "output_lost",
     "output_not_made",
+    "outputs_not_ours",  # test_delete
     "range_not_satisfiable",
     "still_processing",
     "scope_missing",  # test_access, and the two of tokens

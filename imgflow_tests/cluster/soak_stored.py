@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from imgflow.catalog.rows import Image
 from imgflow.definitions import build_families
 from imgflow.settings import load_settings
-from imgflow.store.naming import output_name
+from imgflow.store.naming import MARKER, output_name
 from imgflow_tests.cluster.cluster import Cluster
 from imgflow_tests.cluster.conftest import SOURCE
 from imgflow_tests.cluster.soak_stories import Step, contents_of
@@ -93,8 +93,8 @@ def judge_requests(
 
 
 def _key(name: str) -> str:
-    """The key of an output: its name is `OUTPUT/KEY/@DIGEST.EXTENSION`."""
-    return name.partition("/")[2].rpartition("/@")[0]
+    """The key of an output: its name is `OUTPUT/SOURCE/KEY/@DIGEST.EXTENSION`."""
+    return name.split("/", 2)[2].rpartition("/@")[0]
 
 
 def judge_stored(
@@ -104,7 +104,7 @@ def judge_stored(
     named = {name for image in images.values() for name in names_of(image)}
     families = {family.kind: family for family in build_families(load_settings(_env_file=None))}
     contents = contents_of(steps)
-    orphans = listed(cluster, "out/") - named
+    orphans = listed(cluster, "out/") - named - {MARKER}
     for name in orphans:
         key, output = _key(name), name.partition("/")[0]
         recipe = families["depth" if output == "preview" else "photo"].outputs[output]

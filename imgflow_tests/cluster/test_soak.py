@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.store.naming import source_part
 from imgflow_tests.cluster.cluster import Cluster
 from imgflow_tests.cluster.conftest import SOURCE, check_parts
 from imgflow_tests.cluster.soak import Plan, Soaked, running, soak
@@ -69,12 +70,13 @@ def test_the_judge_would_see_what_is_lost_done_twice_or_apart(after: After) -> N
     found_ready = catalog.page(limit=300, kind="photo", state="ready")
     ready = [image for image in found_ready if image.key not in in_hand][:6]
     lost, mixed, turned, unseen, ghost, late = (image.key for image in ready)
+    part = source_part(SOURCE)
     names = [f"out/{image.outputs['thumbnail']['name']}" for image in ready]
     other = s3.get_object(Bucket="imgflow", Key=names[0])["Body"].read()
     cluster.stop("daemon")  # it would mend some of it
     s3.delete_object(Bucket="imgflow", Key=names[0])
     s3.put_object(Bucket="imgflow", Key=names[1], Body=other)
-    s3.put_object(Bucket="imgflow", Key=f"out/thumbnail/{ghost}/@0123.jpg", Body=other)
+    s3.put_object(Bucket="imgflow", Key=f"out/thumbnail/{part}/{ghost}/@0123.jpg", Body=other)
     s3.put_object(Bucket="imgflow", Key=f"in/{late}", Body=other)
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE images SET state = 'rejected' WHERE key = %s", (turned,))

@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 
 from imgflow.settings import Settings
+from imgflow.store.naming import source_part
 from imgflow_tests.deploy.stack import TEMPLATE, Stack, number_of_events
 from imgflow_tests.orchestration.queues import Inbox, QueueProject
 from imgflow_tests.pictures import jpeg
@@ -76,10 +77,12 @@ def test_an_upload_reaches_the_queue_and_becomes_pictures(
     assert project.states() == {"summer/a b.jpg": "ready"}
     inbox = Inbox(stack.client("sqs"), found["QueueUrl"])
     assert inbox.counts() == (0, 0)
+    part = source_part(f"s3://{uploads}/in/")
     made = stack.s3.list_objects_v2(Bucket=pictures)["Contents"]
     assert [entry["Key"].split("@")[0] for entry in made] == [
-        "made/grayscale/summer/a b.jpg/",
-        "made/thumbnail/summer/a b.jpg/",
+        f"made/grayscale/{part}/summer/a b.jpg/",
+        "made/imgflow.json",
+        f"made/thumbnail/{part}/summer/a b.jpg/",
     ]
     # moto tells no queue of deletions in a bucket with versions.
     configured = stack.s3.get_bucket_notification_configuration(Bucket=uploads)

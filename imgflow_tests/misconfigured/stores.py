@@ -14,8 +14,13 @@ import boto3
 import botocore.auth
 import pytest
 
+from imgflow.catalog.connecting import make_engine
+from imgflow.catalog.owning import claim
+from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.doctor import machine
 from imgflow.iam import Extra, policy
+from imgflow.store.opening import StoreConfig
+from imgflow.store.outputs import OutputStore
 from imgflow_tests.ceph import free_port
 from imgflow_tests.fetch.servers import make_certificate, ok, serving
 from imgflow_tests.misconfigured.case import Case, Fixture, Misconfigurations
@@ -203,6 +208,19 @@ def unwritable(case: Case, fixture: Fixture) -> Iterator[None]:
 def same_place(case: Case, fixture: Fixture) -> Iterator[None]:
     place = fixture("tmp_path").as_uri()
     case.values |= {"source_url": place, "output_url": place}
+    yield
+
+
+@wrong("the outputs belong to another database", "delete")
+def others_outputs(case: Case, fixture: Fixture) -> Iterator[None]:
+    case.values["output_url"] = fixture("tmp_path").as_uri()
+    for number, url in enumerate((fixture("make_database")(), case.database_url)):
+        catalog = PostgresCatalog(make_engine(url), "file:///")
+        catalog.migrate()
+        if not number:
+            _, location = StoreConfig("file:///", case.values["output_url"]).locations()
+            claim(catalog, OutputStore(location))
+        catalog.engine.dispose()
     yield
 
 

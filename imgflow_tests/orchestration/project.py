@@ -10,6 +10,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from imgflow.catalog.connecting import make_engine
+from imgflow.catalog.owning import claim
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import kind_of
 from imgflow.definitions import build_batching, build_definitions, build_families, build_resources
@@ -51,6 +52,7 @@ class Project:
 
     def ingest(self) -> IngestReport:
         """As `imgflow ingest`."""
+        claim(self.catalog, self.outputs)
         return ingest(
             self.source,
             self.catalog,
@@ -107,6 +109,23 @@ class Project:
             asset_selection=[dg.AssetKey([kind, name]) for name in assets] or None,
             raise_on_error=False,
         )
+
+    def night(self, *jobs: str, config: Mapping[str, Any] | None = None) -> dict[str, str]:
+        """Run the jobs of a night, or these only, and return why those that failed did."""
+        failed = {}
+        for name in jobs or ("backfill_stale", "reconcile", "retention"):
+            job = self.definitions.resolve_job_def(name)
+            result = job.execute_in_process(
+                dict(config or {}), instance=self.instance, raise_on_error=False
+            )
+            if not result.success:
+                errors = [
+                    str(event.step_failure_data.error_display_string)
+                    for event in result.all_events
+                    if event.event_type_value == "STEP_FAILURE"
+                ]
+                failed[name] = "\n".join(errors)
+        return failed
 
     def end_pauses(self) -> None:
         """Let the pauses before the next attempt be over."""

@@ -12,7 +12,7 @@ from obstore.exceptions import BaseError
 from obstore.store import MemoryStore
 
 from imgflow.store.location import parse_location
-from imgflow.store.naming import is_exact, output_name
+from imgflow.store.naming import is_exact, is_own, output_name, source_part
 from imgflow.store.outputs import OutputStore
 from imgflow.store.s3_clients import obstore_bucket
 
@@ -48,6 +48,8 @@ def test_a_name_is_short_enough_for_file_systems_and_stores_and_exact(key: str) 
         assert len(name.encode()) <= 1_024 - 100  # what is left is for the location's prefix
         assert max(len(segment.encode()) for segment in name.split("/")) <= 255
         assert is_exact(name)
+        assert is_own(name, SOURCE)
+        assert not is_own(name, f"{SOURCE}other/")
         assert name.startswith(f"{output}/")
 
 
@@ -78,7 +80,9 @@ def test_every_argument_makes_another_name() -> None:
 
 
 def test_ordinary_keys_stay_readable() -> None:
-    assert name_of("summer/IMG 1 (2).png").startswith("thumbnail/summer/IMG 1 (2).png/@")
+    assert name_of("summer/IMG 1 (2).png").startswith(
+        f"thumbnail/{source_part(SOURCE)}/summer/IMG 1 (2).png/@"
+    )
 
 
 def test_tricky_names_are_kept_exactly_by_a_folder(tmp_path: Path) -> None:

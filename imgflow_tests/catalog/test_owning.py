@@ -1,0 +1,166 @@
+"""One output location belongs to one catalogue."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from imgflow.catalog import owning
+from imgflow.catalog.connecting import make_engine
+from imgflow.catalog.owning import claim, identity, owner_of
+from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.errors import NotOurs, Trouble
+from imgflow.store.location import parse_location
+from imgflow.store.naming import MARKER
+from imgflow.store.outputs import OutputStore
+
+MakeCatalog = Callable[[str], PostgresCatalog]
+
+
+@pytest.fixture
+def make_catalog() -> Iterator[MakeCatalog]:
+    made: list[PostgresCatalog] = []
+
+    def make(url: str) -> PostgresCatalog:
+        made.append(PostgresCatalog(make_engine(url), "file:///source/"))
+        made[-1].migrate()
+        return made[-1]
+
+    yield make
+    for catalog in made:
+        catalog.engine.dispose()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def open_location(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], OutputStore]:
+    is_folder = request.param == "folder"
+    bucket = "" if is_folder else request.getfixturevalue("bucket")
+    url = (tmp_path / "out").as_uri() if is_folder else f"s3://{bucket}/out"
+    return lambda: OutputStore(parse_location(url, setting="TEST"))
+
+
+def test_the_first_catalogue_has_the_location_and_others_are_refused(
+    open_location: Callable[[], OutputStore],
+    make_catalog: MakeCatalog,
+    make_database: Callable[[], str],
+) -> None:
+    first, second = make_catalog(make_database()), make_catalog(make_database())
+    outputs = open_location()
+    assert owner_of(outputs) is None
+    claim(first, outputs)
+    claim(first, open_location())
+    marker = outputs.get(MARKER)
+    for _ in range(2):
+        with pytest.raises(NotOurs) as refused:
+            claim(second, outputs)
+    said = str(refused.value)
+    assert all(part in said for part in (outputs.location.url, identity(first).catalogue, MARKER))
+    assert outputs.get(MARKER) == marker
+
+    outputs.delete([MARKER])  # as who takes over does it, by hand
+    claim(second, outputs)
+    claim(first, outputs)  # it relies on its last look for a minute
+    with pytest.raises(NotOurs):
+        claim(first, outputs, afresh=True)
+
+
+def test_of_many_that_start_at_once_one_has_the_location(
+    open_location: Callable[[], OutputStore],
+    make_catalog: MakeCatalog,
+    make_database: Callable[[], str],
+) -> None:
+    catalogs = [make_catalog(make_database()) for _ in range(4)]
+    together = threading.Barrier(len(catalogs))
+    refused: list[PostgresCatalog] = []
+
+    def start(catalog: PostgresCatalog) -> None:
+        outputs = open_location()
+        together.wait()
+        try:
+            claim(catalog, outputs)
+        except NotOurs:
+            refused.append(catalog)
+
+    threads = [threading.Thread(target=start, args=(catalog,)) for catalog in catalogs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == len(catalogs) - 1
+    (winner,) = (catalog for catalog in catalogs if catalog not in refused)
+    owner = owner_of(open_location())
+    assert owner is not None
+    assert owner.is_same(identity(winner))
+
+
+def test_a_copy_of_the_database_is_not_its_original(
+    tmp_path: Path, make_catalog: MakeCatalog, make_database: Callable[[], str]
+) -> None:
+    url = make_database()
+    original = make_catalog(url)
+    outputs = OutputStore(parse_location(tmp_path.as_uri(), setting="TEST"))
+    claim(original, outputs)
+    original.engine.dispose()
+    copy_url = make_database()
+    name, template = (sa.make_url(one).database for one in (copy_url, url))
+    admin = sa.create_engine(
+        sa.make_url(url).set(database="postgres"), isolation_level="AUTOCOMMIT"
+    )
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    admin.dispose()
+    copy = make_catalog(copy_url)
+    assert identity(copy).catalogue == identity(original).catalogue
+    with pytest.raises(NotOurs, match="is a copy of"):
+        claim(copy, outputs)
+    claim(original, outputs, afresh=True)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"catalogue": "x"}', b"\xff"])
+def test_a_marker_that_says_nothing_is_trouble_and_stays(
+    tmp_path: Path, catalog: PostgresCatalog, body: bytes
+) -> None:
+    outputs = OutputStore(parse_location(tmp_path.as_uri(), setting="TEST"))
+    outputs.put_first(MARKER, body)
+    with pytest.raises(Trouble, match=MARKER):
+        claim(catalog, outputs)
+    assert outputs.get(MARKER) == body
+
+
+def test_a_marker_that_cannot_be_read_is_no_missing_one(
+    tmp_path: Path, catalog: PostgresCatalog
+) -> None:
+    outputs = OutputStore(parse_location(tmp_path.as_uri(), setting="TEST"))
+    (tmp_path / MARKER).mkdir()
+    with pytest.raises(Trouble):
+        claim(catalog, outputs)
+    assert (tmp_path / MARKER).is_dir()
+
+
+def test_a_process_looks_once_a_minute(
+    tmp_path: Path, catalog: PostgresCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = OutputStore(parse_location(tmp_path.as_uri(), setting="TEST"))
+    looks: list[OutputStore] = []
+
+    def look(store: OutputStore) -> owning.Owner | None:
+        looks.append(store)
+        return owner_of(store)
+
+    monkeypatch.setattr(owning, "owner_of", look)
+    claim(catalog, outputs)
+    assert json.loads(outputs.get(MARKER) or b"")["catalogue"] == identity(catalog).catalogue
+    looks.clear()
+    for _ in range(5):
+        claim(catalog, outputs)
+    assert not looks
+    monkeypatch.setattr(owning, "SECONDS", -1.0)
+    claim(catalog, outputs, afresh=True)
+    claim(catalog, outputs)
+    assert len(looks) == 2
