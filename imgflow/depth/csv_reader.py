@@ -36,8 +36,7 @@ class CsvDepthReader:
             batch = parser.parse(block, line)
             line += len(batch) + batch.empty_rows
             rows += len(batch)
-            if rows > limits.max_rows:
-                raise Rejected("too_many_rows", f"more than {limits.max_rows} rows")
+            limits.check_rows(rows)
             yield batch
         if not rows:
             raise Rejected("no_rows", "there is a header and no row with values")

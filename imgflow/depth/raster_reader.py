@@ -39,10 +39,7 @@ class PngDepthReader:
         with tempfile.TemporaryFile(prefix="imgflow-depth-") as file:
             for part in stream:
                 file.write(part)
-                if file.tell() > limits.max_bytes:
-                    raise Rejected(
-                        "too_many_bytes", f"the file is longer than {limits.max_bytes} bytes"
-                    )
+                limits.check_bytes(file.tell())
             file.seek(0)
             yield from _rows(file, self.format, limits)
 
@@ -93,8 +90,7 @@ def _check(picture: Image.Image, limits: DepthLimits) -> None:
         raise Rejected(
             "too_many_pixels", f"{width} by {height} pixels, and {MOST_PIXELS:,} are the limit"
         )
-    if height > limits.max_rows:
-        raise Rejected("too_many_rows", f"more than {limits.max_rows} rows")
+    limits.check_rows(height)
     if width >= limits.max_columns:
         raise Rejected(
             "too_many_columns", f"{width} columns, and {limits.max_columns - 1} are the limit"
