@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 
 from imgflow.depth.facts import DepthFacts, RowOrder, SourceTally, StepTally
+from imgflow.depth.limits import DepthLimits
 from imgflow.depth.reading import read_depth_rows
 from imgflow.depth.recipe import CHUNK_ROWS, DepthRecipe
 from imgflow.depth.resampling import FIRST_OVERSHOOTING_ORDER, resize_width
-from imgflow.depth.limits import DepthLimits
 from imgflow.depth.rows import DepthRows, Float32, Float64
 from imgflow.depth.spool import RowSpool
 from imgflow.errors import ImgflowError

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from imgflow.depth.rows import DepthLimits, DepthRows
 from imgflow.depth.tables import checked_rows
-from imgflow.errors import Rejected
+from imgflow.errors import Rejected, is_of_machine
 
 # Pillow decodes the whole picture: 200 MB at 32 bits.
 MOST_PIXELS = 50_000_000
@@ -70,6 +70,8 @@ def _rows(file: IO[bytes], format: str, limits: DepthLimits) -> Iterator[DepthRo
     except Exception as error:
         if "out of memory" in str(error):  # libtiff's and zlib's way to say it
             raise MemoryError(str(error)) from error
+        if is_of_machine(error):
+            raise
         raise Rejected("corrupt_depth_map", f"the picture cannot be decoded: {error}") from error
     width, height = picture.size
     step_rows = max(1, _BLOCK_VALUES // width)
