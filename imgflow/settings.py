@@ -16,7 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from imgflow.depth.limits import FREE_ROWS, FREE_SECONDS, UPLOADED_BYTES_PER_SECOND
+from imgflow.depth.limits import (
+    FREE_ROWS,
+    FREE_SECONDS,
+    UPLOADED_BYTES_PER_SECOND,
+    DepthLimits,
+)
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
 from imgflow.images.decoding import Limits
@@ -450,6 +455,11 @@ class Settings(BaseSettings):
             formats=self.formats,
             max_memory=self.worker_memory * 2**20,
         )
+
+    @property
+    def depth_limits(self) -> DepthLimits:
+        """What a depth image may cost before it is rejected."""
+        return DepthLimits(max_rows=self.depth_max_rows)
 
     @property
     def depth_recipe(self) -> DepthRecipe:

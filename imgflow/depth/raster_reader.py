@@ -79,7 +79,9 @@ def _rows(file: IO[bytes], format: str, limits: DepthLimits) -> Iterator[DepthRo
         stop = min(height, top + step_rows)
         pixels = np.asarray(picture.crop((0, top, width, stop)))
         depths = np.array([float(first + row * step) for row in range(top, stop)])
-        yield checked_rows(np.column_stack([depths, pixels]), first_row=top + 1)
+        with np.errstate(invalid="ignore"):  # signalling NaN, in a picture of floats
+            table = np.column_stack([depths, pixels])
+        yield checked_rows(table, first_row=top + 1)
 
 
 def _check(picture: Image.Image, limits: DepthLimits) -> None:
