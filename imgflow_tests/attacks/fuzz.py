@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
+import resource
 import signal
 import sys
 import tempfile
@@ -21,7 +22,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
@@ -39,11 +40,10 @@ from imgflow.catalog.rows import Image, Verdict
 from imgflow.catalog.storable import storable_json
 from imgflow.definitions import build_families
 from imgflow.errors import Rejected
-from imgflow.orchestration import batch, depth_work
+from imgflow.orchestration import batch, depth_work, worker
 from imgflow.orchestration.events import finished_events
 from imgflow.orchestration.pool import WorkerPool, group_size
 from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
-from imgflow.orchestration.worker import Worker
 from imgflow.settings import load_settings
 from imgflow.store.objects import SourceObject
 from imgflow.store.opening import StoreConfig
@@ -52,6 +52,7 @@ from imgflow_tests.attacks.mutations import mutated
 SECONDS = 10.0
 MOST_JSON = 64_000
 CASES_OF_A_PROCESS = 5_000
+LIMITED_AT_ONCE = 100
 TIME = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
@@ -114,11 +115,24 @@ def _no_database(_image: depth_work.DepthImage) -> Iterator[_Arrays]:
     yield _Arrays()
 
 
+def _use_no_database() -> None:
+    depth_work.DepthImage._arrays = _no_database  # type: ignore[method-assign,assignment]
+    # Setting limits for each takes half of the time of all; see `_limit_time`.
+    depth_work.cpu_limit = worker.cpu_limit = lambda _seconds: nullcontext()  # type: ignore[assignment]
+
+
+def _limit_time() -> None:
+    """Let this process have a signal when it computes for long."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = math.ceil(time.process_time() + SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
 @cache
-def _worker() -> Worker:
+def _worker() -> worker.Worker:
     folder = Path(tempfile.gettempdir())
     settings = load_settings(_env_file=None, home=folder / "none")
-    worker = Worker(
+    mine = worker.Worker(
         WorkerConfig(
             StoreConfig((folder / "in").as_uri(), (folder / "out").as_uri()),
             "",
@@ -131,8 +145,8 @@ def _worker() -> Worker:
             settings.depth_limits,
         )
     )
-    worker.source = worker.outputs = _Memory()  # type: ignore[assignment]
-    return worker
+    mine.source = mine.outputs = _Memory()  # type: ignore[assignment]
+    return mine
 
 
 @cache
@@ -153,10 +167,10 @@ def attempt(kind: str, key: str, body: bytes, number: int) -> str:
     Returns:
         `ready`, or the code with which it was rejected.
     """
-    worker, task = _worker(), _task(kind, key, body, number)
-    worker.source.body = body  # type: ignore[attr-defined]
+    mine, task = _worker(), _task(kind, key, body, number)
+    mine.source.body = body  # type: ignore[attr-defined]
     try:
-        outcome = worker.photo(task) if kind == "photo" else depth_work.process_depth(worker, task)
+        outcome = mine.photo(task) if kind == "photo" else depth_work.process_depth(mine, task)
     except Rejected as rejection:
         if len(rejection.reason) > 1_000:
             raise NotStored(f"a reason of {rejection.code} is long") from None
@@ -245,7 +259,7 @@ def _kind_of(error: BaseException) -> str:
 
 def _run_part(kind: str, seed: int, numbers: range, *, current: Any, answers: Any) -> None:
     signal.signal(signal.SIGXCPU, _too_long)
-    depth_work.DepthImage._arrays = _no_database  # type: ignore[method-assign,assignment]
+    _use_no_database()
     import imgflow.depth.libraries  # noqa: F401
 
     found = Finds()
@@ -254,6 +268,8 @@ def _run_part(kind: str, seed: int, numbers: range, *, current: Any, answers: An
         warnings.filterwarnings("error", category=RuntimeWarning)
         for number in numbers:
             current.value = number
+            if number % LIMITED_AT_ONCE == 0:
+                _limit_time()
             try:
                 found.outcomes[attempt(kind, *mutated(kind, seed, number), number)] += 1
             except (Exception, SystemExit, TookTooLong) as error:
@@ -363,7 +379,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="the number of one case, whose error is shown")
     asked = parser.parse_args()
     if asked.only is not None:
-        depth_work.DepthImage._arrays = _no_database  # type: ignore[method-assign,assignment]
+        _use_no_database()
         key, body = mutated(asked.kind, asked.seed, asked.only)
         say(f"{key!r}, {len(body)} bytes: {body[:300]!r}")
         say(attempt(asked.kind, key, body, asked.only))
