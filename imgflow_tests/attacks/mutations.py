@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from imgflow.depth.formats import is_depth_key
 from imgflow.images.opening import MEDIA_TYPES
+from imgflow_tests.depth.tables import npy_bytes
 from imgflow_tests.images.pictures import encoded, scene
 
 LARGEST_SEED = 12_000
@@ -250,12 +251,6 @@ STRUCTURED: tuple[tuple[str, Way], ...] = (
 )
 
 
-def _npy_of(table: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    np.save(out, table)
-    return out.getvalue()
-
-
 def _map_of(pixels: np.ndarray, format_name: str, step: str = "") -> bytes:
     out = io.BytesIO()
     options = {}
@@ -291,17 +286,17 @@ def _depth_seeds() -> list[tuple[str, bytes]]:
         ("steps.csv", b"depth,x\n0,1\n1e-60,2\n1e200,3\n1e300,3e38\n"),
         ("one.csv.gz", gzip.compress(b"depth,a\n1,2\n2,3\n", mtime=0)),
         ("a.csv.gz", gzip.compress(text, mtime=0)),
-        ("a.npy.gz", gzip.compress(_npy_of(table), mtime=0)),
+        ("a.npy.gz", gzip.compress(npy_bytes(table), mtime=0)),
         ("map.depth.png", _map_of(pixels.astype(np.uint8), "PNG", "0.1")),
         ("map16.depth.png", _map_of(pixels.astype(np.uint16), "PNG")),
         ("map.depth.tif", _map_of(pixels.astype(np.uint8), "TIFF", "1e-3")),
         ("map16.depth.tif", _map_of(pixels.astype(np.uint16), "TIFF")),
         ("mapf.depth.tiff", _map_of(pixels.astype(np.float32), "TIFF", "-2")),
         *(
-            (f"{kind.strip('<>')}.npy", _npy_of(table.astype(kind)))
+            (f"{kind.strip('<>')}.npy", npy_bytes(table.astype(kind)))
             for kind in ("<f8", ">f8", "<f4")
         ),
-        *((f"{kind}.npy", _npy_of(table.astype(kind))) for kind in ("i4", "u2", "i1", "f2")),
+        *((f"{kind}.npy", npy_bytes(table.astype(kind))) for kind in ("i4", "u2", "i1", "f2")),
     ]
     return found + [(key, data) for key, data in _corpus() if is_depth_key(key)]
 
