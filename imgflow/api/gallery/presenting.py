@@ -20,6 +20,8 @@ BROWSERS_SHOW = frozenset(
 # A larger one is loaded by who asks for it.
 MOST_SHOWN_BYTES = 25_000_000
 TIMES = "\N{MULTIPLICATION SIGN}"
+# What the viewer of a depth image begins with.
+VIEWED = ("rows", "depth_min", "depth_max", "step_median", "largest_step", "duplicates")
 ORDER = ("original", "grayscale", "thumbnail", "proof", "preview")
 
 
@@ -147,7 +149,7 @@ def viewable(image: Image) -> Any | None:
     """Facts of a depth image whose rows can be looked at; None where some of them are missing."""
     facts = image.facts
     ends = facts.get("value_range") or (None, None)
-    numbers = (*(facts.get(name) for name in ("rows", "depth_min", "depth_max")), *ends)
+    numbers = (*(facts.get(name) for name in VIEWED), *ends)
     is_known = all(isinstance(number, (int, float)) for number in numbers)
     return facts if image.kind == "depth" and "resized" in image.outputs and is_known else None
 
