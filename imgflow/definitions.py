@@ -49,6 +49,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             count=settings.worker_count,
             decode_seconds=settings.decode_seconds,
             depth_seconds=settings.depth_seconds,
+            depth_max_rows=settings.depth_max_rows,
             max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
             max_side=settings.max_side,

@@ -4,6 +4,27 @@ A wrong setting is mended by whoever starts imgflow, a rejected image by whoever
 trouble outside by waiting. Only `Rejected` is ever a verdict about an image.
 """
 
+import errno
+
+# What the operating system says of what it was handed, rather than of itself.
+_ABOUT_ARGUMENTS = frozenset({errno.EINVAL, errno.EDOM, errno.ERANGE, errno.EOVERFLOW})
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an error says something about this machine rather than about what was worked on.
+
+    Disk full, too many open files, no memory left beside an image's own limit, a part of the
+    installation that cannot be loaded. Decoders raise `OSError` about bytes too, without a number
+    of the operating system.
+    """
+    if isinstance(error, (MemoryError, ImportError, ConnectionError, TimeoutError)):
+        return True
+    return (
+        isinstance(error, OSError)
+        and error.errno is not None
+        and error.errno not in _ABOUT_ARGUMENTS
+    )
+
 
 class ImgflowError(Exception):
     """Base of every error that imgflow raises on purpose."""

@@ -20,7 +20,8 @@ MENDS = {
     "not_an_image": "Upload a picture under this key, or delete what is no picture.",
     "unsupported_format": "Convert it to JPEG, PNG, TIFF or WebP and upload that; where its format "
     "was switched off, add it to IMGFLOW_FORMATS.",
-    "too_many_bytes": "Upload a smaller file; of a photograph IMGFLOW_MAX_BYTES is the limit.",
+    "too_many_bytes": "Upload a smaller file; of a photograph IMGFLOW_MAX_BYTES is the limit, and "
+    "a compressed table may be uploaded uncompressed.",
     "too_many_pixels": "Upload fewer pixels; of a photograph IMGFLOW_MAX_PIXELS is the limit.",
     "too_long_side": "Upload a smaller picture, or raise IMGFLOW_MAX_SIDE.",
     "too_many_frames": "Upload fewer frames or pages, or raise IMGFLOW_MAX_FRAMES.",
@@ -28,6 +29,8 @@ MENDS = {
     "too_slow": "Upload a smaller one, or raise IMGFLOW_DECODE_SECONDS (photographs) or "
     "IMGFLOW_DEPTH_SECONDS (depth images).",
     "crashed": "Open it in an image editor, save it anew and upload that; the file may be hostile.",
+    "failed": "Save it again in another program and upload that. The log of its run has the "
+    "trace; please report it.",
     # Depth images.
     "empty_file": WHOLE_FILE,
     "corrupt_gzip": WHOLE_FILE,
@@ -48,7 +51,8 @@ MENDS = {
     "no_pixel_columns": "Add the columns of pixels beside `depth`, and upload the file again.",
     "no_pixels": "Upload a file in which pixels have values.",
     "no_rows": "Upload a file with rows below its header.",
-    "too_many_rows": SMALLER_TABLE,
+    "too_many_rows": "Split the table into smaller ones, or raise IMGFLOW_DEPTH_MAX_ROWS; a "
+    "compressed one may be uploaded uncompressed.",
     "too_many_columns": SMALLER_TABLE,
     "not_a_table": "Store a two-dimensional array: the depth first in each row, then its pixels.",
     "not_a_depth_map": "Upload a picture in the format that the name's ending says.",

@@ -16,6 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from imgflow.depth.limits import (
+    FREE_ROWS,
+    FREE_SECONDS,
+    UPLOADED_BYTES_PER_SECOND,
+    DepthLimits,
+)
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.errors import SettingsError
 from imgflow.images.decoding import Limits
@@ -353,9 +359,21 @@ class Settings(BaseSettings):
         Field(
             gt=0,
             le=86_400,
-            description="Processor time; a depth image that takes more is rejected.",
+            description="Most seconds of processor time; a depth image that takes more is "
+            f"rejected. It has {FREE_SECONDS:g}, and one more for each "
+            f"{UPLOADED_BYTES_PER_SECOND:,} bytes of the upload.",
         ),
     ] = 3_600.0
+    depth_max_rows: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=5_000_000,
+            description="A depth image of more rows is rejected; each takes 608 bytes in the "
+            "database at the default width. Nor may it have more rows than bytes were uploaded, "
+            f"beyond {FREE_ROWS:,}.",
+        ),
+    ] = 2_000_000
     s3_checksums: Annotated[
         Literal["when_supported", "when_required"],
         Field(description="Whether uploads carry CRC32; some S3-compatible servers refuse them."),
@@ -437,6 +455,11 @@ class Settings(BaseSettings):
             formats=self.formats,
             max_memory=self.worker_memory * 2**20,
         )
+
+    @property
+    def depth_limits(self) -> DepthLimits:
+        """What a depth image may cost before it is rejected."""
+        return DepthLimits(max_rows=self.depth_max_rows)
 
     @property
     def depth_recipe(self) -> DepthRecipe:

@@ -19,12 +19,11 @@ from imgflow.api.pictures import output_record
 from imgflow.api.problems import Refused
 from imgflow.catalog.depth_arrays import Interval, TooManyRows
 from imgflow.catalog.rows import Image
-from imgflow.depth.rows import DepthLimits
 from imgflow.errors import Trouble
 
 # Statistics take 30 bytes a pixel at their peak and frames 20, so 600 MB for one request at most.
 MOST_PIXELS = 20_000_000
-MOST_DEPTHS = DepthLimits().max_rows
+MOST_DEPTHS = 5_000_000  # the most that IMGFLOW_DEPTH_MAX_ROWS can be; 40 MB
 WAIT_SECONDS = 10.0
 ATTEMPTS = 2
 

@@ -14,13 +14,16 @@ _END = -1
 _NULL = -1
 
 
-def packed(rows: Sequence[Sequence[bytes]]) -> bytes:
-    """Write rows of encoded fields; none of them NULL."""
+def packed(rows: Sequence[Sequence[bytes | None]]) -> bytes:
+    """Write rows of encoded fields; None is NULL."""
     parts = [_HEADER]
     for fields in rows:
         parts.append(struct.pack(">h", len(fields)))
         for field in fields:
-            parts += (struct.pack(">i", len(field)), field)
+            if field is None:
+                parts.append(struct.pack(">i", _NULL))
+            else:
+                parts += (struct.pack(">i", len(field)), field)
     parts.append(struct.pack(">h", _END))
     return b"".join(parts)
 

@@ -33,8 +33,8 @@ READ_DEPTHS = f'COPY (SELECT image_id, "array", value_range, depths, NULL {FOUND
 COPY_ARRAY = sa.text(
     """
     INSERT INTO depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max,
-        depths, pixels)
-    SELECT :to_id, :to, chunk, first_row, row_count, depth_min, depth_max, depths, pixels
+        depths, pixels, repeating)
+    SELECT :to_id, :to, chunk, first_row, row_count, depth_min, depth_max, depths, pixels, repeating
     FROM depth_chunks WHERE image_id = :id AND "array" = :array
     """
 )

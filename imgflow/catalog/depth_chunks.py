@@ -16,9 +16,14 @@ from imgflow.depth.ordering import ResizedChunk
 
 COPY = (
     'COPY depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max, '
-    "depths, pixels) FROM STDIN (FORMAT BINARY)"
+    "depths, pixels, repeating) FROM STDIN (FORMAT BINARY)"
 )
 COPIED_AT_ONCE = 4 * 2**20
+
+# From which share of pixels that equal a neighbour PostgreSQL compresses a chunk to a tenth or
+# less. It looks back over so many bytes only.
+REPEATING_SHARE = 0.9
+LOOKED_BACK_BYTES = 4_095
 
 
 class Chunk(NamedTuple):
@@ -60,11 +65,20 @@ def rows_of(chunks: Sequence[Chunk], first: int, last: int) -> NDArray[np.float3
     return np.concatenate(parts)
 
 
+def repeats(pixels: NDArray[np.float32]) -> bool:
+    """Whether compression pays: nearly every pixel equals the one before it or the one above."""
+    bits = np.ascontiguousarray(pixels).view(np.uint32)  # NaN equals NaN
+    before = bits[1:, 1:] == bits[1:, :-1]
+    if 4 * bits.shape[1] <= LOOKED_BACK_BYTES:
+        before |= bits[1:, 1:] == bits[:-1, 1:]
+    return np.count_nonzero(before) > REPEATING_SHARE * before.size
+
+
 def copy_blocks(
     image_id: int, array: str, chunks: Iterable[ResizedChunk]
 ) -> Iterator[tuple[io.BytesIO, int]]:
     """Write chunks in PostgreSQL's binary format, a few megabytes at a time."""
-    rows: list[tuple[bytes, ...]] = []
+    rows: list[tuple[bytes | None, ...]] = []
     size = 0
     for chunk in chunks:
         depths = chunk.depths.astype("<f8", copy=False).tobytes()
@@ -78,7 +92,7 @@ def copy_blocks(
             struct.pack(">d", chunk.depths[0]),
             struct.pack(">d", chunk.depths[-1]),
             depths,
-            pixels,
+            *((None, pixels) if repeats(chunk.pixels) else (pixels, None)),
         )
         rows.append(row)
         size += len(depths) + len(pixels)

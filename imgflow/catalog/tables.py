@@ -148,7 +148,8 @@ depth_chunks = sa.Table(
     sa.Column("depth_min", sa.Double, nullable=False),
     sa.Column("depth_max", sa.Double, nullable=False),
     sa.Column("depths", BYTEA, nullable=False, comment="float64, little endian"),
-    sa.Column("pixels", BYTEA, nullable=False, comment="float32, little endian, row by row"),
+    sa.Column("pixels", BYTEA, comment="float32, little endian, row by row"),
+    sa.Column("repeating", BYTEA, comment="the same, where compression pays; one of the two"),
 )
 
 sa.Index(

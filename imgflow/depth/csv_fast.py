@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from imgflow.depth.csv_header import Header
 from imgflow.depth.rows import Float32, Float64
 
-_COMMA, _LINE_FEED, _DOT, _ZERO = b",\n.0"
+_COMMA, _LINE_FEED, _DOT, _ZERO, _BLANK = b",\n.0 "
 _PIECE_BYTES = 2**18  # positions and digits of a piece stay in the second-level cache
 _EXACT_DIGITS = 15  # integers of so many digits and powers of ten below 10**22 are exact float64
 _KINDS: dict[int, type[np.unsignedinteger[Any]]] = {  # by the digits that always fit
@@ -49,10 +49,12 @@ def without_empty_rows(block: bytes, separator: bytes) -> tuple[bytes, NDArray[n
     Returns:
         The other rows, and their numbers among all, the first being 0.
     """
-    lines = block.splitlines(keepends=True)
-    blank = separator + b" \n"
-    kept = [number for number, line in enumerate(lines) if line.strip(blank)]
-    return b"".join([lines[number] for number in kept]), np.array(kept, dtype=np.int64)
+    text = np.frombuffer(block, dtype=np.uint8)
+    ends = np.flatnonzero(text == _LINE_FEED) + 1
+    is_blank = (text == _LINE_FEED) | (text == _BLANK) | (text == separator[0])
+    has_values = np.logical_or.reduceat(~is_blank, np.concatenate([[0], ends[:-1]]))
+    lengths = np.diff(ends, prepend=0)
+    return text[np.repeat(has_values, lengths)].tobytes(), np.flatnonzero(has_values)
 
 
 def with_commas(block: bytes, separator: bytes) -> bytes:

@@ -36,8 +36,7 @@ class CsvDepthReader:
             batch = parser.parse(block, line)
             line += len(batch) + batch.empty_rows
             rows += len(batch)
-            if rows > limits.max_rows:
-                raise Rejected("too_many_rows", f"more than {limits.max_rows} rows")
+            limits.check_rows(rows)
             yield batch
         if not rows:
             raise Rejected("no_rows", "there is a header and no row with values")
@@ -59,7 +58,8 @@ class _BlockParser:
         whole = block if is_whole else block + b"\n"
         if not is_whole and ends_in_separator(block, header):
             return self._parse_carefully(block, first_line)
-        parsed = self._parse_fast(whole)
+        # Of blank lines, pandas would make rows of holes first.
+        parsed = None if b"\n\n" in whole else self._parse_fast(whole)
         if parsed is not None:
             return DepthRows(*parsed, first_line)
         # Looking for empty rows takes time, and nearly no block has any.

@@ -1,5 +1,6 @@
 """What is known of a depth image once its last row was read."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,28 +151,45 @@ def _first_missing(lines: NDArray[np.int64], first_line: int) -> int:
 
 
 class StepTally:
-    """Steps between neighbouring depths, in ascending order; keeps 4 bytes a row."""
+    """Steps between neighbouring depths, in ascending order.
+
+    Keeps 4 bytes a row; 8 where steps are beyond float32, or vanish in it.
+    """
 
     def __init__(self) -> None:
-        self._steps: list[Float32] = []
+        self._steps: list[Float32 | Float64] = []
         self.depth_min = float("nan")
         self.depth_max = float("nan")
 
     def add(self, depths: Float64) -> None:
-        """Count the float64 depths (n,) of the next chunk."""
+        """Count the float64 depths (n,) of the next chunk.
+
+        Raises:
+            Rejected: `infinite_value`, as no step or interval of such depths can be computed.
+        """
         if not self._steps:
             self.depth_min = self.depth_max = float(depths[0])
+        last = float(depths[-1])
+        if not math.isfinite(last - self.depth_min):
+            raise Rejected(
+                "infinite_value",
+                f"the depths {self.depth_min:g} and {last:g} are further apart than float64 holds",
+            )
         steps = np.diff(depths, prepend=self.depth_max)
-        with np.errstate(over="ignore"):
-            self._steps.append(steps.astype(np.float32))
-        self.depth_max = float(depths[-1])
+        with np.errstate(over="ignore", under="ignore"):  # looked for here
+            short = steps.astype(np.float32)
+        is_kept = bool((np.isfinite(short) & ((short > 0) == (steps > 0))).all())
+        self._steps.append(short if is_kept else steps)
+        self.depth_max = last
 
     def facts(self, source: SourceTally, width: int, was_sorted: RowOrder) -> DepthFacts:
         """Close both tallies.
 
         Raises:
-            Rejected: `no_pixels`.
+            Rejected: `no_rows` or `no_pixels`.
         """
+        if not source.rows:
+            raise Rejected("no_rows", "there is no row with values")
         if source.missing_pixels == source.rows * source.columns:
             raise Rejected("no_pixels", f"every pixel of the {source.rows} rows is missing")
         steps = np.concatenate(self._steps)[1:]

@@ -19,7 +19,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
-from imgflow.errors import Rejected
+from imgflow.errors import Rejected, Trouble
 
 if TYPE_CHECKING:
     from imgflow.depth.rows import DepthReader
@@ -58,11 +58,21 @@ def reader_of(name: str) -> DepthReader:
 
     Raises:
         Rejected: `unknown_depth_format`.
+        Trouble: the reader is another package's, and cannot be loaded.
     """
     lowered = name.lower()
     suffix = max((s for s in readers() if lowered.endswith(s)), key=len, default=None)
     if suffix is None:
         known = ", ".join(readers())
         raise Rejected("unknown_depth_format", f"the name ends in none of {known}")
-    made: DepthReader = readers()[suffix].load()()
+    if suffix in BUILT_IN:
+        own: DepthReader = readers()[suffix].load()()
+        return own
+    try:
+        made: DepthReader = readers()[suffix].load()()
+    except Exception as error:  # importing foreign code may raise anything
+        raise Trouble(
+            f"The reader of {suffix} that an installed package brings cannot be loaded "
+            f"({error!r}). Fix or uninstall the package."
+        ) from error
     return made

@@ -20,6 +20,7 @@ from imgflow.errors import Rejected
 _HEADER_BYTES = 65_536
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _TABLE_DIMENSIONS = 2
+_SHOWN_CHARACTERS = 100
 
 
 class NpyDepthReader:
@@ -33,14 +34,12 @@ class NpyDepthReader:
         rows, columns, kind, offset = _header(head)
         if columns > limits.max_columns:
             raise Rejected(
-                "too_many_columns", f"{columns} columns, and {limits.max_columns} are the limit"
+                "too_many_columns", f"{columns:,} columns, and {limits.max_columns} are the limit"
             )
         if columns == 1:
             raise Rejected("no_pixel_columns", "there is a depth column and no pixel column")
-        if rows > limits.max_rows:
-            raise Rejected("too_many_rows", f"more than {limits.max_rows} rows")
-        if rows * columns * kind.itemsize > limits.max_bytes:
-            raise Rejected("too_many_bytes", f"the table is longer than {limits.max_bytes} bytes")
+        limits.check_rows(rows)
+        limits.check_bytes(rows * columns * kind.itemsize)
         done = filled = 0
         for table in _tables(source, offset, columns, kind, limits.block_bytes):
             if done + len(table) > rows:
@@ -61,18 +60,34 @@ def _header(head: bytes) -> tuple[int, int, np.dtype[Any], int]:
     try:
         read_header = _HEADERS[npy.read_magic(file)]
         shape, is_fortran, kind = read_header(file)
-    except (ValueError, KeyError) as error:
-        raise Rejected("corrupt_npy", f"this is no .npy file: {error}") from error
+    # numpy hands the header to Python's own parser, which raises whatever it stumbles over:
+    # SyntaxError, tokenize.TokenError, RecursionError, and MemoryError for deep brackets.
+    except Exception as error:
+        raise Rejected(
+            "corrupt_npy", f"this is no .npy file: its header cannot be read ({_shown(error)})"
+        ) from error
     if kind.kind not in "iuf" or kind.itemsize > np.dtype(np.float64).itemsize:
         raise Rejected("not_a_number", f"the array is of {kind}, and numbers are needed")
-    if len(shape) != _TABLE_DIMENSIONS or is_fortran or not shape[1]:
+    is_table = (
+        len(shape) == _TABLE_DIMENSIONS
+        and all(type(side) is int for side in shape)  # True and False pass for numbers
+        and shape[0] >= 0
+        and shape[1] > 0
+        and not is_fortran
+    )
+    if not is_table:
         order = "Fortran" if is_fortran else "C"
         raise Rejected(
             "not_a_table",
             f"an array of rows by columns in C order is needed, depths in its first column; "
-            f"this one is {shape} in {order} order",
+            f"this one is {str(shape)[:_SHOWN_CHARACTERS]} in {order} order",
         )
     return shape[0], shape[1], kind, file.tell()
+
+
+def _shown(error: Exception) -> str:
+    """An error in a few words: numpy repeats the header, which may be long."""
+    return f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
 
 
 def _tables(

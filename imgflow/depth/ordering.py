@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 
 from imgflow.depth.facts import DepthFacts, RowOrder, SourceTally, StepTally
+from imgflow.depth.limits import DepthLimits
 from imgflow.depth.reading import read_depth_rows
 from imgflow.depth.recipe import CHUNK_ROWS, DepthRecipe
 from imgflow.depth.resampling import FIRST_OVERSHOOTING_ORDER, resize_width
-from imgflow.depth.rows import DepthLimits, DepthRows, Float32, Float64
+from imgflow.depth.rows import DepthRows, Float32, Float64
 from imgflow.depth.spool import RowSpool
 from imgflow.errors import ImgflowError
 
@@ -118,6 +119,7 @@ class ResizedDepth:
         batch = first
         while batch is not None:
             source.add(batch)
+            self._limits.check_rows(source.rows)  # also of readers that do not look
             # A batch of a narrow image has a million rows, which become much wider.
             step = max(1, _RESIZED_AT_ONCE // max(recipe.width, batch.pixels.shape[1]))
             for start in range(0, len(batch), step):

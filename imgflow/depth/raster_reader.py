@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from imgflow.depth.rows import DepthLimits, DepthRows
 from imgflow.depth.tables import checked_rows
-from imgflow.errors import Rejected
+from imgflow.errors import Rejected, is_of_machine
 
 # Pillow decodes the whole picture: 200 MB at 32 bits.
 MOST_PIXELS = 50_000_000
@@ -39,10 +39,7 @@ class PngDepthReader:
         with tempfile.TemporaryFile(prefix="imgflow-depth-") as file:
             for part in stream:
                 file.write(part)
-                if file.tell() > limits.max_bytes:
-                    raise Rejected(
-                        "too_many_bytes", f"the file is longer than {limits.max_bytes} bytes"
-                    )
+                limits.check_bytes(file.tell())
             file.seek(0)
             yield from _rows(file, self.format, limits)
 
@@ -73,6 +70,8 @@ def _rows(file: IO[bytes], format: str, limits: DepthLimits) -> Iterator[DepthRo
     except Exception as error:
         if "out of memory" in str(error):  # libtiff's and zlib's way to say it
             raise MemoryError(str(error)) from error
+        if is_of_machine(error):
+            raise
         raise Rejected("corrupt_depth_map", f"the picture cannot be decoded: {error}") from error
     width, height = picture.size
     step_rows = max(1, _BLOCK_VALUES // width)
@@ -80,7 +79,9 @@ def _rows(file: IO[bytes], format: str, limits: DepthLimits) -> Iterator[DepthRo
         stop = min(height, top + step_rows)
         pixels = np.asarray(picture.crop((0, top, width, stop)))
         depths = np.array([float(first + row * step) for row in range(top, stop)])
-        yield checked_rows(np.column_stack([depths, pixels]), first_row=top + 1)
+        with np.errstate(invalid="ignore"):  # signalling NaN, in a picture of floats
+            table = np.column_stack([depths, pixels])
+        yield checked_rows(table, first_row=top + 1)
 
 
 def _check(picture: Image.Image, limits: DepthLimits) -> None:
@@ -93,8 +94,7 @@ def _check(picture: Image.Image, limits: DepthLimits) -> None:
         raise Rejected(
             "too_many_pixels", f"{width} by {height} pixels, and {MOST_PIXELS:,} are the limit"
         )
-    if height > limits.max_rows:
-        raise Rejected("too_many_rows", f"more than {limits.max_rows} rows")
+    limits.check_rows(height)
     if width >= limits.max_columns:
         raise Rejected(
             "too_many_columns", f"{width} columns, and {limits.max_columns - 1} are the limit"

@@ -1,4 +1,4 @@
-"""The types between a depth reader and what follows it: rows, limits and the reader itself.
+"""The types between a depth reader and what follows it: rows, and the reader itself.
 
 No reader is named here, so that a new one needs only this module. Choosing among the readers is
 `imgflow.depth.formats`.
@@ -11,25 +11,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from imgflow.depth.limits import DepthLimits
+
+__all__ = ["DepthLimits", "DepthReader", "DepthRows", "Float32", "Float64"]
+
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class DepthLimits:
-    """What one depth image may cost; whatever passes a limit is rejected, never half read.
-
-    Attributes:
-        max_bytes: length of the text, after decompression.
-        max_rows: rows with data. Ordering keeps 4 bytes a row, 24 when the file is unsorted.
-        max_columns: columns of the header, the depth column included.
-        block_bytes: how much text is parsed at once; also the longest line that is accepted.
-    """
-
-    max_bytes: int = 16 * 2**30
-    max_rows: int = 5_000_000
-    max_columns: int = 16_384
-    block_bytes: int = 4 * 2**20
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,7 @@ def line_blocks(stream: Iterable[bytes], limits: DepthLimits) -> Iterator[bytes]
     """
     held: list[bytes] = []
     size = 0
-    for part in _unified_line_ends(_limited(stream, limits.max_bytes)):
+    for part in _unified_line_ends(_limited(stream, limits)):
         for start in range(0, len(part), limits.block_bytes):
             piece = part[start : start + limits.block_bytes]
             size += len(piece)
@@ -107,12 +107,11 @@ def line_blocks(stream: Iterable[bytes], limits: DepthLimits) -> Iterator[bytes]
         yield rest
 
 
-def _limited(stream: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
+def _limited(stream: Iterable[bytes], limits: DepthLimits) -> Iterator[bytes]:
     total = 0
     for part in stream:
         total += len(part)
-        if total > max_bytes:
-            raise Rejected("too_many_bytes", f"the text is longer than {max_bytes} bytes")
+        limits.check_bytes(total)
         yield part
 
 

@@ -20,8 +20,8 @@ def checked_rows(table: NDArray[Any], first_row: int) -> DepthRows:
     Raises:
         Rejected: with the number of the row, and of the column, in the reason.
     """
-    depths = table[:, 0].astype(np.float64)
-    with np.errstate(over="ignore"):  # looked for below
+    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+        depths = table[:, 0].astype(np.float64)
         pixels = np.ascontiguousarray(table[:, 1:], dtype=np.float32)
     if np.isfinite(depths).all() and np.isfinite(pixels).all():
         return DepthRows(depths, pixels, first_row)

@@ -42,10 +42,13 @@ def process_photo(
 
     Raises:
         Rejected: The file is no acceptable photograph; see `imgflow.images.failures` for the codes.
-        OutputFailed: An output that another package makes raised an error of its own.
-        KeyError: An output of that name does not exist.
+        OutputFailed: An output that another package makes raised an error of its own, gave no
+            picture, or does not exist here.
     """
-    asked = [find_output(name) for name in outputs]
+    try:
+        asked = [find_output(name) for name in outputs]
+    except KeyError as error:
+        raise OutputFailed(f"The output {error} is not installed where workers run.") from error
     try:
         photo = open_photo(data, limits)
         made = {output.name: _rendered(output, photo, recipe) for output in asked}
@@ -59,9 +62,15 @@ def _rendered(output: PhotoOutput, photo: Photo, recipe: PhotoRecipe) -> Encoded
     if output.name in PHOTO_OUTPUTS:
         return output.render(photo, recipe)
     try:
-        return output.render(photo, recipe)
+        encoded = output.render(photo, recipe)
     except (Rejected, Trouble, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Another package's code raises anything, and must not end the run of all the others.
         raise OutputFailed(f"The output {output.name!r} could not be made: {error!r}.") from error
+    if not isinstance(encoded, Encoded):
+        raise OutputFailed(
+            f"The output {output.name!r} gave a {type(encoded).__name__}, and has to give an "
+            "Encoded."
+        )
+    return encoded

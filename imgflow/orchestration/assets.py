@@ -150,6 +150,7 @@ def family_assets(
                 depth_recipe=depth_recipe,
                 decode_seconds=workers.decode_seconds,
                 depth_seconds=workers.depth_seconds,
+                depth_limits=workers.depth_limits,
             )
             told = {"imgflow.kind": family.kind, "imgflow.partitions": len(context.partition_keys)}
             with (

@@ -8,19 +8,24 @@ event more is harmless. What a run that died did not say of its images, the next
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Image, Kind
+from imgflow.catalog.rows import Image, Kind, Verdict
+from imgflow.errors import Trouble
 from imgflow.lifecycle import remove_outputs
 from imgflow.mends import with_mend
 from imgflow.orchestration.counting import count_finished
+from imgflow.orchestration.failed import in_words
 from imgflow.orchestration.image_log import tell_finished
 from imgflow.orchestration.tasks import Outcome, Task
 from imgflow.store.outputs import OutputStore
+
+logger = logging.getLogger(__name__)
 
 # A flush costs two round trips and a commit, so it waits for this many results or seconds.
 FLUSH_IMAGES = 200
@@ -146,8 +151,9 @@ class Finished:
     outcome: Outcome
 
 
-Report = Callable[[list[Finished]], None]
-"""Called after rows are committed, with the images that are ready."""
+Report = Callable[[list[Finished]], list[Finished]]
+"""Called after rows are committed, with the images that are ready; returns those whose events could
+not be made, as they have to be recorded instead."""
 
 
 def run_tasks(
@@ -201,10 +207,11 @@ def _flush(
     report: Report,
     summary: Summary,
 ) -> None:
-    verdicts = [done.outcome.verdict for done in buffer if done.outcome.verdict is not None]
-    recorded = catalog.record(verdicts)
+    buffer, recorded = _recorded(buffer, catalog)
     tell_finished(buffer, recorded)
-    summary.bytes += sum(verdict.upload.size for verdict in verdicts)
+    summary.bytes += sum(
+        done.outcome.verdict.upload.size for done in buffer if done.outcome.verdict is not None
+    )
     for code in {done.outcome.trouble_code for done in buffer if done.outcome.trouble}:
         troubled = {
             done.image.id: done.outcome.trouble
@@ -222,12 +229,67 @@ def _flush(
             summary.overtaken.append(done.image.key)
             for_nothing[done.image.id] = verdict.outputs
         elif verdict.state == "rejected":
-            summary.rejected[done.image.key] = with_mend(verdict.reason or "", verdict.reason_code)
+            summary.rejected[done.image.key] = _reason(done)
         else:
             ready.append(done)
-    summary.processed += len(ready)
     if ready:
-        report(ready)
+        unreportable = report(ready)
+        _recorded(unreportable, catalog)
+        for done in unreportable:
+            summary.rejected[done.image.key] = _reason(done)
+        failed = {done.image.id: done for done in unreportable}
+        buffer = [failed.get(done.image.id, done) for done in buffer]
+        summary.processed += len(ready) - len(unreportable)
     count_finished(catalog, [done for done in buffer if done.image.id not in for_nothing])
     if for_nothing:
         remove_outputs(catalog, open_outputs(), for_nothing)
+
+
+def _reason(done: Finished) -> str:
+    verdict = done.outcome.verdict
+    return with_mend(verdict.reason or "", verdict.reason_code) if verdict else ""
+
+
+def _recorded(
+    finished: list[Finished], catalog: PostgresCatalog
+) -> tuple[list[Finished], set[int]]:
+    """Write verdicts; one that the database refuses is its own image's failure.
+
+    Returns:
+        The images, with what became of them in the end, and the ids of the rows that took it.
+    """
+    verdicts = [done.outcome.verdict for done in finished if done.outcome.verdict is not None]
+    try:
+        return finished, catalog.record(verdicts)
+    except Trouble:
+        raise
+    except Exception as error:
+        if len(finished) == 1:
+            alone = failed(finished[0], error)
+            # Refused as well, it is not the image's fault.
+            return [alone], catalog.record([alone.outcome.verdict] if alone.outcome.verdict else [])
+    middle = len(finished) // 2
+    first, first_ids = _recorded(finished[:middle], catalog)
+    second, second_ids = _recorded(finished[middle:], catalog)
+    return first + second, first_ids | second_ids
+
+
+def failed(done: Finished, error: Exception) -> Finished:
+    """The same image, rejected for what was raised when its outcome was written down."""
+    verdict = done.outcome.verdict
+    if verdict is None:
+        raise error
+    failure = in_words(error)
+    logger.error(
+        "run %s, image %r: %s\n%s", verdict.run_id, done.image.key, failure.reason, failure.trace
+    )
+    rejection = Verdict(
+        image_id=verdict.image_id,
+        upload=verdict.upload,
+        state="rejected",
+        run_id=verdict.run_id,
+        recipe=None,
+        reason=failure.reason,
+        reason_code="failed",
+    )
+    return replace(done, outcome=replace(done.outcome, verdict=rejection, made=(), pictures={}))

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import PurePosixPath
 
+import psycopg2
+from sqlalchemy.exc import SQLAlchemyError
+
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.rows import Content
@@ -18,7 +21,9 @@ from imgflow.depth.formats import reader_of
 from imgflow.depth.frames import EncodedFrame
 from imgflow.depth.ordering import OutOfOrder, ResizedChunk, ResizedDepth
 from imgflow.depth.preview import PreviewBuilder, as_icon
+from imgflow.errors import Trouble
 from imgflow.images.encoding import Encoded
+from imgflow.orchestration.failed import outside
 from imgflow.orchestration.tasks import Outcome, OutputRecord, Task
 from imgflow.orchestration.verdicts import known_content, ready, what_to_make
 from imgflow.orchestration.worker import Stopwatch, Worker
@@ -50,7 +55,7 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
 
     with (
         watch.step("process"),
-        cpu_limit(worker.config.depth_seconds),
+        cpu_limit(worker.config.seconds_of(task)),
         memory_limit(worker.config.photo_limits.max_memory),
     ):
         resized, preview, sha256 = image.process()
@@ -109,7 +114,9 @@ class DepthImage:
         path = self._worker.name(
             task, "preview", twin.sha256, PurePosixPath(preview["name"]).suffix
         )
-        if not self._worker.outputs.copy(preview["name"], path):
+        with outside("an output could not be copied"):
+            is_copied = self._worker.outputs.copy(preview["name"], path)
+        if not is_copied:
             return {}
         return {"resized": {**resized, "name": array}, "preview": {**preview, "name": path}}
 
@@ -120,7 +127,8 @@ class DepthImage:
             The array's record, the preview, and the SHA-256 of the bytes that were read.
         """
         recipe = self._worker.config.depth_recipe
-        resized = ResizedDepth(self._stream, self._task.upload.key, recipe)
+        limits = self._worker.config.depth_limits.for_upload(self._task.upload.size)
+        resized = ResizedDepth(self._stream, self._task.upload.key, recipe, limits)
         fingerprint = self._task.enabled["resized"]
         array = self._array()
         with self._arrays() as arrays:
@@ -166,14 +174,20 @@ class DepthImage:
         engine = make_engine(self._worker.config.database_url, pool_size=1, max_overflow=0)
         try:
             yield DepthArrays(engine)
+        # What the database refuses says nothing about the image either.
+        except (SQLAlchemyError, psycopg2.Error) as error:
+            raise Trouble(
+                f"the database does not take the array: {type(error).__name__}"
+            ) from error
         finally:
             engine.dispose()
 
     def _stream(self) -> Iterator[bytes]:
         self._hash = hashlib.sha256()
-        for piece in self._worker.source.stream(self._task.upload):
-            self._hash.update(piece)
-            yield piece
+        with outside("the source could not be read"):
+            for piece in self._worker.source.stream(self._task.upload):
+                self._hash.update(piece)
+                yield piece
 
     def _previewed(self, resized: ResizedDepth) -> Iterator[ResizedChunk]:
         self._preview = PreviewBuilder(self._worker.config.depth_recipe.preview_size)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from types import TracebackType
 
@@ -17,10 +19,13 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 from pebble.common.types import Result, ResultStatus
 
 from imgflow.errors import ImgflowError
-from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
+from imgflow.orchestration.failed import as_rejection, unexpected, unpacked
+from imgflow.orchestration.tasks import Failure, Outcome, Task, WorkerConfig
 from imgflow.orchestration.verdicts import rejected
 from imgflow.orchestration.worker import start_worker, work_through
 from imgflow.store.opening import StoreConfig
+
+logger = logging.getLogger(__name__)
 
 # Tasks handed over for each worker: enough to keep it busy while a flush is written, few enough to
 # keep memory flat whatever the size of the batch.
@@ -140,7 +145,7 @@ class WorkerPool:
         self,
         tasks: Iterable[Task],
         work: Callable[[Task], Outcome],
-        seconds: float,
+        seconds: float | Callable[[Task], float],
         *,
         together: int = 1,
     ) -> Iterator[tuple[Task, Outcome]]:
@@ -148,17 +153,21 @@ class WorkerPool:
 
         Args:
             tasks: taken as workers become free.
-            work: a module-level function.
-            seconds: of processor time that `work` gives an image; only named in the verdict here.
+            work: a module-level function; whatever it raises is the outcome of that task.
+            seconds: of processor time that `work` gives an image, the same for all or by task;
+                only named in the verdict here.
             together: how many tasks a worker gets at once, at most: it reads ahead among them, and
                 there are fewer messages. When one takes the worker with it, the others are done
-                again, each alone.
+                again, each alone; one that fails is too, before that says anything about it.
         """
         waiting = _groups(tasks, together, self._workers)
-        running: dict[Future[list[Outcome]], tuple[list[Task], int]] = {}
+        running: dict[Future[list[bytes]], tuple[list[Task], int]] = {}
+
+        def seconds_of(task: Task) -> float:
+            return seconds(task) if callable(seconds) else seconds
 
         def submit(group: list[Task], attempt: int) -> None:
-            timeout = len(group) * seconds + GRACE_SECONDS
+            timeout = sum(map(seconds_of, group)) + GRACE_SECONDS
             future = self._pool.schedule(work_through, args=[work, group], timeout=timeout)
             running[future] = (group, attempt)
 
@@ -173,19 +182,57 @@ class WorkerPool:
             if not done:
                 self._end_lost_tasks()
             for future in done:
-                group, attempt = running.pop(future)
-                try:
-                    yield from zip(group, future.result(), strict=True)
-                except ProcessExpired as death:
-                    if len(group) > 1:
-                        for task in group:
-                            submit([task], 1)
-                    elif _deserves_another_try(death, attempt):
-                        submit(group, attempt + 1)
-                    else:
-                        yield group[0], _meaning(death, group[0], seconds)
-                except FutureTimeout:
-                    yield from ((task, _stuck(task)) for task in group)
+                ended, again = _ended(future, *running.pop(future), seconds_of)
+                for group, attempt in again:
+                    submit(group, attempt)
+                yield from ended
+
+
+def _ended(
+    future: Future[list[bytes]],
+    group: list[Task],
+    attempt: int,
+    seconds_of: Callable[[Task], float],
+) -> tuple[list[tuple[Task, Outcome]], list[tuple[list[Task], int]]]:
+    """What became of a group, and what of it is to be done again at which attempt."""
+    try:
+        answers = _answers(group, future)
+    except ProcessExpired as death:
+        if len(group) > 1:
+            return [], [([task], 1) for task in group]
+        if _deserves_another_try(death, attempt):
+            return [], [(group, attempt + 1)]
+        return [(group[0], _meaning(death, group[0], seconds_of(group[0])))], []
+    except FutureTimeout:
+        return [(task, _stuck(task)) for task in group], []
+    ended: list[tuple[Task, Outcome]] = []
+    again: list[tuple[list[Task], int]] = []
+    for task, outcome in zip(group, answers, strict=True):
+        is_failed = outcome.failure is not None and outcome.trouble is None
+        if is_failed and len(group) > 1:
+            again.append(([task], 1))
+            continue
+        if outcome.failure is not None:
+            _log(task, outcome.failure)
+        ended.append((task, as_rejection(task, outcome) if is_failed else outcome))
+    return ended, again
+
+
+def _answers(group: list[Task], future: Future[list[bytes]]) -> list[Outcome]:
+    """What became of a group; raises only what says that its worker, or the pool, is gone."""
+    try:
+        answers = future.result()
+        return [unpacked(task, answer) for task, answer in zip(group, answers, strict=True)]
+    except (ProcessExpired, FutureTimeout, BrokenProcessPool, CancelledError):
+        raise
+    except (Exception, SystemExit) as error:  # a task that cannot travel to a worker, for one
+        return [unexpected(task, error) for task in group]
+
+
+def _log(task: Task, failure: Failure) -> None:
+    logger.error(
+        "run %s, image %r: %s\n%s", task.run_id, task.upload.key, failure.reason, failure.trace
+    )
 
 
 def _groups(tasks: Iterable[Task], together: int, workers: int) -> Iterator[list[Task]]:

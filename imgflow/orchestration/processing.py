@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import dagster as dg
 
@@ -14,7 +15,7 @@ from imgflow.orchestration import batch
 from imgflow.orchestration.event_log import report_counts
 from imgflow.orchestration.events import finished_events, selected_names, unchanged_events
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.image_events import report_images
+from imgflow.orchestration.image_events import ImageEvent, report_images
 from imgflow.orchestration.pool import WorkerPool, group_size
 from imgflow.orchestration.progress import Progress
 from imgflow.orchestration.tasks import Task, WorkerConfig
@@ -114,24 +115,19 @@ def process_partitions(
     if plan.tasks:
         tasks = plan.tasks if force else batch.with_twins(plan.tasks, catalog, family.kind)
 
-        def report(done: list[batch.Finished]) -> None:
-            report_images(context, list(finished_events(family, selected, done)))
-            finished([one.image.key for one in done])
-
         progress = Progress(len(tasks), context.log.info)
-        seconds = worker.decode_seconds if family.kind == "photo" else worker.depth_seconds
         with WorkerPool(worker, min(workers, len(plan.tasks))) as pool:
 
             def run(tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
                 """Run tasks, and return the keys of those whose upload is not the announced one."""
                 together = group_size(worker.stores) if family.is_quick else 1
-                outcomes = pool.outcomes(tasks, family.work, seconds, together=together)
+                outcomes = pool.outcomes(tasks, family.work, worker.seconds_of, together=together)
                 return batch.run_tasks(
                     images,
                     progress.counting(outcomes),
                     catalog,
                     open_outputs=open_outputs,
-                    report=report,
+                    report=partial(_report, context, family, selected, finished),
                     summary=summary,
                 )
 
@@ -149,6 +145,27 @@ def process_partitions(
     judged = summary.processed + len(summary.rejected)
     catalog.holds.end(run_id, images=judged, size=summary.bytes)
     return summary
+
+
+def _report(
+    context: dg.AssetExecutionContext,
+    family: Family,
+    selected: Iterable[str],
+    finished: Callable[[Sequence[str]], None],
+    done: Sequence[batch.Finished],
+) -> list[batch.Finished]:
+    """Report images that are ready, and return those of which no events can be made."""
+    events: list[ImageEvent] = []
+    made, failed = [], []
+    for one in done:
+        try:
+            events += finished_events(family, selected, [one])
+            made.append(one.image.key)
+        except Exception as error:  # whatever its facts are, the others are reported
+            failed.append(batch.failed(one, error))
+    report_images(context, events)
+    finished(made)
+    return failed
 
 
 def look_again(keys: Sequence[str], source: Source, catalog: PostgresCatalog) -> dict[str, str]:

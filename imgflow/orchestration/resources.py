@@ -17,6 +17,7 @@ from pydantic import Field, create_model
 
 from imgflow.catalog.connecting import database_url, make_engine
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.depth.limits import DepthLimits
 from imgflow.images.decoding import Limits
 from imgflow.images.opening import MEDIA_TYPES
 from imgflow.orchestration.queue import Queue, SqsQueue
@@ -143,12 +144,20 @@ class WorkersResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yie
     count: int = Field(default=2, ge=1, description="worker processes of a run")
     decode_seconds: float = Field(default=60, gt=0, description="processor time for a photograph")
     depth_seconds: float = Field(default=3600, gt=0, description="processor time for a depth image")
+    depth_max_rows: int = Field(
+        default=DepthLimits().max_rows, gt=0, description="most rows of a depth image"
+    )
     max_bytes: int = Field(default=200 * 1024 * 1024, gt=0, description="largest photograph")
     max_pixels: int = Field(default=100_000_000, gt=0, description="largest photograph")
     max_side: int = Field(default=65_500, gt=0, description="longest side of a photograph")
     max_frames: int = Field(default=10_000, gt=0, description="most frames or pages")
     formats: list[str] = Field(default=list(MEDIA_TYPES), description="that are decoded")
     memory_mib: int = Field(default=3_072, ge=1, description="for one photograph")
+
+    @property
+    def depth_limits(self) -> DepthLimits:
+        """What a depth image may be."""
+        return DepthLimits(max_rows=self.depth_max_rows)
 
     @property
     def photo_limits(self) -> Limits:

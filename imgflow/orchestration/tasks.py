@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from imgflow.catalog.rows import Content, Verdict
+from imgflow.catalog.rows import Content, Verdict, kind_of
+from imgflow.depth.limits import DepthLimits, processor_seconds
 from imgflow.errors import Trouble
 from imgflow.images.decoding import Limits
 from imgflow.images.recipe import PhotoRecipe
@@ -37,8 +38,15 @@ class WorkerConfig:
     depth_recipe: DepthRecipe
     decode_seconds: float
     depth_seconds: float
+    depth_limits: DepthLimits = field(default_factory=DepthLimits)
     # Workers are forked from a server process that keeps the environment of its own start.
     variables: Mapping[str, str] = field(default_factory=aws_variables, repr=False)
+
+    def seconds_of(self, task: Task) -> float:
+        """Processor time that one image may take."""
+        if kind_of(task.upload.key) == "photo":
+            return self.decode_seconds
+        return processor_seconds(task.upload.size, self.depth_seconds)
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,19 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """What was raised that nobody expected, in words, since not every exception can travel.
+
+    Attributes:
+        reason: one sentence for a person, with the exception's type.
+        trace: for the log.
+    """
+
+    reason: str
+    trace: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a task.
 
@@ -75,6 +96,7 @@ class Outcome:
         trouble: in words, when there was some.
         trouble_code: which kind of trouble.
         is_outdated: the upload is not the announced one any more.
+        failure: when something unexpected was raised; the pool decides what it means.
         made: names of the outputs that were made anew.
         bytes_read: of the source object.
         pictures: small copies as text of what was made anew, by output; `metadata` has one too.
@@ -87,6 +109,7 @@ class Outcome:
     trouble: str | None = None
     trouble_code: str = Trouble.code
     is_outdated: bool = False
+    failure: Failure | None = None
     made: tuple[str, ...] = ()
     bytes_read: int = 0
     milliseconds: Mapping[str, float] = field(default_factory=dict)

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from imgflow.catalog.rows import Content, Verdict, recipe_fingerprint
-from imgflow.errors import Withheld
+from imgflow.errors import OutputFailed, Withheld
 from imgflow.images.process import PhotoFacts
 from imgflow.images.sniffing import suffix_mismatch
 from imgflow.orchestration.tasks import OutputRecord, Task
+
+MOST_REASON = 1_000
+MOST_CODE = 60
+MOST_METADATA = 16_384
+"""Characters of what rows and events repeat."""
+
+
+def own_metadata(output: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of an output, which rows and events repeat for each image.
+
+    Raises:
+        OutputFailed: it is too long, or nothing that JSON holds.
+    """
+    if not metadata:
+        return {}
+    try:
+        text = json.dumps(dict(metadata))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OutputFailed(f"JSON cannot hold the metadata of {output!r}: {error}.") from error
+    if len(text) > MOST_METADATA:
+        raise OutputFailed(
+            f"The metadata of {output!r} has {len(text):,} characters, more than {MOST_METADATA:,}."
+        )
+    kept: dict[str, Any] = json.loads(text)
+    return kept
 
 
 def known_content(task: Task, sha256: str) -> Content | None:
@@ -78,16 +105,26 @@ def ready(task: Task, content: Content, outputs: Mapping[str, OutputRecord]) -> 
 
 
 def rejected(task: Task, code: str, reason: str) -> Verdict:
-    """The verdict on an upload that cannot become an image; outputs of older contents go."""
+    """The verdict on an upload that cannot become an image; outputs of older contents go.
+
+    Reasons may quote the file, and readers of other packages write their own, so both texts are
+    cut.
+    """
     return Verdict(
         image_id=task.image_id,
         upload=task.upload,
         state="rejected",
         run_id=task.run_id,
         recipe=None,
-        reason=reason,
-        reason_code=code,
+        reason=shortened(reason, MOST_REASON),
+        reason_code=shortened(code, MOST_CODE),
     )
+
+
+def shortened(text: object, most: int) -> str:
+    """A text of at most so many characters, with an ellipsis where it was cut."""
+    whole = str(text)
+    return whole if len(whole) <= most else f"{whole[: most - 1]}…"
 
 
 def withheld(task: Task, rejection: Withheld) -> Verdict:

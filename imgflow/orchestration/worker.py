@@ -21,11 +21,13 @@ from imgflow.catalog.rows import Content
 from imgflow.errors import Rejected, SourceChanged, Trouble, Withheld
 from imgflow.images.decoding import prepare_decoder
 from imgflow.images.process import process_photo
+from imgflow.orchestration.failed import expected, outside, packed, unexpected
 from imgflow.orchestration.tasks import Outcome, OutputRecord, Task, WorkerConfig, aws_variables
 from imgflow.orchestration.transfers import BESIDE_BYTES, Transfers
 from imgflow.orchestration.verdicts import (
     described,
     known_content,
+    own_metadata,
     ready,
     rejected,
     what_to_make,
@@ -82,7 +84,7 @@ class Worker:
         answers = []
         try:
             for task in tasks:
-                outcome = work(task)
+                outcome = answered(task, work)
                 answers.append((task, outcome, self._unwritten))
                 self._unwritten = []
             return [answered(task, partial(_written, outcome, w)) for task, outcome, w in answers]
@@ -95,7 +97,8 @@ class Worker:
         watch = Stopwatch()
         with watch.step("read"):
             self._refuse_size(task.upload, self.config.photo_limits.max_bytes)
-            body = (self._transfers or self.source).read(task.upload)
+            with outside("the source could not be read"):
+                body = (self._transfers or self.source).read(task.upload)
         sha256 = hashlib.sha256(body).hexdigest()
         wanted, kept = what_to_make(task, sha256)
         content = known_content(task, sha256)
@@ -143,7 +146,9 @@ class Worker:
                 continue
             extension = PurePosixPath(record["name"]).suffix
             path = self.name(task, name, twin.sha256, extension)
-            if self.outputs.copy(record["name"], path):
+            with outside("an output could not be copied"):
+                is_copied = self.outputs.copy(record["name"], path)
+            if is_copied:
                 made[name] = {**record, "name": path}
         return made
 
@@ -155,9 +160,11 @@ class Worker:
     def write(self, task: Task, name: str, sha256: str, encoded: Encoded) -> OutputRecord:
         """Put an output under its immutable name, and describe it for the row."""
         fingerprint = task.enabled[name]
+        metadata = own_metadata(name, encoded.metadata)
         path = self.name(task, name, sha256, encoded.extension)
         if self._transfers is None:
-            self.outputs.put(path, encoded.data, encoded.media_type)
+            with outside("an output could not be written"):
+                self.outputs.put(path, encoded.data, encoded.media_type)
         else:
             written = self._transfers.put(path, encoded.data, encoded.media_type)
             self._unwritten.append(written)
@@ -169,7 +176,7 @@ class Worker:
             "width": encoded.width,
             "height": encoded.height,
             "sha256": hashlib.sha256(encoded.data).hexdigest(),
-            **({"metadata": dict(encoded.metadata)} if encoded.metadata else {}),
+            **({"metadata": metadata} if metadata else {}),
         }
 
     @staticmethod
@@ -200,14 +207,25 @@ def this_worker() -> Worker:
     Opened by its first task rather than when the process starts: a store that does not answer is
     then the trouble of that task, and the next one tries again.
     """
-    return Worker(_config[0])
+    with outside("the stores could not be opened"):
+        return Worker(_config[0])
 
 
-def work_through(work: Callable[[Task], Outcome], tasks: Sequence[Task]) -> list[Outcome]:
+def work_through(work: Callable[[Task], Outcome], tasks: Sequence[Task]) -> list[bytes]:
     """Do work on tasks that a pool process got at once, in their order.
 
     Of one task alone nothing is done beside it: what dies with it is its own fault.
+
+    Returns:
+        Their outcomes, each pickled on its own: one that cannot travel spoils no other, and never
+        the pool's own messages.
     """
+    return [
+        packed(task, outcome) for task, outcome in zip(tasks, _outcomes(work, tasks), strict=True)
+    ]
+
+
+def _outcomes(work: Callable[[Task], Outcome], tasks: Sequence[Task]) -> list[Outcome]:
     if len(tasks) > 1 and work is process_photo_task and _config[0].stores.is_remote:
         try:
             worker = this_worker()
@@ -215,29 +233,30 @@ def work_through(work: Callable[[Task], Outcome], tasks: Sequence[Task]) -> list
             pass  # each task meets it again and says so
         else:
             return worker.overlapping(tasks, work)
-    return [work(task) for task in tasks]
+    return [answered(task, work) for task in tasks]
 
 
 def _written(outcome: Outcome, writes: Sequence[Future[None]], _task: Task) -> Outcome:
     for write in writes:
-        write.result()
+        with outside("an output could not be written"):
+            write.result()
     return outcome
 
 
 def process_photo_task(task: Task) -> Outcome:
-    """Process a photograph in a pool process; only programming errors are raised."""
+    """Process a photograph in a pool process; nothing is raised."""
     return answered(task, lambda task: this_worker().photo(task))
 
 
 def process_depth_task(task: Task) -> Outcome:
-    """Process a depth image in a pool process; only programming errors are raised."""
+    """Process a depth image in a pool process; nothing is raised."""
     from imgflow.orchestration.depth_work import process_depth
 
     return answered(task, lambda task: process_depth(this_worker(), task))
 
 
 def answered(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
-    """Turn what went wrong with the image, or outside, into an outcome, and say who did it when."""
+    """Turn whatever is raised into an outcome, and say who did it when."""
     began = time.time()
     outcome = _outcome(task, work)
     # Where tasks overlap, what answers last only waits for what was written.
@@ -248,7 +267,7 @@ def answered(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
 
 def _outcome(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
     try:
-        return work(task)
+        return expected(work(task))
     except Withheld as rejection:
         return Outcome(withheld(task, rejection))
     except Rejected as rejection:
@@ -259,3 +278,7 @@ def _outcome(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
             trouble_code=trouble.code,
             is_outdated=isinstance(trouble, SourceChanged),
         )
+    # Decoders, readers and outputs of other packages raise anything, SystemExit included, and
+    # Ctrl-C does not reach pool processes.
+    except BaseException as error:
+        return unexpected(task, error)

@@ -25,6 +25,12 @@ def table_text(
     return (newline.join(lines) + newline).encode()
 
 
+def npy_bytes(table: NDArray[np.generic]) -> bytes:
+    out = io.BytesIO()
+    np.save(out, table)
+    return out.getvalue()
+
+
 def cut(data: bytes, size: int) -> Iterator[bytes]:
     for start in range(0, len(data), size):
         yield data[start : start + size]

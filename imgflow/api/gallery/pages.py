@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from imgflow.api.connections import Connected, Connections
 from imgflow.api.gallery.filters import KINDS, STATES, Filters, FiltersInQuery
-from imgflow.api.gallery.presenting import card_of, metadata_of, pictures_of
+from imgflow.api.gallery.presenting import card_of, metadata_of, pictures_of, viewable
 from imgflow.api.gallery.rendering import PageRoute, gallery_of
 from imgflow.api.gallery.wording import KIND_WORDS, STATE_WORDS, parts_of
 from imgflow.api.keys import LARGEST_ID, find_image
@@ -100,7 +100,7 @@ def read_image_page(
         pictures=pictures,
         metadata=[(term, text) for term, text in metadata_of(row) if text],
         past=catalog.past(row, _assets(connections, row)),
-        depth=row.facts if row.kind == "depth" and "resized" in row.outputs else None,
+        depth=viewable(row),
         colormaps=[name for name in COLORMAPS if not name.endswith("_r")],
         chosen={
             "depth_min": depth_min,

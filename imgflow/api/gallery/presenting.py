@@ -20,6 +20,8 @@ BROWSERS_SHOW = frozenset(
 # A larger one is loaded by who asks for it.
 MOST_SHOWN_BYTES = 25_000_000
 TIMES = "\N{MULTIPLICATION SIGN}"
+# What the viewer of a depth image begins with.
+VIEWED = ("rows", "depth_min", "depth_max", "step_median", "largest_step", "duplicates")
 ORDER = ("original", "grayscale", "thumbnail", "proof", "preview")
 
 
@@ -123,21 +125,39 @@ def metadata_of(image: Image) -> Iterator[tuple[str, str]]:
     yield "Recipe", image.recipe or ""
     yield "First seen", time_of(image.created_at)
     yield "Last change", time_of(image.updated_at)
-    for note in facts.get("notes", ()):
+    for note in facts.get("notes") or ():
         yield "Note", shown(str(note))
     if facts.get("suffix_mismatch"):
         yield "Note", shown(str(facts["suffix_mismatch"]))
 
 
 def _depth_facts(facts: Any) -> Iterator[tuple[str, str]]:
-    yield "Depths", f"{facts['depth_min']} to {facts['depth_max']}"
-    yield "Step", f"{facts.get('step_median', 0):.6g}"
-    yield "Rows", f"{facts['rows']:,}"
-    yield "Columns", f"{facts['columns']:,}, resized to {facts['width']}"
-    yield "Values", f"{facts['value_min']:.9g} to {facts['value_max']:.9g}"
+    yield "Depths", f"{_number(facts, 'depth_min', '')} to {_number(facts, 'depth_max', '')}"
+    yield "Step", _number(facts, "step_median", ".6g")
+    yield "Rows", _number(facts, "rows", ",")
+    yield (
+        "Columns",
+        f"{_number(facts, 'columns', ',')}, resized to {_number(facts, 'width', '')}",
+    )
+    yield "Values", f"{_number(facts, 'value_min', '.9g')} to {_number(facts, 'value_max', '.9g')}"
     for name, text in (("gaps", "Gaps"), ("duplicates", "Duplicate depths")):
         if facts.get(name):
-            yield text, f"{facts[name]:,}"
+            yield text, _number(facts, name, ",")
+
+
+def viewable(image: Image) -> Any | None:
+    """Facts of a depth image whose rows can be looked at; None where some of them are missing."""
+    facts = image.facts
+    ends = facts.get("value_range") or (None, None)
+    numbers = (*(facts.get(name) for name in VIEWED), *ends)
+    is_known = all(isinstance(number, (int, float)) for number in numbers)
+    return facts if image.kind == "depth" and "resized" in image.outputs and is_known else None
+
+
+def _number(facts: Any, name: str, format_spec: str) -> str:
+    """A number of the facts; a row may hold anything, and its page is shown all the same."""
+    value = facts.get(name)
+    return format(value, format_spec) if isinstance(value, (int, float)) else "unknown"
 
 
 def _pixels(image: Image) -> str:
@@ -147,12 +167,12 @@ def _pixels(image: Image) -> str:
 def _output(image: Image, name: str, record: Any) -> Picture:
     return Picture(
         name=name,
-        url=f"/images/{image.id}/{name}?v={version_of(record['sha256'])}",
-        width=record["width"],
-        height=record["height"],
-        size=record["size"],
-        media_type=record["media_type"],
-        is_showable=record["media_type"] in BROWSERS_SHOW,
+        url=f"/images/{image.id}/{name}?v={version_of(str(record.get('sha256')))}",
+        width=record.get("width"),
+        height=record.get("height"),
+        size=record.get("size") or 0,
+        media_type=str(record.get("media_type")),
+        is_showable=record.get("media_type") in BROWSERS_SHOW,
     )
 
 
