@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from imgflow.amazon import sqs_region
 from imgflow.errors import SettingsError
 from imgflow.settings import Settings
 from imgflow.store.location import Location
@@ -22,8 +23,6 @@ Statement = dict[str, Any]
 
 # Of the policy language: they would stand for any text.
 WILDCARDS = re.compile(r"[*?$]")
-
-AMAZON = re.compile(r"(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.amazonaws\.com(?:\.cn)?")
 
 
 @dataclass(frozen=True)
@@ -117,8 +116,7 @@ def _queue(
 ) -> Iterator[Statement]:
     parts = urlsplit(url)
     account, _, name = parts.path.strip("/").rpartition("/")
-    found = AMAZON.fullmatch(parts.netloc)
-    region = (found and (found[1] or found[2])) or region
+    region = sqs_region(parts.netloc) or region
     arn = f"arn:{names.partition}:sqs:{region}:{account.rpartition('/')[2] or '*'}:{name}"
     yield _allow("Notifications", ["sqs:ReceiveMessage", "sqs:DeleteMessage"], [arn])
     if extra.diagnosis and source.scheme == "s3":

@@ -24,7 +24,7 @@ from imgflow.api.problems import Refused
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.errors import Trouble
-from imgflow.fetch.client import Fetcher, Limits, trusting
+from imgflow.fetch.client import Fetcher, FetchRefused, Limits, trusting
 from imgflow.fetch.hosts import AllowedHosts
 from imgflow.images.outputs import enabled_outputs
 from imgflow.lifecycle import remove_outputs
@@ -35,6 +35,7 @@ from imgflow.orchestration.pool import WorkerPool
 from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
 from imgflow.orchestration.worker import process_photo_task
 from imgflow.settings import Settings
+from imgflow.store.objects import SourceObject
 from imgflow.store.opening import StoreConfig
 from imgflow.store.outputs import OutputStore
 from imgflow.store.presigned import endpoint_of, own_key
@@ -47,6 +48,8 @@ LOOK_SECONDS, SELDOM_SECONDS = 0.05, 0.5
 WORKERS = 2
 POOLS = 2
 MOST_REMEMBERED = 4_096
+# An object may be overwritten between two requests about it, but hardly so often in a row.
+TIMES_OVERWRITTEN = 3
 
 # Parameters that sign a URL: of S3 (two versions), CloudFront, Google and Azure.
 SIGNING = ("x-amz-", "x-goog-")
@@ -115,16 +118,35 @@ class Processor:
         key = own_key(self._source, url)
         if key is None:
             return self._ready(catalog, self._stored(catalog, url))
-        self._fetcher.check(url)  # the caller may read it, since its signature holds
-        return self._ready(catalog, self._announced(catalog, key))
+        return self._ready(catalog, self._announced(catalog, self._permitted(url, key)))
 
-    def _announced(self, catalog: PostgresCatalog, key: str) -> Image:
+    def _permitted(self, url: str, key: str) -> SourceObject:
+        """An object of the source, after the server gave its first byte for this very URL.
+
+        That the URL names the object proves nothing: names can be read in two ways. So the object
+        that the server shows must be the one that the source has, by ETag, size and time.
+        """
+        for _ in range(TIMES_OVERWRITTEN):
+            shown = self._fetcher.check(url, may_lead=lambda to: own_key(self._source, to) == key)
+            upload = self._stat(key)
+            if (upload.etag, upload.size, upload.last_modified) == (
+                shown.etag,
+                shown.size,
+                shown.last_modified,
+            ):
+                return upload
+        raise FetchRefused("The server gives another object than the one that the URL names.")
+
+    def _announced(self, catalog: PostgresCatalog, upload: SourceObject) -> Image:
         """The row of an object of the source, as it is now."""
+        catalog.announce([upload])
+        return catalog.by_keys([upload.key])[upload.key]
+
+    def _stat(self, key: str) -> SourceObject:
         upload = self._source.stat(key)
         if upload is None:
             raise Refused("original_deleted", f"{key!r} is not in the source any more.")
-        catalog.announce([upload])
-        return catalog.by_keys([key])[key]
+        return upload
 
     def _stored(self, catalog: PostgresCatalog, url: str) -> Image:
         """The row of what lies elsewhere; the same bytes have one row, whatever URLs they have."""
@@ -153,7 +175,7 @@ class Processor:
             file = Path(folder) / "body"
             file.write_bytes(body)
             self._source.upload(key, file)
-        return self._announced(catalog, key)
+        return self._announced(catalog, self._stat(key))
 
     def _remember(self, address: str, found: Remembered) -> None:
         with self._lock:
@@ -200,7 +222,7 @@ class Processor:
             verdict = outcome.verdict
             tell_finished([batch.Finished(image, outcome)], {image.id})
             if outcome.is_outdated:
-                self._announced(catalog, image.key)
+                self._announced(catalog, self._stat(image.key))
             elif verdict is None:
                 catalog.note_trouble({image.id: outcome.trouble or ""}, code=outcome.trouble_code)
                 raise Trouble(outcome.trouble or "")
