@@ -16,7 +16,7 @@ from imgflow.amazon import sqs_region
 from imgflow.errors import SettingsError
 from imgflow.settings import Settings
 from imgflow.store.location import Location
-from imgflow.store.naming import OUTPUT_FOLDERS
+from imgflow.store.naming import FETCHED_FOLDER, OUTPUT_FOLDERS
 from imgflow.store.opening import StoreConfig
 
 Statement = dict[str, Any]
@@ -99,6 +99,9 @@ def _source(names: _Names, source: Location, extra: Extra) -> Iterator[Statement
     if extra.delete_source:
         actions += ["s3:DeleteObject"]
     yield _allow("Uploads", actions, [names.below(source)])
+    if extra.upload and not extra.delete_source:
+        # What `POST /process` fetched and could not use.
+        yield _allow("Fetched", ["s3:DeleteObject"], [names.below(source, FETCHED_FOLDER)])
 
 
 def _outputs(names: _Names, output: Location) -> Iterator[Statement]:

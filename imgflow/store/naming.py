@@ -23,6 +23,8 @@ SAFE = " !$&'()+,;=-_."
 INSTALLED_FOLDER = "installed/"  # outputs that other packages add share it, whatever their names
 OUTPUT_FOLDERS = ("grayscale/", "thumbnail/", "proof/", "preview/", INSTALLED_FOLDER)
 
+# Where `POST /process` puts images from elsewhere into the source, by their content.
+FETCHED_FOLDER = "fetched/"
 
 # Keys that `obstore` lists, reads or writes under another name than they have, or not at all.
 INEXACT = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
