@@ -3,7 +3,7 @@
 # Python packages; with the same SOURCE_DATE_EPOCH and package versions it has the same contents.
 
 # The Python and the Debian that the test suite runs on.
-FROM python:3.11.13-slim-bookworm AS build
+FROM python:3.11.17-slim-bookworm AS build
 ARG SOURCE_DATE_EPOCH=0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
@@ -18,7 +18,7 @@ RUN /opt/imgflow/bin/pip install --no-deps . \
     && /opt/imgflow/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/imgflow/lib \
     && find /opt/imgflow -newermt "@${SOURCE_DATE_EPOCH}" -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH}" {} +
 
-FROM python:3.11.13-slim-bookworm
+FROM python:3.11.17-slim-bookworm
 LABEL org.opencontainers.image.title="imgflow" org.opencontainers.image.licenses="MIT"
 RUN groupadd --gid 10001 imgflow \
     && useradd --uid 10001 --gid imgflow --no-create-home --home-dir /var/lib/imgflow imgflow \

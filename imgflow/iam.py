@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from imgflow.amazon import sqs_region
 from imgflow.errors import SettingsError
 from imgflow.settings import Settings
 from imgflow.store.location import Location
-from imgflow.store.naming import MARKER, OUTPUT_FOLDERS
+from imgflow.store.naming import FETCHED_FOLDER, MARKER, OUTPUT_FOLDERS
 from imgflow.store.opening import StoreConfig
 
 Statement = dict[str, Any]
 
 # Of the policy language: they would stand for any text.
 WILDCARDS = re.compile(r"[*?$]")
-
-AMAZON = re.compile(r"(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.amazonaws\.com(?:\.cn)?")
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,9 @@ def _source(names: _Names, source: Location, extra: Extra) -> Iterator[Statement
     if extra.delete_source:
         actions += ["s3:DeleteObject"]
     yield _allow("Uploads", actions, [names.below(source)])
+    if extra.upload and not extra.delete_source:
+        # What `POST /process` fetched and could not use.
+        yield _allow("Fetched", ["s3:DeleteObject"], [names.below(source, FETCHED_FOLDER)])
 
 
 def _outputs(names: _Names, output: Location) -> Iterator[Statement]:
@@ -121,8 +123,7 @@ def _queue(
 ) -> Iterator[Statement]:
     parts = urlsplit(url)
     account, _, name = parts.path.strip("/").rpartition("/")
-    found = AMAZON.fullmatch(parts.netloc)
-    region = (found and (found[1] or found[2])) or region
+    region = sqs_region(parts.netloc) or region
     arn = f"arn:{names.partition}:sqs:{region}:{account.rpartition('/')[2] or '*'}:{name}"
     yield _allow("Notifications", ["sqs:ReceiveMessage", "sqs:DeleteMessage"], [arn])
     if extra.diagnosis and source.scheme == "s3":

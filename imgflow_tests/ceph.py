@@ -141,6 +141,21 @@ class Ceph:
         self._wait("the gateway", lambda: listens(self.port, self.address))
         self._make_user("imgflow", *self.keys, "--caps", "user-policy=*")
 
+    def start_gateway(self, dns_name: str) -> int:
+        """Start one more gateway, below whose name a bucket is a part of the host name.
+
+        Without a name, as the first one, it takes buckets from the path whatever the host.
+        """
+        port = free_port()
+        self._spawn(
+            *("radosgw", "-c", str(self.config), "-n", "client.rgw.a", "-f"),
+            *("--admin-socket", f"{self.run}/gateway-{port}.asok"),
+            *("--rgw-frontends", f"beast endpoint=127.0.0.1:{port} tcp_nodelay=1"),
+            *("--rgw-dns-name", dns_name),
+        )
+        self._wait("the gateway", lambda: listens(port))
+        return port
+
     def stop(self) -> None:
         """End all of it; nothing is kept."""
         for process in reversed(self._processes):

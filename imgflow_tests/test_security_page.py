@@ -24,7 +24,11 @@ def promises() -> list[str]:
 def tests_in(file: str) -> set[str]:
     """Names of the test functions of a file, also of those in classes."""
     tree = ast.parse((ROOT / "imgflow_tests" / file).read_text())
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
 
 
 def test_every_promise_names_a_test_that_exists() -> None:

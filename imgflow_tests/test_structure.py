@@ -21,21 +21,22 @@ PACKAGE = Path(imgflow.__file__).parent
 # Each part may import itself and these.
 ALLOWED = {
     "errors": set(),
+    "amazon": set(),
     "mends": set(),
     "channels": {"errors"},
     "images": {"errors"},
     "depth": {"errors"},
     "tokens": {"errors"},
-    "fetch": {"errors"},
+    "fetch": {"errors", "amazon"},
     "observability": {"errors"},
     "setting_values": {"images", "tokens", "fetch", "channels"},
     "settings": {"errors", "images", "depth", "observability", "setting_values"},
-    "store": {"errors"},
+    "store": {"errors", "amazon"},
     "catalog": {"errors", "depth", "store", "settings", "observability"},
     "lifecycle": {"errors", "store", "catalog", "settings"},
     "orchestration": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "mends"),
-        *("channels", "observability"),
+        *("channels", "observability", "amazon"),
     },
     "api": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "tokens"),

@@ -9,26 +9,26 @@ left pending, so that a run judges it and turns its partition red.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 import threading
 import time
 import uuid
-from collections import OrderedDict
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
 
 from imgflow.api.problems import Refused
+from imgflow.api.remembered import Body, Recent, Rejection, digest_of
 from imgflow.catalog.owning import claim
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
-from imgflow.errors import Trouble
-from imgflow.fetch.client import Fetcher, Limits, trusting
+from imgflow.errors import Rejected, Trouble
+from imgflow.fetch.client import Fetcher, FetchRefused, Limits, trusting
 from imgflow.fetch.hosts import AllowedHosts
+from imgflow.images.decoding import check_kind
 from imgflow.images.outputs import enabled_outputs
-from imgflow.lifecycle import remove_outputs
+from imgflow.lifecycle import delete_images, remove_outputs
 from imgflow.orchestration import batch
 from imgflow.orchestration.counting import count_finished
 from imgflow.orchestration.image_log import tell_finished
@@ -36,35 +36,20 @@ from imgflow.orchestration.pool import WorkerPool
 from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
 from imgflow.orchestration.worker import process_photo_task
 from imgflow.settings import Settings
+from imgflow.store.naming import FETCHED_FOLDER
+from imgflow.store.objects import SourceObject
 from imgflow.store.opening import StoreConfig
 from imgflow.store.outputs import OutputStore
 from imgflow.store.presigned import endpoint_of, own_key
 
-FOLDER = "fetched/"
-"""Where images from elsewhere are put in the source, by their content."""
+logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 60.0
 LOOK_SECONDS, SELDOM_SECONDS = 0.05, 0.5
 WORKERS = 2
 POOLS = 2
-MOST_REMEMBERED = 4_096
-
-# Parameters that sign a URL: of S3 (two versions), CloudFront, Google and Azure.
-SIGNING = ("x-amz-", "x-goog-")
-SIGNING_NAMES = frozenset(
-    {
-        *("awsaccesskeyid", "expires", "signature", "policy", "key-pair-id"),
-        *("googleaccessid", "sig", "se", "st", "sp", "sv", "sr", "spr", "skoid", "sktid", "skt"),
-        *("ske", "sks", "skv"),
-    }
-)
-
-
-class Remembered(NamedTuple):
-    """What was found under an address: the server's tag of it, and what it is."""
-
-    etag: str
-    sha256: str
+# An object may be overwritten between two requests about it, but hardly so often in a row.
+TIMES_OVERWRITTEN = 3
 
 
 class Processor:
@@ -96,7 +81,8 @@ class Processor:
         self._workers = min(WORKERS, settings.worker_count)
         self._pool: WorkerPool | None = None
         self._lock = threading.Lock()
-        self._remembered: OrderedDict[str, Remembered] = OrderedDict()
+        self._bodies = Recent[Body]()  # by URL
+        self._rejections = Recent[Rejection]()  # by SHA-256
 
     def close(self) -> None:
         """End the worker processes."""
@@ -117,53 +103,107 @@ class Processor:
         claim(catalog, self._outputs)
         key = own_key(self._source, url)
         if key is None:
-            return self._ready(catalog, self._stored(catalog, url))
-        self._fetcher.check(url)  # the caller may read it, since its signature holds
-        return self._ready(catalog, self._announced(catalog, key))
+            return self._from_elsewhere(catalog, url)
+        return self._ready(catalog, self._announced(catalog, self._permitted(url, key)))
 
-    def _announced(self, catalog: PostgresCatalog, key: str) -> Image:
+    def _permitted(self, url: str, key: str) -> SourceObject:
+        """An object of the source, after the server gave its first byte for this very URL.
+
+        That the URL names the object proves nothing: names can be read in two ways. So the object
+        that the server shows must be the one that the source has, by ETag, size and time.
+        """
+        for _ in range(TIMES_OVERWRITTEN):
+            shown = self._fetcher.check(url, may_lead=lambda to: own_key(self._source, to) == key)
+            upload = self._stat(key)
+            if (upload.etag, upload.size, upload.last_modified) == (
+                shown.etag,
+                shown.size,
+                shown.last_modified,
+            ):
+                return upload
+        raise FetchRefused("The server gives another object than the one that the URL names.")
+
+    def _announced(self, catalog: PostgresCatalog, upload: SourceObject) -> Image:
         """The row of an object of the source, as it is now."""
+        catalog.announce([upload])
+        return catalog.by_keys([upload.key])[upload.key]
+
+    def _stat(self, key: str) -> SourceObject:
         upload = self._source.stat(key)
         if upload is None:
             raise Refused("original_deleted", f"{key!r} is not in the source any more.")
-        catalog.announce([upload])
-        return catalog.by_keys([key])[key]
+        return upload
 
-    def _stored(self, catalog: PostgresCatalog, url: str) -> Image:
-        """The row of what lies elsewhere; the same bytes have one row, whatever URLs they have."""
-        address = _address(url)
-        known = self._remembered.get(address)
-        image = catalog.by_content("photo", known.sha256) if known else None
-        fetched = self._fetcher.fetch(url, etag=known.etag if known and image else None)
-        if fetched.body is None and image is not None:
-            return image
-        body = fetched.body or b""
-        sha256 = hashlib.sha256(body).hexdigest()
-        if fetched.etag is not None:
-            self._remember(address, Remembered(fetched.etag, sha256))
-        image = catalog.by_content("photo", sha256)
-        return image or self._put(catalog, sha256, body)
+    def _from_elsewhere(self, catalog: PostgresCatalog, url: str) -> Image:
+        """The same of what lies elsewhere; the same bytes have one row, whatever URLs they have."""
+        address = digest_of(url)
+        known = self._bodies.get(address)
+        image, rejection = self._known(catalog, known.sha256) if known else (None, None)
+        etag = known.etag if known and (image or rejection) else None
+        fetched = self._fetcher.fetch(url, etag=etag)
+        if fetched.body is not None:
+            sha256 = hashlib.sha256(fetched.body).hexdigest()
+            if fetched.etag is not None:
+                self._bodies.put(address, Body(fetched.etag, sha256))
+            image, rejection = self._known(catalog, sha256)
+        if image is not None:
+            return self._ready(catalog, image)
+        if rejection is not None:
+            raise Unprocessable(rejection)
+        return self._kept(catalog, sha256, fetched.body or b"")
 
-    def _put(self, catalog: PostgresCatalog, sha256: str, body: bytes) -> Image:
-        """Put bytes into the source, unless they lie there and are judged, or soon will be."""
-        key = f"{FOLDER}{sha256}"
+    def _known(
+        self, catalog: PostgresCatalog, sha256: str
+    ) -> tuple[Image | None, Rejection | None]:
+        """What was made of these bytes before, or why nothing can be."""
+        return catalog.by_content("photo", sha256), self._rejections.get(sha256)
+
+    def _kept(self, catalog: PostgresCatalog, sha256: str, body: bytes) -> Image:
+        """Put bytes into the source and process them; what is no photograph does not stay there."""
+        try:
+            check_kind(body, self._config.photo_limits)
+        except Rejected as rejected:
+            raise Unprocessable(Rejection(rejected.reason, rejected.code)) from None
+        key = f"{FETCHED_FOLDER}{sha256}"
+        image, upload = self._put(catalog, key, body)
+        try:
+            return self._ready(catalog, image)
+        except Unprocessable as refusal:
+            self._rejections.put(sha256, refusal.rejection)
+            if upload is not None:
+                self._remove(catalog, image, upload)
+            raise
+        except Refused as refusal:
+            rejection = self._rejections.get(sha256)
+            # Another request put it there, and removed it while this one waited.
+            if rejection and refusal.code in ("image_deleted", "original_deleted"):
+                raise Unprocessable(rejection) from refusal
+            raise
+
+    def _put(
+        self, catalog: PostgresCatalog, key: str, body: bytes
+    ) -> tuple[Image, SourceObject | None]:
+        """Its row, and what was uploaded: nothing where it lies there and is judged, or will be."""
         image = catalog.by_keys([key]).get(key)
         if image is not None and image.state != "deleted":
             there = self._source.stat(key)
             if there is not None and there.identity == image.announced:
-                return image
+                return image, None
         with tempfile.TemporaryDirectory(prefix="imgflow-") as folder:
             file = Path(folder) / "body"
             file.write_bytes(body)
             self._source.upload(key, file)
-        return self._announced(catalog, key)
+        upload = self._stat(key)
+        return self._announced(catalog, upload), upload
 
-    def _remember(self, address: str, found: Remembered) -> None:
-        with self._lock:
-            self._remembered[address] = found
-            self._remembered.move_to_end(address)
-            if len(self._remembered) > MOST_REMEMBERED:
-                self._remembered.popitem(last=False)
+    def _remove(self, catalog: PostgresCatalog, image: Image, upload: SourceObject) -> None:
+        """Delete what was put there, unless somebody has put something there since."""
+        try:
+            there = self._source.stat(upload.key)
+            if there is None or there.identity == upload.identity:
+                delete_images(catalog, self._outputs, [image], source=self._source)
+        except Trouble as trouble:  # such as no right to delete: a run judges it, and it stays
+            logger.warning("%s stays in the source: %s", upload.key, trouble)
 
     def _ready(self, catalog: PostgresCatalog, image: Image) -> Image:
         """Wait until an image is ready, doing the work unless someone else does it already."""
@@ -178,7 +218,7 @@ class Processor:
                 if image.state == "ready" and "grayscale" in image.outputs:
                     return image
                 if image.state == "rejected":
-                    raise _unprocessable(image.reason, image.reason_code)
+                    raise Unprocessable(Rejection(image.reason, image.reason_code))
                 if image.state == "ready":
                     raise Refused("output_not_made", f"Materialise {image.key!r}.")
             name = uuid.uuid4().hex
@@ -203,13 +243,13 @@ class Processor:
             verdict = outcome.verdict
             tell_finished([batch.Finished(image, outcome)], {image.id})
             if outcome.is_outdated:
-                self._announced(catalog, image.key)
+                self._announced(catalog, self._stat(image.key))
             elif verdict is None:
                 catalog.note_trouble({image.id: outcome.trouble or ""}, code=outcome.trouble_code)
                 raise Trouble(outcome.trouble or "")
             elif verdict.state == "rejected":
-                catalog.reopen([image.id])
-                raise _unprocessable(verdict.reason, verdict.reason_code)
+                catalog.reopen([image.id])  # so that a run judges it and Dagster shows it
+                raise Unprocessable(Rejection(verdict.reason, verdict.reason_code))
             elif catalog.record([verdict]):
                 catalog.unreport([image.id])
                 count_finished(catalog, [batch.Finished(image, outcome)])
@@ -243,17 +283,13 @@ class Processor:
         broken.stop()
 
 
-def _unprocessable(reason: str | None, code: str | None) -> Refused:
-    return Refused("image_unprocessable", reason or "No reason is known.", reason_code=code)
+class Unprocessable(Refused):
+    """Bytes that cannot become an image."""
 
-
-def _address(url: str) -> str:
-    """What a URL leads to, whoever signed it and when; a digest, so that it holds no secret."""
-    parts = urlsplit(url)
-    query = [
-        (name, value)
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        if name.lower() not in SIGNING_NAMES and not name.lower().startswith(SIGNING)
-    ]
-    text = repr((parts.scheme.lower(), parts.netloc.lower(), parts.path, sorted(query)))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(
+            "image_unprocessable",
+            rejection.reason or "No reason is known.",
+            reason_code=rejection.code,
+        )
+        self.rejection = rejection

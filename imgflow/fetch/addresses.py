@@ -2,21 +2,70 @@
 
 An address is judged, never a name: a name may resolve to another address at every question, so the
 connection is made to the very address that was judged.
+
+The table is ours, since `ipaddress.is_global` is of the day on which this Python was released
+(python/cpython#113171). It follows the registries of special-purpose addresses of IANA, as of
+October 2024, and takes whole blocks where a registry has exceptions for single protocols.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 Resolve = Callable[[str, int], list[str]]
 """Takes a host and a port, and gives its addresses as text."""
 
-# Translates to the IPv4 address in the last four bytes.
-NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+
+def _networks(*texts: str) -> tuple[Network, ...]:
+    return tuple(map(ip_network, texts))
+
+
+# Where servers of one's own may be.
+NEAR = _networks(
+    *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # RFC 1918, RFC 4193
+    *("127.0.0.0/8", "::1/128"),
+    "198.18.0.0/15",  # between the networks of a laboratory, RFC 2544
+)
+
+# Where clouds hand out credentials, besides link-local addresses. Never fetched from.
+METADATA = _networks(
+    "168.63.129.16/32",  # Azure, in the middle of public addresses
+    "100.100.100.200/32",  # Alibaba
+    "192.0.0.192/32",  # Oracle
+    "fd00:ec2::/32",  # Amazon
+    "fd20:ce::/32",  # Google
+    "fd00:42::/32",  # Scaleway
+)
+
+SPECIAL = _networks(
+    "0.0.0.0/8",  # this network
+    "100.64.0.0/10",  # shared by the customers of a provider, RFC 6598
+    "169.254.0.0/16",  # link-local
+    "192.0.0.0/24",  # protocol assignments
+    *("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"),  # documentation
+    "192.88.99.0/24",  # relays of 6to4
+    *("224.0.0.0/4", "240.0.0.0/4"),  # multicast; reserved, and broadcast
+    "2001::/23",  # protocol assignments, among them Teredo, which holds an IPv4 address
+    *("2001:db8::/32", "3fff::/20"),  # documentation
+    "2002::/16",  # 6to4, which holds an IPv4 address
+    "3ffe::/16",  # 6bone, RFC 3701
+)
+
+# The only part of IPv6 of which addresses are given to the public, RFC 4291. Outside it are
+# IPv4-compatible and -translated addresses, 64:ff9b:1::/48 (RFC 8215: where in it the IPv4 address
+# is, is known to its network only), site-local ones and segment identifiers.
+UNICAST = IPv6Network("2000::/3")
+
+# Each leads to the IPv4 address in its last four bytes: RFC 4291 and RFC 6052.
+MAPPED, NAT64 = IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96")
+
+# Whatever the prefix, such an interface is a tunnel to the IPv4 address behind it, RFC 5214.
+ISATAP = {0x0000_5EFE, 0x0200_5EFE, 0x0100_5EFE, 0x0300_5EFE}
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -30,49 +79,43 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is one of the public internet, in all that is written into it."""
-    try:
-        address = ip_address(text)
-    except ValueError:
+    """Whether an address is one of the public internet, also the IPv4 address written into it."""
+    address = _parsed(text)
+    if address is None:
         return False
-    return all(part.is_global and not part.is_multicast for part in _meant(address))
+    if isinstance(address, IPv6Address) and (address in MAPPED or address in NAT64):
+        address = IPv4Address(int(address) & 0xFFFFFFFF)
+    return _is_public(address)
 
 
 def is_near(text: str) -> bool:
-    """Whether an address may be that of a server of one's own: public, private or loopback.
+    """Whether an address may be that of a server of one's own: public, private or loopback."""
+    address = _parsed(text)
+    if isinstance(address, IPv6Address) and address in MAPPED:
+        address = IPv4Address(int(address) & 0xFFFFFFFF)
+    if address is not None and _is_in(NEAR, address):
+        return not _is_in(METADATA, address) and not _is_tunnel(address)
+    return is_public(text)
 
-    Link-local ones never are, among them those under which clouds hand out credentials.
-    """
+
+def _parsed(text: str) -> Address | None:
     try:
         address = ip_address(text)
     except ValueError:
+        return None
+    # With a zone it is of one link.
+    return None if isinstance(address, IPv6Address) and address.scope_id else address
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, IPv6Address) and address not in UNICAST:
         return False
-    return all(
-        (part.is_global or part.is_private or part.is_loopback) and not _is_nobody(part)
-        for part in _meant(address)
-    )
+    return not (_is_in((*NEAR, *METADATA, *SPECIAL), address) or _is_tunnel(address))
 
 
-def _is_nobody(address: Address) -> bool:
-    # Of IPv6 the library calls loopback reserved too.
-    is_reserved = isinstance(address, IPv4Address) and address.is_reserved
-    return is_reserved or address.is_link_local or address.is_multicast or address.is_unspecified
+def _is_in(networks: Iterable[Network], address: Address) -> bool:
+    return any(address in network for network in networks)
 
 
-def _meant(address: Address) -> list[Address]:
-    """An address, or the IPv4 addresses that are written into it."""
-    if isinstance(address, IPv4Address):
-        return [address]
-    if address.ipv4_mapped is not None:
-        return [address.ipv4_mapped]
-    written: list[Address] = [address]
-    if address.sixtofour is not None:
-        written.append(address.sixtofour)
-    if address.teredo is not None:
-        written += address.teredo
-    if any(address in network for network in NAT64):
-        # The prefix of the second one is for local use, and not global itself.
-        written = [IPv4Address(int(address) & 0xFFFFFFFF)]
-    if int(address) >> 32 == 0 and int(address) > 1:  # ::a.b.c.d, given up long ago
-        written.append(IPv4Address(int(address) & 0xFFFFFFFF))
-    return written
+def _is_tunnel(address: Address) -> bool:
+    return isinstance(address, IPv6Address) and int(address) >> 32 & 0xFFFFFFFF in ISATAP

@@ -9,27 +9,30 @@ libraries for this bounds both, and those for HTTP resolve the name once more wh
 from __future__ import annotations
 
 import http.client
-import socket
+import re
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin
 
 from imgflow.errors import SettingsError
 from imgflow.fetch.addresses import Resolve, is_near, is_public, resolve
 from imgflow.fetch.hosts import AllowedHosts, NotAllowed, Target
+from imgflow.fetch.pinned import PinnedConnection
 
 REDIRECTS = {301, 302, 303, 307, 308}
 PIECE_BYTES = 256 * 1024
-CONNECT_SECONDS = 5.0
-MOST_ADDRESSES = 4
 ROUNDING_SECONDS = 0.01
 
 HTTP_OK, HTTP_PARTIAL, HTTP_NOT_MODIFIED, HTTP_NO_RANGE = 200, 206, 304, 416
 SERVER_FAILED = 500
+
+FIRST_BYTE = re.compile(r"bytes 0-0/([0-9]{1,18})", re.ASCII)
 
 
 class FetchFailed(Exception):
@@ -65,6 +68,21 @@ class Fetched:
 
     body: bytes | None
     etag: str | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a server says of the object that it would give.
+
+    Attributes:
+        etag: without quotes.
+        size: of the whole object, in bytes.
+        last_modified: in whole seconds of UTC.
+    """
+
+    etag: str
+    size: int
+    last_modified: datetime
 
 
 def trusting(bundle: str | None) -> ssl.SSLContext:
@@ -134,15 +152,21 @@ class Fetcher:
                 raise TooManyBytes(f"It has more than {self._limits.bytes:,} bytes.")
             return Fetched(self._body(answer, deadline), answer.getheader("ETag"))
 
-    def check(self, url: str) -> None:
-        """Find out whether the server would give a body, by asking for its first byte.
+    def check(self, url: str, *, may_lead: Callable[[str], bool]) -> Shown:
+        """Find out which object the server would give, by asking for its first byte.
+
+        Args:
+            url: Address that the caller gave, with its signature.
+            may_lead: Judges the URL, and each that it redirects to.
 
         Raises:
             NotAllowed, FetchRefused, FetchFailed: as `fetch` does.
         """
-        with self._answered(url, {"Range": "bytes=0-0"}) as (answer, _):
-            if answer.status not in (HTTP_OK, HTTP_PARTIAL, HTTP_NO_RANGE):  # the last: it is empty
-                raise _unwanted(answer.status)
+        with self._answered(url, {"Range": "bytes=0-0"}, may_lead) as (answer, _):
+            if answer.status != HTTP_NO_RANGE:
+                return _shown(answer)
+        with self._answered(url, {}, may_lead) as (answer, _):  # an empty object has no first byte
+            return _shown(answer)
 
     def _body(self, answer: http.client.HTTPResponse, deadline: float) -> bytes:
         body = bytearray()
@@ -159,12 +183,17 @@ class Fetcher:
 
     @contextmanager
     def _answered(
-        self, url: str, headers: Mapping[str, str]
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        may_lead: Callable[[str], bool] = lambda _: True,
     ) -> Iterator[tuple[http.client.HTTPResponse, float]]:
         """Follow redirects to an answer, which is open within the block."""
         deadline = time.monotonic() + self._limits.seconds
         for _ in range(self._limits.redirects + 1):
             target = self._allowed.target(url)
+            if not may_lead(url):
+                raise NotAllowed(f"It redirects to {target.origin}, which is not the same object.")
             with self._asked(target, headers, deadline) as answer:
                 location = answer.getheader("Location")
                 if answer.status not in REDIRECTS or location is None:
@@ -182,7 +211,7 @@ class Fetcher:
         seconds = deadline - time.monotonic()
         if seconds <= 0:
             raise FetchFailed("The server did not answer in time.")
-        connection = _Connection(target, addresses, self._tls, seconds)
+        connection = PinnedConnection(target, addresses, self._tls, seconds)
         timer = threading.Timer(seconds, connection.abort)
         timer.daemon = True
         timer.start()
@@ -219,56 +248,24 @@ class Fetcher:
         return addresses
 
 
-class _Connection(http.client.HTTPConnection):
-    """A connection to addresses that were checked, and to nothing that a name resolves to."""
-
-    def __init__(
-        self, target: Target, addresses: list[str], tls: ssl.SSLContext, seconds: float
-    ) -> None:
-        super().__init__(target.host, target.port, timeout=seconds)
-        self._target = target
-        self._addresses = addresses
-        self._tls = tls
-        self.default_port = {"http": 80, "https": 443}[target.scheme]  # decides on the header Host
-        self.is_aborted = False
-
-    def connect(self) -> None:
-        """Connect to the first address that answers; TLS is with the name."""
-        plain = self._reached()
-        if self._target.scheme == "http":
-            self.sock = plain
-        else:
-            # Greeted later, so that a slow greeting is ended like anything else.
-            self.sock = self._tls.wrap_socket(
-                plain, server_hostname=self._target.host, do_handshake_on_connect=False
-            )
-        if self.is_aborted:  # before there was anything to abort
-            raise TimeoutError
-        if isinstance(self.sock, ssl.SSLSocket):
-            self.sock.do_handshake()
-
-    def _reached(self) -> socket.socket:
-        for address in self._addresses[:MOST_ADDRESSES]:
-            if self.is_aborted:
-                break
-            try:
-                seconds = min(CONNECT_SECONDS, self.timeout or CONNECT_SECONDS)
-                reached = socket.create_connection((address, self._target.port), seconds)
-            except OSError:
-                continue
-            reached.settimeout(self.timeout)
-            return reached
-        raise ConnectionError("no address answers")
-
-    def abort(self) -> None:
-        """End whatever waits for this connection; called from another thread."""
-        self.is_aborted = True
-        waiting = self.sock
-        if waiting is not None:
-            try:
-                waiting.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it has ended by itself
-                return
+def _shown(answer: http.client.HTTPResponse) -> Shown:
+    """What an answer says of the complete object, whether it is all of it or its first byte."""
+    if answer.status == HTTP_OK:  # the server knows no ranges
+        size = "" if answer.chunked else answer.getheader("Content-Length", "")
+    elif answer.status == HTTP_PARTIAL:
+        match = FIRST_BYTE.fullmatch(answer.getheader("Content-Range", ""))
+        size = match[1] if match else ""
+    else:
+        raise _unwanted(answer.status)
+    etag = answer.getheader("ETag", "").strip('"')
+    try:
+        modified = parsedate_to_datetime(answer.getheader("Last-Modified", ""))
+        shown = Shown(etag, int(size), modified.astimezone(timezone.utc))
+    except (ValueError, OverflowError):
+        shown = None
+    if shown is None or not etag:
+        raise FetchRefused("The server does not say which object it answers with.")
+    return shown
 
 
 def _unwanted(status: int) -> Exception:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
-# One to three bucket-like labels are a bucket with dots; the rest is Amazon's.
-AMAZON = re.compile(r"(?:[a-z0-9][a-z0-9.-]*\.)?s3(?:[.-][a-z0-9-]+)*\.amazonaws\.com(?:\.cn)?")
+from imgflow.amazon import s3_host
+
 ENTRY = re.compile(r"(?:(https?)://)?(\*\.)?([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 WELL_FORMED = re.compile(r"https?://[\x21-\x7e]+", re.IGNORECASE)
 
@@ -110,7 +110,7 @@ class AllowedHosts:
                         (parts.hostname or "").lower(),
                         port,
                         with_subdomains=with_subdomains,
-                        may_be_near=not AMAZON.fullmatch(parts.hostname or ""),
+                        may_be_near=s3_host(parts.hostname or "") is None,
                     )
                 )
 
@@ -138,7 +138,7 @@ class AllowedHosts:
                     target.scheme, target.host, target.port, target.path, entry.may_be_near
                 )
         is_plain = (target.scheme, target.port) == ("https", PORTS["https"])
-        if is_plain and AMAZON.fullmatch(target.host):
+        if is_plain and s3_host(target.host) is not None:
             return target
         raise NotAllowed(
             f"{target.origin} is not among the servers that are asked: S3 and those in "

@@ -15,7 +15,7 @@ from imgflow.images.frames import count_frames
 from imgflow.images.modes import raw_mode
 from imgflow.images.opening import MEDIA_TYPES, load_decoder, open_as, pillow_session
 from imgflow.images.photo import Header, Photo, PhotoFacts
-from imgflow.images.sniffing import public_name, sniff
+from imgflow.images.sniffing import Kind, public_name, sniff
 
 __all__ = ["DECODING_VERSION", "Limits", "Photo", "PhotoFacts", "open_photo", "prepare_decoder"]
 
@@ -68,18 +68,11 @@ class Limits:
             raise SettingsError("Limits of images must be at least 1.")
 
 
-def open_photo(data: bytes, limits: Limits) -> Photo:
-    """Open a photograph by its content, whatever its name was.
-
-    JPEG pixels are decoded when an output asks for them, those of other formats here.
-
-    Args:
-        data: The whole file.
-        limits: What is accepted.
+def check_kind(data: bytes, limits: Limits) -> Kind:
+    """Refuse what cannot be a photograph by its size and first bytes; nothing is decoded.
 
     Raises:
-        Rejected: With one of the codes listed in `imgflow.images.failures`. No other error is
-            raised for any content.
+        Rejected: as `open_photo` does.
     """
     if not data:
         raise Rejected("empty", "The file is empty: it has 0 bytes.")
@@ -98,7 +91,23 @@ def open_photo(data: bytes, limits: Limits) -> Photo:
         raise _not_enabled(kind.name, limits)
     if not load_decoder(kind.name):
         raise _not_installed(kind.name)
+    return kind
 
+
+def open_photo(data: bytes, limits: Limits) -> Photo:
+    """Open a photograph by its content, whatever its name was.
+
+    JPEG pixels are decoded when an output asks for them, those of other formats here.
+
+    Args:
+        data: The whole file.
+        limits: What is accepted.
+
+    Raises:
+        Rejected: With one of the codes listed in `imgflow.images.failures`. No other error is
+            raised for any content.
+    """
+    kind = check_kind(data, limits)
     # The WebP decoder allocates when a file is opened, so Pillow's check is the one before that.
     # It refuses at twice what it is told.
     is_blind = kind.name in _BLIND_DECODERS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +11,12 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from imgflow.amazon import sqs_region
 from imgflow.errors import SettingsError, Trouble
 from imgflow.store.refusals import first_line
 
 # What SQS gives and takes in one request.
 REQUEST_MESSAGES = 10
-
-AMAZON = re.compile(r"(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.amazonaws\.com(?:\.cn)?")
 
 MENDS = {
     "AWS.SimpleQueueService.NonExistentQueue": "create it, or correct IMGFLOW_SQS_QUEUE_URL",
@@ -153,9 +151,9 @@ def _client(url: str) -> Any:
     from botocore.config import Config
 
     parts = urlsplit(url)
-    amazon = AMAZON.fullmatch(parts.netloc)
+    amazon = sqs_region(parts.netloc)
     session = boto3.Session()
-    region = (amazon and (amazon[1] or amazon[2])) or session.region_name or "us-east-1"
+    region = amazon or session.region_name or "us-east-1"
     own_address = None if amazon else f"{parts.scheme}://{parts.netloc}"
     try:
         return session.client(

@@ -29,6 +29,8 @@ OUTPUT_FOLDERS = ("grayscale/", "thumbnail/", "proof/", "preview/", INSTALLED_FO
 
 # What every name of an output is like. What is not is nobody's output, wherever it lies.
 OWN_NAME = re.compile(r".*/@[0-9a-f]{32}(\.[a-z0-9]+)*", re.ASCII)
+# Where `POST /process` puts images from elsewhere into the source, by their content.
+FETCHED_FOLDER = "fetched/"
 
 # Keys that `obstore` lists, reads or writes under another name than they have, or not at all.
 INEXACT = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")

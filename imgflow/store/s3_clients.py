@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.utils import parse_timestamp
 from obstore.store import S3Store
 
+from imgflow.amazon import s3_host
 from imgflow.errors import SettingsError, Trouble
 from imgflow.store.location import Checksums
 from imgflow.store.refusals import NO_CREDENTIALS, first_line
@@ -36,9 +37,6 @@ SILENT_SECONDS = 30
 
 # How long `obstore` keeps credentials. boto3 renews temporary ones ten minutes before they end.
 CREDENTIALS_KEPT = timedelta(minutes=5)
-
-# Amazon's own endpoints, which want the bucket as a part of the host name.
-AMAZON = re.compile(r"s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
 
 
 def s3_client(*, checksums: Checksums = "when_supported") -> Any:
@@ -87,8 +85,9 @@ def obstore_bucket(
     if client._request_signer._credentials is None:
         raise Trouble(f"s3://{bucket}/{prefix} cannot be opened: {NO_CREDENTIALS}.")
     endpoint = urlsplit(client.meta.endpoint_url)
-    # A certificate of Amazon's covers no bucket whose name has dots.
-    has_own_host = bool(AMAZON.fullmatch(endpoint.netloc)) and "." not in bucket
+    # Amazon wants the bucket in the host name; its certificates cover none whose name has dots.
+    amazon = s3_host(endpoint.netloc)
+    has_own_host = amazon is not None and amazon.bucket is None and "." not in bucket
     longest = timedelta(seconds=seconds or REQUEST_SECONDS)
     url = endpoint._replace(netloc=f"{bucket}.{endpoint.netloc}") if has_own_host else endpoint
     return S3Store(

@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from imgflow.api import processing
+from imgflow.errors import Trouble
 from imgflow.orchestration import worker
 from imgflow.store.s3 import S3Source
 from imgflow_tests.api.library import Library
@@ -143,13 +144,82 @@ def test_many_at_once_are_one_image(
     assert image.unreported, "the next run tells Dagster of it"
 
 
-def test_what_is_no_picture_is_told_and_left_to_a_run_to_judge(
-    own_library: Library, client: TestClient, web: WebServer
+def stored(library: Library) -> list[str]:
+    """What lies in the source."""
+    found = library.folder.rglob("*")
+    return sorted(str(file.relative_to(library.folder)) for file in found if file.is_file())
+
+
+@pytest.mark.parametrize("body", [b"<html>no picture</html>", b"", b"%PDF-1.7 ", bytes(100_000)])
+def test_what_is_no_picture_by_its_first_bytes_is_never_stored(
+    own_library: Library, client: TestClient, web: WebServer, body: bytes
 ) -> None:
-    web.answer = ok(b"<html>no picture</html>")
+    web.answer = ok(body)
     answer = process(client, signed(web))
     check(answer, "image_unprocessable")
-    assert answer.json()["reason_code"] == "not_an_image"
+    assert answer.json()["reason_code"] == ("not_an_image" if body else "empty")
+    assert stored(own_library) == []
+    assert own_library.catalog.page(limit=10) == []
+
+
+CUT_SHORT = jpeg(80, 60)[:600]
+
+
+def test_what_turns_out_to_be_no_picture_is_removed_again_and_remembered(
+    own_library: Library, client: TestClient, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.answer = ok(CUT_SHORT, 'ETag: "e1"')
+    answer = process(client, signed(web))
+    check(answer, "image_unprocessable")
+    assert answer.json()["reason_code"] == "truncated"
+    assert stored(own_library) == []
+    (image,) = own_library.catalog.page(limit=10, state="deleted")
+    assert image.gone_at is not None
+
+    monkeypatch.setattr(own_library.worker.source.__class__, "upload", None)  # it would fail
+    for path, line in (("/a.jpg", "304 Not Modified"), ("/other.jpg", "")):
+        if line:
+            web.answer = status(line)
+        else:
+            web.answer = ok(CUT_SHORT)
+        again = process(client, signed(web, path, "other"))
+        check(again, "image_unprocessable")
+        assert again.json()["detail"] == answer.json()["detail"]
+
+
+def test_many_at_once_that_are_no_picture_all_hear_why_and_leave_nothing(
+    own_library: Library, client: TestClient, web: WebServer
+) -> None:
+    web.answer = ok(CUT_SHORT)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: process(client, signed(web)), range(16)))
+    assert {answer.json()["code"] for answer in answers} == {"image_unprocessable"}
+    assert stored(own_library) == []
+
+
+def test_an_upload_of_the_same_bytes_by_somebody_else_stays(
+    own_library: Library, client: TestClient, web: WebServer
+) -> None:
+    mine, theirs = "mine.jpg", f"fetched/{_sha256(CUT_SHORT)}"
+    for key in (mine, theirs):
+        own_library.put(key, CUT_SHORT)
+    own_library.announce()
+    web.answer = ok(CUT_SHORT)
+    check(process(client, signed(web)), "image_unprocessable")
+    assert stored(own_library) == sorted([mine, theirs])
+    own_library.process()
+    assert {image.state for image in own_library.catalog.page(limit=10)} == {"rejected"}
+
+
+def test_where_nothing_may_be_deleted_a_run_judges_what_was_fetched(
+    own_library: Library, client: TestClient, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise Trouble("AccessDenied")
+
+    monkeypatch.setattr(own_library.worker.source.__class__, "delete", refused)
+    web.answer = ok(CUT_SHORT)
+    check(process(client, signed(web)), "image_unprocessable")
     own_library.process()
     (image,) = own_library.catalog.page(limit=10)
     assert image.state == "rejected"
@@ -308,7 +378,7 @@ def test_signatures_are_in_no_log_row_and_answer(
             answer = process(client, url)
             seen += f"{answer.headers} {answer.text}"
         processor = client.app.state.connections.processor  # type: ignore[attr-defined]
-        seen += repr(vars(processor)) + repr(processor._remembered)
+        seen += repr(vars(processor)) + repr(processor._bodies) + repr(processor._rejections)
     with in_bucket.engine.connect() as connection:
         for table in sa.inspect(connection).get_table_names():
             seen += str(connection.exec_driver_sql(f'SELECT t::text FROM "{table}" t').all())  # noqa: S608

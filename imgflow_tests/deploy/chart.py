@@ -59,6 +59,7 @@ LAUNCHERS = {
     "CeleryK8sRunLauncher": "celeryK8sRunLauncher",
     "CustomRunLauncher": "customRunLauncher",
 }
+COMPONENTS = {"webserver": "dagster-webserver", "daemon": "dagster-daemon"}
 WORKSPACE = "/dagster-workspace/workspace.yaml"
 
 
@@ -138,7 +139,7 @@ def _container(values: Json, section: Json) -> Json:
 def _deployment(
     name: str, section: Json, container: Json, account: str, volumes: list[Json]
 ) -> Json:
-    labels = {"deployment": name}
+    labels = {"component": COMPONENTS.get(name, "user-deployments"), "deployment": name}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

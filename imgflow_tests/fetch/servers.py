@@ -99,8 +99,8 @@ def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[WebSe
         server.close()
 
 
-def make_certificate(folder: Path, name: str) -> Path:
-    """A certificate and its key in one file, signed by itself."""
+def make_certificate(folder: Path, name: str, *more: str) -> Path:
+    """A certificate for some names, and its key, in one file; signed by itself."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -108,6 +108,7 @@ def make_certificate(folder: Path, name: str) -> Path:
 
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    names = [x509.DNSName(one) for one in (name, *more)]
     now = datetime.now(timezone.utc)
     certificate = (
         x509.CertificateBuilder()
@@ -117,7 +118,7 @@ def make_certificate(folder: Path, name: str) -> Path:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

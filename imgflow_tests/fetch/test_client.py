@@ -7,12 +7,22 @@ import socket
 import ssl
 import threading
 import time
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imgflow.errors import SettingsError
-from imgflow.fetch.client import Fetcher, FetchFailed, FetchRefused, Limits, TooManyBytes, trusting
+from imgflow.fetch.client import (
+    Fetcher,
+    FetchFailed,
+    FetchRefused,
+    Limits,
+    Shown,
+    TooManyBytes,
+    trusting,
+)
 from imgflow.fetch.hosts import AllowedHosts, NotAllowed
 from imgflow_tests.fetch.servers import make_certificate, ok, serving, status
 
@@ -63,12 +73,68 @@ def test_what_is_known_is_not_sent_again() -> None:
     assert '\r\nIf-None-Match: "e1"\r\n' in server.heads[0]
 
 
-def test_looking_whether_it_would_come_asks_for_one_byte() -> None:
-    with serving(status("206 Partial Content")) as server:
-        near(server.port).check(url(server.port))
+TIME = "Sun, 29 Nov 2026 20:00:00 GMT"
+SHOWN = Shown("e1", 7, datetime(2026, 11, 29, 20, tzinfo=timezone.utc))
+
+
+def check(port: int, path: str = "/a.jpg", **more: Any) -> Shown:
+    return near(port).check(url(port, path), **{"may_lead": lambda _: True, **more})
+
+
+def test_looking_which_object_would_come_asks_for_one_byte() -> None:
+    headers = ("Content-Range: bytes 0-0/7", 'ETag: "e1"', f"Last-Modified: {TIME}")
+    with serving(status("206 Partial Content", *headers)) as server:
+        assert check(server.port) == SHOWN
     assert "\r\nRange: bytes=0-0\r\n" in server.heads[0]
+    with serving(ok(b"picture", *headers[1:])) as server:  # it knows no ranges
+        assert check(server.port) == SHOWN
     with serving(status("403 Forbidden")) as server, pytest.raises(FetchRefused, match="403"):
-        near(server.port).check(url(server.port))
+        check(server.port)
+
+
+def test_an_empty_object_is_asked_for_without_a_range() -> None:
+    with serving(status("416 Range Not Satisfiable")) as server:
+
+        def without_range(connection: socket.socket, path: str) -> None:
+            empty = ok(b"", 'ETag: "e0"', f"Last-Modified: {TIME}")
+            (status("416 No") if "Range:" in server.heads[-1] else empty)(connection, path)
+
+        server.answer = without_range
+        assert (check(server.port).etag, check(server.port).size) == ("e0", 0)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        ('ETag: "e1"', f"Last-Modified: {TIME}"),
+        ("Content-Range: bytes 0-0/*", 'ETag: "e1"', f"Last-Modified: {TIME}"),
+        ("Content-Range: bytes 0-0/-7", 'ETag: "e1"', f"Last-Modified: {TIME}"),
+        ("Content-Range: bytes 1-1/7", 'ETag: "e1"', f"Last-Modified: {TIME}"),
+        ("Content-Range: bytes 0-0/7", f"Last-Modified: {TIME}"),
+        ("Content-Range: bytes 0-0/7", 'ETag: ""', f"Last-Modified: {TIME}"),
+        ("Content-Range: bytes 0-0/7", 'ETag: "e1"'),
+        ("Content-Range: bytes 0-0/7", 'ETag: "e1"', "Last-Modified: yesterday"),
+    ],
+)
+def test_an_answer_that_does_not_say_which_object_it_is_of_proves_nothing(
+    headers: tuple[str, ...],
+) -> None:
+    with serving(status("206 Partial Content", *headers)) as server, pytest.raises(FetchRefused):
+        check(server.port)
+
+
+def test_what_leads_to_another_object_is_not_followed() -> None:
+    with serving(ok(b"x", 'ETag: "e1"')) as server:
+        there = ok(b"picture", 'ETag: "e1"', f"Last-Modified: {TIME}")
+        moved = status("307 Moved", f"Location: {url(server.port, '/b.jpg')}")
+        server.answer = lambda connection, path: (moved if "/a" in path else there)(
+            connection, path
+        )
+        assert check(server.port) == SHOWN
+        with pytest.raises(NotAllowed, match="not the same object"):
+            check(server.port, may_lead=lambda to: "/a.jpg" in to)
+    assert len(server.paths) == 3
 
 
 @pytest.mark.parametrize("line", ["403 Forbidden", "404 Not Found", "400 Bad Request", "204 No"])

@@ -28,6 +28,12 @@ ELSEWHERE = [
     "https://ec2-1-2-3-4.compute.amazonaws.com/",
     "https://evils3.amazonaws.com.evil.example/",
     "https://amazonaws.com/",
+    # Of Amazon, but what they answer is anyone's.
+    "https://s3-evil-1.eu-central-1.elb.amazonaws.com/a.jpg",
+    "https://x.s3-website-eu-west-1.amazonaws.com/a.jpg",
+    "https://x-1.s3-accesspoint.eu-west-1.amazonaws.com/a.jpg",
+    "https://x-1.s3-object-lambda.eu-west-1.amazonaws.com/a.jpg",
+    "https://s3.evil.amazonaws.com/a.jpg",
     "https://s3xamazonaws.com/",
     "https://user@bucket.s3.amazonaws.com/a.jpg",
     "https://bucket.s3.amazonaws.com@evil.example/a.jpg",
