@@ -24,7 +24,11 @@ from imgflow.store.opening import StoreConfig
 def local_checks(settings: Settings) -> dict[str, Check]:
     """What can be said without the database."""
     stores = StoreConfig(
-        settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
+        settings.source_url,
+        settings.output_url,
+        settings.s3_checksums,
+        str(settings.home),
+        settings.follow_links,
     )
     environment, env_file = environment_and_file()
     return {
