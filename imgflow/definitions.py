@@ -43,6 +43,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             output_url=settings.output_url,
             s3_checksums=settings.s3_checksums,
             home=str(settings.home),
+            follow_links=settings.follow_links,
         ),
         "queue": QueueResource(url=settings.sqs_queue_url),
         "workers": WorkersResource(

@@ -98,9 +98,11 @@ class OutputFailed(Trouble):
     code = "output_failed"
 
 
-TROUBLE_CODES = (Trouble.code, Unreadable.code, OutputFailed.code)
-"""What images that are kept waiting say as their `reason_code`; every other code is a verdict."""
-
-
 class SourceChanged(Trouble):
     """The object is no longer the one that was announced: overwritten or deleted in between."""
+
+    code = "changing"
+
+
+TROUBLE_CODES = (Trouble.code, Unreadable.code, OutputFailed.code, SourceChanged.code)
+"""What images that are kept waiting say as their `reason_code`; every other code is a verdict."""

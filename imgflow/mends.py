@@ -66,6 +66,8 @@ MENDS = {
     "trouble": "It is tried again by itself; `imgflow doctor` says whether store and database "
     "answer.",
     "unreadable": "Allow imgflow to read the object; it is tried again by itself.",
+    "changing": "Let what writes the file come to an end, or look at why the store shows another "
+    "one each time; it is tried again by itself, ever more rarely.",
     "output_failed": "Mend the package of that output, or its service; it is tried again by "
     "itself.",
 }

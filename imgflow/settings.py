@@ -77,6 +77,14 @@ class Settings(BaseSettings):
             "Default: the folder `outputs` in the home."
         ),
     ] = ""
+    follow_links: Annotated[
+        bool,
+        Field(
+            description="For a source folder that is made of symbolic links: take links for the "
+            "files below the folder that they end at. All others, and links to folders, are left "
+            "out and warned of either way."
+        ),
+    ] = False
     database_url: Annotated[
         DatabaseUrl,
         Field(

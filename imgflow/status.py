@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Count, Image
+from imgflow.catalog.rows import Count, Failing, Image
 from imgflow.catalog.unreadable import UnreadableMessages
 from imgflow.mends import mend
 
@@ -23,14 +23,36 @@ class Status:
     unreadable: int = 0
     newest_unreadable: str | None = None
     reasons: Mapping[str, int] = field(default_factory=dict)
+    failing: list[Failing] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        """How many images wait because the last attempt failed."""
+        return sum(kind.count for kind in self.failing)
+
+    @property
+    def retry_seconds(self) -> float | None:
+        """When the first of these is due again; None without any."""
+        if not self.failing:
+            return None
+        now = datetime.now(timezone.utc)
+        due = min(kind.retry_at or now for kind in self.failing)
+        return round(max(0.0, (due - now).total_seconds()), 1)
+
+    def failing_lines(self) -> list[str]:
+        """What keeps images waiting, a line for each kind of trouble."""
+        return [
+            f"{kind.count} failed and wait ({kind.code}), such as {kind.key!r}: {kind.reason}"
+            for kind in self.failing
+        ]
 
     def number(self, kind: str, state: str) -> int:
         """How many images of a kind are in a state."""
         return sum(c.count for c in self.counts if (c.kind, c.state) == (kind, state))
 
     def line(self) -> str:
-        """The counts in one line for people."""
-        return " · ".join(
+        """The counts in one line for people, and what keeps images waiting in those below it."""
+        counts = " · ".join(
             f"{name}: "
             + ", ".join(
                 f"{self.number(kind, state)} {state}"
@@ -39,6 +61,7 @@ class Status:
             )
             for kind, name in (("photo", "photos"), ("depth", "depth images"))
         )
+        return "\n  ".join([counts, *self.failing_lines()])
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -49,6 +72,8 @@ class Status:
             "backlog_seconds": self.backlog_seconds,
             "unreadable_messages": self.unreadable,
             "reasons": dict(self.reasons),
+            "failed": self.failed,
+            "retry_seconds": self.retry_seconds,
         }
 
     def _states(self, kind: str) -> dict[str, int]:
@@ -70,6 +95,7 @@ def read_status(catalog: PostgresCatalog) -> Status:
         unreadable.count(),
         newest[0].reason if newest else None,
         catalog.reasons(),
+        catalog.failing(),
     )
 
 
@@ -92,6 +118,10 @@ def describe(image: Image) -> Mapping[str, Any]:
         "recipe": image.recipe,
         "run_id": image.run_id,
         "trace_id": image.trace_id,
+        "attempts": image.attempts if image.state == "pending" else None,
+        "next_attempt": image.not_before.isoformat()
+        if image.state == "pending" and image.not_before
+        else None,
         "created_at": image.created_at.isoformat(),
         "updated_at": image.updated_at.isoformat(),
         "outputs": {

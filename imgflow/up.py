@@ -94,7 +94,11 @@ def _when_reachable(prepare: Callable[[], Answer], say: Say) -> Answer:
 def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCatalog:
     """See to stores, database and Dagster home, once and before anything starts."""
     stores = StoreConfig(
-        settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
+        settings.source_url,
+        settings.output_url,
+        settings.s3_checksums,
+        str(settings.home),
+        settings.follow_links,
     )
     source_location, output_location = stores.locations()
     make_default_source(source_location, settings.home)

@@ -75,7 +75,11 @@ class Connections:
         self.is_local = settings.is_api_local
         self.most_upload_bytes = settings.upload_bytes
         self._stores = StoreConfig(
-            settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
+            settings.source_url,
+            settings.output_url,
+            settings.s3_checksums,
+            str(settings.home),
+            settings.follow_links,
         )
         self._source_url = self._stores.locations()[0].url
         self._migration = threading.Lock()

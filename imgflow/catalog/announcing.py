@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from imgflow.catalog.connecting import retried
 from imgflow.catalog.rows import Announcement, Image, image_of, kind_of
 from imgflow.catalog.tables import COLUMNS
+from imgflow.errors import SourceChanged
 from imgflow.store.objects import Digest, SourceObject
 
 # The same bytes as `Digest`: whatever a page shows has a row with the upload announced last and an
@@ -34,6 +35,9 @@ KNOWS = {
 
 # Known uploads are only read: an `ON CONFLICT` over all of them would lock, and so write, every
 # row. The order is the same in every process, so that two of them wait but never deadlock.
+#
+# Another upload is asked for at once. Not so where run after run found yet another one and could
+# read none: something looks new each time it is looked at, and would be asked for forever.
 ANNOUNCE = sa.text(
     f"""
     WITH page AS (
@@ -58,7 +62,10 @@ ANNOUNCE = sa.text(
             announced_version_id = excluded.announced_version_id,
             announced_size = excluded.announced_size,
             announced_last_modified = excluded.announced_last_modified,
-            gone_at = NULL, batch = NULL, attempts = 0, not_before = NULL, updated_at = now()
+            gone_at = NULL, batch = NULL, updated_at = now(),
+            attempts = CASE WHEN i.reason_code = :changing THEN i.attempts ELSE 0 END,
+            not_before = CASE WHEN i.reason_code = :changing AND i.attempts >= :patience
+                THEN i.not_before END
         WHERE i.announced <> excluded.announced OR i.gone_at IS NOT NULL
         RETURNING {COLUMNS}, (xmax = 0) AS inserted
     )
@@ -76,6 +83,9 @@ VANISHED = sa.text(
     ORDER BY i.key
     """  # noqa: S608 - column names of our own table
 )
+
+# Runs that found an upload changed or gone, after which a further one waits as after other trouble.
+MOST_UNREAD = 3
 
 TEXT, BIGINT = sa.ARRAY(sa.Text), sa.ARRAY(sa.BigInteger)
 TIME = sa.ARRAY(sa.DateTime(timezone=True))
@@ -142,6 +152,8 @@ def announce(
         sa.bindparam("sizes", [u.size for u in uploads], BIGINT),
         sa.bindparam("modified", [u.last_modified for u in uploads], TIME),
         source=source,
+        changing=SourceChanged.code,
+        patience=MOST_UNREAD,
     )
     rows = connection.execute(statement).mappings().all()
     # The others are back after their object was gone, as they were.

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from imgflow.catalog.connected import BIGINT, TEXT, Connected
 from imgflow.catalog.connecting import outages_in_words
+from imgflow.errors import SourceChanged
 
 # The batch stays: a run that was asked for may not be launched yet, and needs the partition.
 TOMBSTONE = sa.text(
@@ -53,11 +54,19 @@ class Ending(Connected):
                 announced_version_id = version_id,
                 announced_size = coalesce(size, announced_size),
                 announced_last_modified = coalesce(last_modified, announced_last_modified),
-                batch = CASE WHEN outputs = '{}' THEN batch END, attempts = 0,
+                batch = CASE WHEN outputs = '{}' THEN batch END,
+                attempts = CASE WHEN outputs = '{}' THEN attempts ELSE 0 END,
+                reason = CASE WHEN outputs = '{}' THEN 'it was gone before it was read'
+                    ELSE reason END,
+                reason_code = CASE WHEN outputs = '{}' THEN :changing ELSE reason_code END,
                 not_before = CASE WHEN outputs = '{}' THEN not_before END, updated_at = now()
             WHERE source = :source AND key = ANY(:keys) AND state = 'pending'
             """
-        ).bindparams(sa.bindparam("keys", list(keys), TEXT), source=self.source)
+        ).bindparams(
+            sa.bindparam("keys", list(keys), TEXT),
+            source=self.source,
+            changing=SourceChanged.code,
+        )
         self.transaction(lambda connection: connection.execute(statement))
 
     def mark_gone(self, image_ids: Sequence[int]) -> None:

@@ -8,9 +8,10 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from imgflow.catalog.connected import BIGINT, TEXT, Connected
-from imgflow.catalog.rows import Content, Count, Image, Kind, State
+from imgflow.catalog.rows import Content, Count, Failing, Image, Kind, State
 from imgflow.catalog.storable import is_storable
 from imgflow.catalog.tables import COLUMNS, images
+from imgflow.errors import TROUBLE_CODES
 
 SAME_SIZE = sa.text(
     f"""
@@ -22,6 +23,30 @@ SAME_SIZE = sa.text(
     """  # noqa: S608 - column names of our own table
 )
 
+
+# What waits because it failed: an attempt met trouble, or several ended without saying anything.
+# Another upload, or a person who asks, begins from scratch.
+FAILED = """
+    i.source = :source AND i.state = 'pending' AND i.gone_at IS NULL
+    AND (i.reason_code = ANY(:troubles) AND (i.attempts > 0 OR i.not_before IS NOT NULL)
+        OR i.attempts > 1)
+"""
+
+FAILING = sa.text(
+    f"""
+    SELECT code, count(*) AS count, min(not_before) AS retry_at,
+        (array_agg(key ORDER BY id DESC))[1] AS key,
+        (array_agg(reason ORDER BY id DESC))[1] AS reason
+    FROM (
+        SELECT id, key, not_before,
+            CASE WHEN known THEN reason_code ELSE 'interrupted' END AS code,
+            CASE WHEN known THEN reason ELSE 'runs ended before they came to it' END AS reason
+        FROM (SELECT *, coalesce(i.reason_code = ANY(:troubles), false) AS known FROM images AS i
+            WHERE {FAILED}) AS failed
+    ) AS told
+    GROUP BY code ORDER BY count(*) DESC, code
+    """  # noqa: S608 - our own columns
+)
 
 # Made once: an alias collects all columns again, which takes half a millisecond.
 ROWS = images.alias("i")
@@ -135,6 +160,21 @@ class Reading(Connected):
         )
         rows = self.transaction(lambda connection: connection.execute(query).all())
         return {row[0]: row[1] for row in rows}
+
+    def failing(self) -> list[Failing]:
+        """What waits since it failed, the most frequent kind of trouble first."""
+        statement = FAILING.bindparams(
+            sa.bindparam("troubles", list(TROUBLE_CODES), TEXT), source=self.source
+        )
+        rows = self.transaction(lambda connection: connection.execute(statement).mappings().all())
+        return [Failing(**row) for row in rows]
+
+    def failed(self) -> list[Image]:
+        """The images that wait because they failed."""
+        statement = sa.text(
+            f"SELECT {COLUMNS} FROM images AS i WHERE {FAILED} ORDER BY i.id"  # noqa: S608 - our own columns
+        ).bindparams(sa.bindparam("troubles", list(TROUBLE_CODES), TEXT), source=self.source)
+        return self.images(statement)
 
     def oldest_pending(self) -> datetime | None:
         """When the image that has waited longest was announced; None when nothing waits."""

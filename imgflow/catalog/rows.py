@@ -185,6 +185,24 @@ class Count:
     count: int
 
 
+@dataclass(frozen=True)
+class Failing:
+    """Images that wait for another attempt since the last one failed, by the code of the reason.
+
+    Attributes:
+        count: How many.
+        retry_at: When the first of them is tried again; None: as soon as there is a run for it.
+        key: Of one of them.
+        reason: Of that one.
+    """
+
+    code: str
+    count: int
+    retry_at: datetime | None
+    key: str
+    reason: str
+
+
 def recipe_fingerprint(outputs: Mapping[str, Mapping[str, Any]]) -> str | None:
     """One fingerprint for all that decided a row's outputs; None without any."""
     if not outputs:

@@ -36,6 +36,10 @@ def status(as_json: AsJson = False) -> None:
     answer.print(table)
     if found.backlog_seconds is not None:
         answer.print(f"The oldest pending image has waited {found.backlog_seconds:.0f} s.")
+    for line in found.failing_lines():
+        answer.print(line, markup=False)
+    if found.retry_seconds is not None:
+        answer.print(f"The first of these is tried again in {found.retry_seconds:.0f} s.")
     if found.reasons:
         counted = ", ".join(f"{count} {code}" for code, count in found.reasons.items())
         answer.print(f"Rejected or kept waiting: {counted}; `imgflow show KEY` says why.")

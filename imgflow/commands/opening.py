@@ -59,7 +59,11 @@ def stores_of(settings: Settings) -> StoreConfig:
     from imgflow.store.opening import StoreConfig
 
     return StoreConfig(
-        settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
+        settings.source_url,
+        settings.output_url,
+        settings.s3_checksums,
+        str(settings.home),
+        settings.follow_links,
     )
 
 

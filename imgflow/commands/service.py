@@ -80,6 +80,11 @@ def ingest(as_json: AsJson = False) -> None:
         f"{report.processed} processed, {report.unchanged} unchanged, {report.rejected} rejected, "
         f"{report.failed} failed in {report.seconds:.1f} s."
     )
+    if report.retry_seconds is not None:
+        say(
+            "The sensor or another `imgflow ingest` tries the failed ones again, the first in "
+            f"{report.retry_seconds:.0f} s."
+        )
     if as_json:
         print(json.dumps(report.as_json()))
     raise typer.Exit(1 if report.failed else 0)

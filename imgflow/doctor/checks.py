@@ -66,5 +66,9 @@ def all_checks(settings: Settings) -> dict[str, Check]:
 
 def _stores(settings: Settings) -> StoreConfig:
     return StoreConfig(
-        settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
+        settings.source_url,
+        settings.output_url,
+        settings.s3_checksums,
+        str(settings.home),
+        settings.follow_links,
     )

@@ -21,6 +21,9 @@ from imgflow.store.opening import StoreConfig
 # Signatures are refused from 15 minutes on; clocks that follow a time server differ by less.
 MOST_CLOCK_SECONDS = 60.0
 
+# Objects of the source that are listed: one request, or what stands first in a folder.
+LOOKED_AT = 1_000
+
 
 def check_source(stores: StoreConfig, home: Path) -> Iterator[Finding]:
     """Whether the source can be listed, and its first object read."""
@@ -29,7 +32,9 @@ def check_source(stores: StoreConfig, home: Path) -> Iterator[Finding]:
         yield later
         return
     source = stores.open_source()
-    page = source.list_page(None, 1)
+    page = source.list_page(None, LOOKED_AT)
+    for warning in page.warnings:
+        yield notice("source", warning)
     if not page.objects:
         yield ok("source", f"{location.url} can be listed; it has no object yet to be read")
         return

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 
 import dagster as dg
 import sqlalchemy as sa
@@ -36,7 +37,11 @@ class IngestReport:
     """What `imgflow ingest` did, in numbers of images, from the listing to the last event.
 
     What the run of another command or of the sensor processed meanwhile is none of its work, and
-    counts as unchanged: the numbers of two commands at once add up.
+    counts as unchanged: the numbers of two commands at once add up. What still waits because it
+    failed is `failed`, whoever tried it and whenever.
+
+    Attributes:
+        retry_seconds: When the first of the failed images is due again; None without any.
     """
 
     listed: int = 0
@@ -45,13 +50,14 @@ class IngestReport:
     rejected: int = 0
     failed: int = 0
     seconds: float = 0.0
+    retry_seconds: float | None = None
     reasons: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, float]:
-        """The contract's object."""
+        """The contract's object; `retry_seconds` stands in it when something failed."""
         numbers = asdict(self)
         del numbers["reasons"]
-        return numbers
+        return {name: number for name, number in numbers.items() if number is not None}
 
 
 def ingest(
@@ -143,7 +149,8 @@ def _list_all(source: Source, catalog: PostgresCatalog, follow: Follow) -> Liste
 def _count(
     catalog: PostgresCatalog, touched: set[int], runs: set[str], report: IngestReport
 ) -> None:
-    for image in catalog.by_ids(sorted(touched)):
+    waiting = {image.id: image for image in catalog.failed()}
+    for image in [*catalog.by_ids(sorted(touched - waiting.keys())), *waiting.values()]:
         if image.state == "ready":
             report.processed += image.run_id in runs
         elif image.state == "rejected":
@@ -152,5 +159,9 @@ def _count(
         elif image.state == "pending":  # one that was deleted meanwhile is nobody's failure
             report.failed += 1
             report.reasons[image.key] = image.reason or "no run has processed it yet"
+    if report.failed:
+        now = datetime.now(timezone.utc)
+        due = [image.not_before or now for image in waiting.values()]
+        report.retry_seconds = round(max(0.0, (min(due, default=now) - now).total_seconds()), 1)
     dealt_with = report.processed + report.rejected + report.failed
     report.unchanged = max(0, report.listed - dealt_with)

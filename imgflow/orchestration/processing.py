@@ -10,6 +10,7 @@ import dagster as dg
 from imgflow.catalog.partition_keys import object_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
+from imgflow.errors import SourceChanged
 from imgflow.mends import with_mend
 from imgflow.orchestration import batch
 from imgflow.orchestration.event_log import report_counts
@@ -140,8 +141,13 @@ def process_partitions(
                 summary.troubled.update(look_again(outdated, source, catalog))
                 found = catalog.by_keys([key for key in outdated if key not in summary.troubled])
                 images = list(found.values())
-                for key in run(batch.plan(images, wanted, run_id).tasks, images):
-                    summary.troubled[key] = f"{key!r} is being overwritten all the time"
+                changing = {
+                    key: f"{key!r} is being overwritten all the time: each look finds another"
+                    for key in run(batch.plan(images, wanted, run_id).tasks, images)
+                }
+                summary.troubled.update(changing)
+                reasons = {found[key].id: reason for key, reason in changing.items()}
+                catalog.note_trouble(reasons, code=SourceChanged.code)
     judged = summary.processed + len(summary.rejected)
     catalog.holds.end(run_id, images=judged, size=summary.bytes)
     return summary

@@ -83,11 +83,16 @@ class StoresResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yiel
     home: str = Field(
         default="", description="folder that holds no images where the source contains it"
     )
+    follow_links: bool = Field(
+        default=False, description="take links in a source folder for files below it"
+    )
 
     @property
     def config(self) -> StoreConfig:
         """What workers need to open the stores."""
-        return StoreConfig(self.source_url, self.output_url, self.s3_checksums, self.home)
+        return StoreConfig(
+            self.source_url, self.output_url, self.s3_checksums, self.home, self.follow_links
+        )
 
     @property
     def source_name(self) -> str:

@@ -3,21 +3,26 @@
 Files are read through the operating system rather than through `obstore`: it cannot represent names
 with control characters, and one such name would stop its listing of all the others.
 
-A file that somebody still writes is neither listed nor read until it is whole (see `whole`).
+A file that somebody still writes is neither listed nor read until it is whole (see `whole`), and
+no link leads out of the folder (see `beneath`).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-import tempfile
+import time
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, overload
 
 from imgflow.errors import BadKey, SourceChanged, Trouble, Unreadable
+from imgflow.store.beneath import Beneath
 from imgflow.store.location import Location
 from imgflow.store.objects import (
     CHUNK_BYTES,
@@ -27,28 +32,43 @@ from imgflow.store.objects import (
     check_any_key,
     is_text,
 )
-from imgflow.store.walking import MOST_NAME_BYTES, NUL, UNFINISHED, Walker
+from imgflow.store.walking import MOST_NAME_BYTES, UNFINISHED, Walker
 from imgflow.store.whole import Writers
 
-# What a path is told where a file stands for a folder, or a folder for a file.
+# What a path is told where a file or a link stands for a folder, or a folder for a file.
 IN_THE_WAY = (FileExistsError, NotADirectoryError, IsADirectoryError)
+
+# Names of uploads while they are written, as this module makes them.
+OWN_UNFINISHED = re.compile(re.escape(UNFINISHED) + "[0-9a-z_]{8,32}")
 
 
 class FolderSource:
     """The files of a folder and its subfolders; the key is the path below the folder."""
 
-    def __init__(self, location: Location, exclude: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        location: Location,
+        exclude: tuple[str, ...] = (),
+        *,
+        home: Path | None = None,
+        apart: Sequence[Path] = (),
+        follow_links: bool = False,
+    ) -> None:
         """Take the folder of `location`.
 
         Args:
             location: of scheme `file`.
             exclude: prefixes of keys that are never listed, such as the outputs' folder.
+            home: imgflow's home, of which nothing is ever listed, read or written, whatever name it
+                has in the source.
+            apart: other folders of which the same holds.
+            follow_links: Take links to files below the folder for files.
         """
         self.location = location
         self._folder = location.folder
-        self._root = os.fsencode(location.folder) + b"/"
         self._exclude = tuple(prefix.encode() for prefix in exclude)
-        self._walker = Walker(location.folder, self._exclude)
+        self._beneath = Beneath(self._folder, home=home, apart=apart, follow_links=follow_links)
+        self._walker = Walker(self._beneath, self._folder, self._exclude, follow_links=follow_links)
         self._writers = Writers()
 
     def list_page(self, start_after: str | None, limit: int) -> Page:
@@ -56,7 +76,7 @@ class FolderSource:
 
         Names that are no keys (not UTF-8, or longer than S3 allows) are ignored: they can neither
         be a partition nor stand in the table, and must not stop the others. Neither must folders
-        that may not be read, which are warned of.
+        that may not be read, and links, which are warned of.
         """
         self.check()
         unfinished: list[str] = []
@@ -64,37 +84,45 @@ class FolderSource:
         ignored = 0
         walk = self._walker.after(start_after)
         recently = self._writers.recently()
-        # What is done for every file of a tick stands here, without a call that need not be.
-        for name in walk.names:
-            if name[-1] == NUL:
-                ignored += 1
-                continue
-            key = name.decode()
-            path = self._root + name
-            try:
-                status = os.stat(path)  # noqa: PTH116 - making a `Path` takes longer than the call
-            except OSError as error:
-                self._leave_out(key, error)
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                continue
-            if status.st_mtime_ns > recently or status.st_ctime_ns > recently:
-                whole = self._writers.settled(path, status)
-                if whole is None:
-                    unfinished.append(key)
+        with (
+            self._errors("listed", ""),
+            self._beneath.root() as root,
+            closing(walk.files(root)) as found,
+        ):
+            # What is done for every file of a tick stands here, without a call that need not be.
+            for name, looked in found:
+                if (status := looked) is None:
+                    ignored += 1
                     continue
-                status = whole
-            files.append(f"{key}\0{_etag(status)}")
-            if len(files) == limit:
-                self._walker.pause(walk, key)
-                break
+                if not stat.S_ISREG(status.st_mode):
+                    continue
+                if status.st_nlink > 1 and self._beneath.is_own_file(status):
+                    ignored += 1
+                    continue
+                key = name.decode()
+                if status.st_mtime_ns > recently or status.st_ctime_ns > recently:
+                    open_file = partial(self._beneath.open_file, name)
+                    whole = self._writers.settled(name, status, open_file)
+                    if whole is None:
+                        unfinished.append(key)
+                        continue
+                    status = whole
+                files.append(f"{key}\0{_etag(status)}")
+                if len(files) == limit:
+                    self._walker.pause(walk, key)
+                    break
         last = walk.last if len(files) == limit else None
         digest = Digest.of("etag", files)
         return Page(_Files(files), digest, last, ignored, unfinished, self._walker.warnings())
 
     def stat(self, key: str) -> SourceObject | None:
         """Describe the file, or None when there is none."""
-        status = self._status(key, os.fsencode(self._path(key)))
+        name = self._name(key)
+        with self._errors("looked at", key):
+            try:
+                status = self._beneath.status(name)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
         return status and _describe(key, _etag(status))
 
     def read(self, announced: SourceObject) -> bytes:
@@ -123,85 +151,100 @@ class FolderSource:
             raise BadKey(f"{key!r} would never be listed: name it otherwise.")
 
     def upload(self, key: str, file: Path) -> None:
-        """Copy a file to a hidden name beside its place, then rename it there."""
+        """Copy a file to a hidden place in the same folder, then rename it."""
         self.check_key(key)
-        target = self._path(key)
+        self._check_place()
         try:
-            self._copy(key, file, target)
+            with file.open("rb") as original, self._errors("written", key):
+                self._beneath.make_parent(self._name(key))
+                self._copy(self._name(key), original)
         except Trouble as trouble:
             if isinstance(trouble.__cause__, IN_THE_WAY):
-                raise BadKey(f"{key!r} and another file or folder exclude each other.") from trouble
+                raise BadKey(
+                    f"{key!r} and another file, folder or link exclude each other; folders that "
+                    "are links, and those of imgflow itself, are never written to."
+                ) from trouble
             raise
 
-    def _copy(self, key: str, file: Path, target: Path) -> None:
-        with file.open("rb") as original, self._errors("written", key):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=target.parent)
-            staged = Path(name)
+    def _copy(self, name: bytes, original: BinaryIO) -> None:
+        hidden = f"{UNFINISHED}{uuid.uuid4().hex}"
+        with self._beneath.parent(name) as (folder, last):
             try:
-                with os.fdopen(handle, "wb") as copy:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                descriptor = os.open(hidden, flags, 0o600, dir_fd=folder)
+                with os.fdopen(descriptor, "wb") as copy:
                     while piece := original.read(CHUNK_BYTES):
                         copy.write(piece)
-                staged.chmod(0o644)
-                staged.replace(target)
+                    os.fchmod(copy.fileno(), 0o644)
+                os.replace(hidden, last, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
-                staged.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(hidden, dir_fd=folder)
                 raise
 
     def delete(self, key: str) -> None:
-        """Delete the file."""
+        """Delete the file, of a link the link."""
+        name = self._name(key)
         with self._errors("deleted", key):
             try:
-                self._path(key).unlink()
+                with self._beneath.parent(name) as (folder, last):
+                    os.unlink(last, dir_fd=folder)
             except (FileNotFoundError, NotADirectoryError):
                 return
+
+    def remove_abandoned(self, older_than_seconds: float) -> int:
+        """Remove what killed uploads of this user left, as far as nobody touched it for so long."""
+        removed = 0
+        before = time.time() - older_than_seconds
+        with (
+            self._errors("listed", ""),
+            self._beneath.root() as root,
+            closing(self._walker.after(None).files(root)) as found,
+        ):
+            names = [name.rstrip(b"\0") for name, status in found if status is None]
+        for name in names:
+            if not OWN_UNFINISHED.fullmatch(os.fsdecode(name.rpartition(b"/")[2])):
+                continue
+            with suppress(OSError), self._beneath.parent(name) as (folder, last):
+                status = os.stat(last, dir_fd=folder, follow_symlinks=False)
+                is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+                if is_ours and max(status.st_mtime, status.st_ctime) < before:
+                    os.unlink(last, dir_fd=folder)
+                    removed += 1
+        return removed
 
     def check(self) -> None:
         """Raise `Trouble` unless the folder exists and can be read."""
         try:
-            with os.scandir(self._folder):
-                return
+            os.scandir(self._folder).close()
         except OSError as error:
             raise Trouble(
                 f"The source folder {self._folder} cannot be read ({error.strerror}); create it or "
                 "set IMGFLOW_SOURCE_URL."
             ) from error
+        self._check_place()
 
-    def _path(self, key: str) -> Path:
-        """The file of a key; a key never leads out of the folder."""
+    def _check_place(self) -> None:
+        with self._errors("looked at", ""):
+            if self._beneath.is_in_home():
+                raise Trouble(
+                    f"The source folder {self._folder} lies in IMGFLOW_HOME, among imgflow's own "
+                    "files. Set IMGFLOW_SOURCE_URL to another folder, or to `source` in the home."
+                )
+
+    def _name(self, key: str) -> bytes:
+        """The file of a key, below the folder."""
         is_bad = any(part in ("", ".", "..") for part in key.split("/"))
         if is_bad or "\0" in key or not is_text(key):
             raise Trouble(f"{key!r} is not the name of a file below {self._folder}")
-        return self._folder / key
-
-    def _leave_out(self, key: str, error: OSError) -> None:
-        """Go on without a listed file that is gone, or whose folder shows names and nothing else.
-
-        Raises:
-            Trouble: it cannot be looked at for another reason.
-        """
-        if isinstance(error, PermissionError):
-            self._walker.closed.append(f"{key.rpartition('/')[0]}/")
-        elif not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            raise self._trouble("looked at", key, error) from error
-
-    def _status(self, key: str, path: bytes) -> os.stat_result | None:
-        """What the system says of a file; None where there is none."""
-        try:
-            status = os.stat(path)  # noqa: PTH116 - making a `Path` takes longer than the call
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise self._trouble("looked at", key, error) from error
-        return status if stat.S_ISREG(status.st_mode) else None
+        return key.encode()
 
     @contextmanager
     def _open(self, announced: SourceObject) -> Iterator[BinaryIO]:
         key = announced.key
         with self._errors("read", key):
             try:
-                # Without waiting for a writer, should a pipe have taken the file's place.
-                descriptor = os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                descriptor = self._beneath.open_file(self._name(key))
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise SourceChanged(f"{key!r} was deleted since it was listed") from error
         try:

@@ -12,6 +12,9 @@ from imgflow.store.naming import OUTPUT_FOLDERS, is_exact
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
 
+# The one folder of the home that holds uploads.
+SOURCE_IN_HOME = "source/"
+
 
 def make_default_source(source: Location, home: Path) -> None:
     """Make the local bucket in the home; elsewhere a missing folder may be a disk not mounted."""
@@ -29,12 +32,14 @@ class StoreConfig:
         checksums: whether uploads carry CRC32.
         home: folder of the embedded database and of Dagster's home, which are no images where a
             source folder contains them; empty: none.
+        follow_links: whether links in a source folder are followed to files below it.
     """
 
     source_url: str
     output_url: str
     checksums: Checksums = "when_supported"
     home: str = ""
+    follow_links: bool = False
 
     def locations(self) -> tuple[Location, Location]:
         """Parse both URLs, and refuse a pair that would feed on itself.
@@ -61,12 +66,26 @@ class StoreConfig:
                 f"IMGFLOW_SOURCE_URL ({source.url}) lies where outputs are written: below "
                 f"IMGFLOW_OUTPUT_URL, in a folder named like an output. Choose another prefix."
             )
-        if source == self._home:
+        self._refuse_own_files(source)
+        return source, output
+
+    def _refuse_own_files(self, source: Location) -> None:
+        if source.scheme == "file" and not source.prefix:
+            raise SettingsError(
+                "IMGFLOW_SOURCE_URL (file:///) is the root of the file system, with all secrets of "
+                "this machine. Choose a folder."
+            )
+        inside = source.below(self._home) if self._home else None
+        if inside == "":
             raise SettingsError(
                 f"IMGFLOW_SOURCE_URL ({source.url}) is IMGFLOW_HOME, where the database lies. "
-                "Choose a folder in it, or another home."
+                "Choose its folder `source`, or another folder, or another home."
             )
-        return source, output
+        if inside is not None and not inside.startswith(SOURCE_IN_HOME):
+            raise SettingsError(
+                f"IMGFLOW_SOURCE_URL ({source.url}) lies in IMGFLOW_HOME, among imgflow's own "
+                "files. Choose the folder `source` in the home, or one outside of it."
+            )
 
     @property
     def is_remote(self) -> bool:
@@ -88,7 +107,13 @@ class StoreConfig:
             from imgflow.store.s3 import S3Source  # boto3, which a folder does not need
 
             return S3Source(source, exclude, checksums=self.checksums)
-        return FolderSource(source, exclude)
+        return FolderSource(
+            source,
+            exclude,
+            home=self._home.folder if self._home else None,
+            apart=[output.folder] if output.scheme == "file" else [],
+            follow_links=self.follow_links,
+        )
 
     def open_outputs(self) -> OutputStore:
         """Open the output store."""

@@ -20,7 +20,6 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 RECENT_SECONDS = 300.0
 QUIET_SECONDS = 2.0
@@ -55,18 +54,22 @@ class Writers:
         self._clock = clock
         self._is_local: dict[int, bool] = {}
         # Of files from the future: what they looked like, and since when (monotonic).
-        self._first_seen: dict[bytes | Path, tuple[tuple[int, ...], float]] = {}
+        self._first_seen: dict[bytes, tuple[tuple[int, ...], float]] = {}
 
     def recently(self) -> int:
         """Since when files count as recently changed, in nanoseconds of their times."""
         return int((self._clock() - RECENT_SECONDS) * 1e9)
 
-    def settled(self, path: bytes | Path, status: os.stat_result) -> os.stat_result | None:
+    def settled(
+        self, path: bytes, status: os.stat_result, open_file: Callable[[], int]
+    ) -> os.stat_result | None:
         """Describe a regular file that is whole; None while it is being written.
 
         Args:
-            path: of the file.
+            path: of the file, by which it is remembered.
             status: as it was just now.
+            open_file: opens it for reading without waiting, as a file server may hold it for a
+                client of its own.
 
         Returns:
             Its status, taken again where it was recently changed.
@@ -74,8 +77,7 @@ class Writers:
         if max(status.st_mtime_ns, status.st_ctime_ns) <= self.recently():
             return status
         try:
-            # Without waiting: a file server may hold the file for a client of its own.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = open_file()
         except BlockingIOError:
             return None
         except OSError:  # who may not read it cannot ask either; reading says why
@@ -111,7 +113,7 @@ class Writers:
         times = [moment for moment in (status.st_mtime, status.st_ctime) if moment <= now]
         return now - max(times) if times else None
 
-    def _is_quiet(self, path: bytes | Path, status: os.stat_result) -> bool:
+    def _is_quiet(self, path: bytes, status: os.stat_result) -> bool:
         age = self._age(status)
         if age is not None:
             return age >= QUIET_SECONDS

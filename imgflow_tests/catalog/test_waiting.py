@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 import sqlalchemy as sa
 
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow_tests.catalog.uploads import announced, row, verdict
+from imgflow_tests.catalog.uploads import announced, row, upload, verdict
 
 
 class TestWaiting:
@@ -27,6 +27,33 @@ class TestWaiting:
         assert _waiting(catalog, "batch-2") == ["a.jpg", "b.jpg"]
         assert _waiting(catalog) == ["a.jpg", "b.jpg"]
         catalog.record([verdict(second)])
+        assert _waiting(catalog) == ["a.jpg"]
+
+    def test_an_upload_that_is_another_one_at_each_look_waits_as_long_as_other_trouble(
+        self, catalog: PostgresCatalog
+    ) -> None:
+        """Of a bucket as of a folder: it is announced, asked for, and never read."""
+        asked = 0
+        for look in range(12):
+            catalog.announce([upload("a.jpg", f"e{look}")])
+            for image in catalog.waiting("photo", active=[], most=9):
+                asked += len(catalog.assign([image.id], f"batch-{look}"))
+                catalog.note_trouble({image.id: "another one"}, code="changing")
+        assert asked == 3
+        found = row(catalog, "a.jpg")
+        assert (found.attempts, found.reason_code) == (3, "changing")
+        catalog.record([verdict(found)])
+        catalog.announce([upload("a.jpg", "e99")])
+        assert _waiting(catalog) == ["a.jpg"], "it was read, so another upload is asked for at once"
+
+    def test_another_upload_ends_the_pause_of_other_trouble(self, catalog: PostgresCatalog) -> None:
+        (image,) = announced(catalog, "a.jpg")
+        for _ in range(6):
+            _no_wait(catalog)
+            catalog.assign([image.id], "batch")
+        catalog.note_trouble({image.id: "may not be read"}, code="unreadable")
+        assert _waiting(catalog) == []
+        catalog.announce([upload("a.jpg", "e2")])
         assert _waiting(catalog) == ["a.jpg"]
 
     def test_waits_double_up_to_ten_minutes(self, catalog: PostgresCatalog) -> None:

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from imgflow.settings import Settings
+from imgflow.status import read_status
 from imgflow.store.opening import StoreConfig
 from imgflow_tests.ceph import free_port
 from imgflow_tests.orchestration.project import Project
@@ -131,6 +132,50 @@ def test_ingest_counts_trouble_as_failed(project: Project) -> None:
     report = project.ingest()
     assert (report.listed, report.processed, report.rejected, report.failed) == (1, 0, 0, 1)
     assert "IMGFLOW_OUTPUT_URL" in report.reasons["a.jpg"]
+
+
+def test_ingest_counts_what_still_waits_since_it_failed(project: Project) -> None:
+    for number in range(3):
+        put(project, f"{number}.jpg", jpeg(seed=number))
+    obstacle = project.outputs.location.folder / "grayscale"
+    obstacle.write_text("a file where a folder should be")
+    project.ingest()
+    with project.catalog.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE images SET not_before = now() + interval '1 hour'")
+    put(project, "bad.jpg", b"no picture")
+
+    report = project.ingest()
+
+    assert (report.listed, report.unchanged, report.rejected, report.failed) == (4, 0, 1, 3)
+    assert report.retry_seconds is not None
+    assert 3_000 < report.retry_seconds <= 3_600
+    assert set(report.reasons) == {"0.jpg", "1.jpg", "2.jpg", "bad.jpg"}
+    status = read_status(project.catalog)
+    assert (status.failed, status.as_json()["failed"]) == (3, 3)
+    assert "3 failed and wait (trouble), such as '2.jpg'" in status.line()
+    obstacle.unlink()
+    project.end_pauses()
+    report = project.ingest()
+    assert (report.processed, report.unchanged, report.failed) == (3, 1, 0)
+    assert set(report.as_json()) == {
+        *("listed", "processed", "unchanged", "rejected", "failed", "seconds")
+    }
+    status = read_status(project.catalog)
+    assert (status.failed, status.retry_seconds) == (0, None)
+
+
+def test_images_whose_runs_die_again_and_again_count_as_failed(project: Project) -> None:
+    put(project, "a.jpg", jpeg())
+    project.tick()  # and the process dies before it is launched
+    assert read_status(project.catalog).failed == 0, "it may be on its way"
+    project.end_pauses()
+    project.tick()
+    with project.catalog.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE images SET not_before = now() + interval '1 hour'")
+    (kind,) = read_status(project.catalog).failing
+    assert (kind.code, kind.count, kind.key) == ("interrupted", 1, "a.jpg")
+    report = project.ingest()
+    assert (report.failed, report.unchanged) == (1, 0)
 
 
 def test_an_image_overwritten_between_listing_and_reading_is_processed_as_it_is_now(

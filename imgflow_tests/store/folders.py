@@ -14,8 +14,11 @@ from imgflow.store.objects import Page
 NOBODY = 65_534
 
 
-def source_of(folder: Path, exclude: tuple[str, ...] = ()) -> FolderSource:
-    return FolderSource(parse_location(folder.as_uri(), setting="TEST"), exclude)
+def source_of(
+    folder: Path, exclude: tuple[str, ...] = (), *, follow_links: bool = False
+) -> FolderSource:
+    location = parse_location(folder.as_uri(), setting="TEST")
+    return FolderSource(location, exclude, follow_links=follow_links)
 
 
 def pages_of(source: FolderSource, limit: int, start_after: str | None = None) -> Iterator[Page]:

@@ -154,16 +154,47 @@ def test_names_that_can_be_no_key_do_not_stop_the_others(tmp_path: Path) -> None
     assert source_of(tmp_path).list_page(None, 10).ignored == 4
 
 
-def test_links_that_lead_nowhere_in_circles_or_to_folders_are_left_out(tmp_path: Path) -> None:
-    put(tmp_path, "real/a.jpg")
-    (tmp_path / "self").symlink_to("self")
-    (tmp_path / "ping").symlink_to("pong")
-    (tmp_path / "pong").symlink_to("ping")
-    (tmp_path / "gone").symlink_to("nothing")
-    (tmp_path / "real" / "up").symlink_to(tmp_path, target_is_directory=True)
-    (tmp_path / "link.jpg").symlink_to("real/a.jpg")
-    os.mkfifo(tmp_path / "pipe")
-    assert keys_of(source_of(tmp_path)) == ["link.jpg", "real/a.jpg"]
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder of links of every kind, and one file."""
+    folder = tmp_path / "in"
+    put(folder, "real/a.jpg")
+    put(tmp_path, "outside.jpg")
+    (folder / "self").symlink_to("self")
+    (folder / "ping").symlink_to("pong")
+    (folder / "pong").symlink_to("ping")
+    (folder / "gone").symlink_to("nothing")
+    (folder / "real" / "up").symlink_to(folder, target_is_directory=True)
+    (folder / "link.jpg").symlink_to("real/a.jpg")
+    (folder / "real" / "chain.jpg").symlink_to("../link.jpg")
+    (folder / "absolute.jpg").symlink_to(folder / "real" / "a.jpg")
+    (folder / "around.jpg").symlink_to("real/up/../in/real/a.jpg")
+    (folder / "out.jpg").symlink_to("../outside.jpg")
+    (folder / "out and in.jpg").symlink_to("../in/real/a.jpg")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+def test_links_are_left_out_and_counted(linked: Path) -> None:
+    page = source_of(linked).list_page(None, 100)
+    assert [o.key for o in page.objects] == ["real/a.jpg"]
+    (warning,) = page.warnings
+    assert "11 symbolic links are left out" in warning
+    assert "IMGFLOW_FOLLOW_LINKS=true" in warning
+
+
+def test_links_are_followed_to_files_below_the_folder_where_they_are_allowed(linked: Path) -> None:
+    source = source_of(linked, follow_links=True)
+    page = source.list_page(None, 100)
+    followed = ["absolute.jpg", "around.jpg", "link.jpg", "out and in.jpg", "real/chain.jpg"]
+    assert [o.key for o in page.objects] == sorted([*followed, "real/a.jpg"])
+    (warning,) = page.warnings
+    assert "6 symbolic links are left out" in warning
+    for found in page.objects:
+        assert source.stat(found.key) == found
+        assert source.read(found) == b"x"
+    source.delete("link.jpg")
+    assert (linked / "real" / "a.jpg").exists(), "a link is deleted, and not what it leads to"
 
 
 def test_folders_may_be_nested_deeper_than_python_recurses(tmp_path: Path) -> None:
