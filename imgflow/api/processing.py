@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import threading
 import time
 import uuid
 from collections import OrderedDict
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+from imgflow.api.bodies import nameless_file
 from imgflow.api.problems import Refused
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
@@ -149,9 +148,9 @@ class Processor:
             there = self._source.stat(key)
             if there is not None and there.identity == image.announced:
                 return image
-        with tempfile.TemporaryDirectory(prefix="imgflow-") as folder:
-            file = Path(folder) / "body"
-            file.write_bytes(body)
+        with nameless_file() as (opened, file):
+            opened.write(body)
+            opened.flush()
             self._source.upload(key, file)
         return self._announced(catalog, key)
 
