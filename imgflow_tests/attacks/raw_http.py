@@ -26,7 +26,8 @@ MIB = 2**20
 SERVER = """
 import sys
 from imgflow.api.app import create_app
-from imgflow.http_server import Bounds, serve
+from imgflow.http_clients import Bounds
+from imgflow.http_server import serve
 from imgflow.settings import load_settings
 settings = load_settings()
 serve(
@@ -95,13 +96,16 @@ def attacked(
     """
     port = free_port()
     folder = settings.home.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "temporary"
+    temporary.mkdir(parents=True, exist_ok=True)
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith("IMGFLOW_")},
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "IMGFLOW_HOME": str(settings.home),
         "IMGFLOW_DATABASE_URL": settings.database_url,
         "IMGFLOW_API_PORT": str(port),
+        "TMPDIR": str(temporary),
+        "MALLOC_ARENA_MAX": "2",  # as `imgflow up` and containers have it
     }
     command = ["-c", SERVER.format(bounds=bounds)] if bounds else ["-m", "imgflow.api"]
     limit = (files, files) if files else resource.getrlimit(resource.RLIMIT_NOFILE)

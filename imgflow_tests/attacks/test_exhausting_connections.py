@@ -88,7 +88,7 @@ def test_a_request_that_was_begun_is_not_waited_for_for_ever(hasty: Attacked) ->
     began = time.monotonic()
     with ExitStack() as held:
         attackers = [held.enter_context(hasty.connect()) for _ in range(4)]
-        silent, begun, after_another, slowly = attackers
+        _silent, begun, after_another, slowly = attackers
         begun.sendall(HEAD)
         after_another.sendall(HEAD + b"\r\n" + b"G")
         # A byte now and then is no progress.
@@ -145,7 +145,8 @@ def test_bodies_that_stall_are_ended_and_slow_ones_arrive(hasty: Attacked) -> No
 def test_a_body_that_nobody_wants_is_not_taken_for_ever(hasty: Attacked) -> None:
     with hasty.connect() as stranger:
         stranger.sendall(
-            b"PUT /images/key:x.jpg/original HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n"
+            b"PUT /images/key:x.jpg/original HTTP/1.1\r\nHost: x\r\n"
+            b"Content-Length: 9999999999\r\n\r\n"
         )
         assert b"401" in stranger.recv(65_536).splitlines()[0]
         trickle(stranger)
