@@ -134,7 +134,7 @@ class Client(HttpToolsProtocol):
         self._emptied = 0
         self._progress = NOTHING_OWED
 
-    def connection_made(self, transport: BaseTransport) -> None:  # type: ignore[override]  # as uvicorn's
+    def connection_made(self, transport: BaseTransport) -> None:
         """Begin to wait for a request."""
         super().connection_made(transport)  # type: ignore[arg-type]  # asyncio calls it so
         if self._clients.make_room(self.loop):

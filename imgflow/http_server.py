@@ -33,7 +33,7 @@ def serve(
     log_config: Mapping[str, Any] | None = LOGGING_CONFIG,
     websockets: bool = False,
     health: bytes = b"/health/",
-    bounds: Bounds = Bounds(),
+    bounds: Bounds = Bounds(),  # noqa: B008 - frozen
 ) -> None:
     """Serve an app until a signal comes.
 
