@@ -25,6 +25,7 @@ MENDS = {
     "too_many_pixels": "Upload fewer pixels; of a photograph IMGFLOW_MAX_PIXELS is the limit.",
     "too_long_side": "Upload a smaller picture, or raise IMGFLOW_MAX_SIDE.",
     "too_many_frames": "Upload fewer frames or pages, or raise IMGFLOW_MAX_FRAMES.",
+    "too_many_scans": "Save it as an ordinary JPEG in an image editor, and upload that.",
     "too_large": "Upload a smaller one, or raise IMGFLOW_WORKER_MEMORY where there is more memory.",
     "too_slow": "Upload a smaller one, or raise IMGFLOW_DECODE_SECONDS (photographs) or "
     "IMGFLOW_DEPTH_SECONDS (depth images).",

@@ -145,9 +145,7 @@ def _services(settings: Settings, url: str) -> list[Service]:
             "--location-name", "imgflow", "--log-level", settings.log_level, *dagster_log,
         ),
         service(
-            "api", sys.executable, "-m", "uvicorn", "--factory", "imgflow.api.app:create_app",
-            "--host", settings.api_host, "--port", settings.api_port, "--no-server-header",
-            "--log-level", settings.log_level,
+            "api", sys.executable, "-m", "imgflow.api",
         ),
         service(
             "daemon", scripts / "dagster-daemon", "run", "-w", workspace,

@@ -28,6 +28,8 @@ ALLOWED = {
     "depth": {"errors"},
     "tokens": {"errors"},
     "fetch": {"errors", "amazon"},
+    "http_clients": set(),
+    "http_server": {"http_clients"},
     "observability": {"errors"},
     "setting_values": {"images", "tokens", "fetch", "channels"},
     "settings": {"errors", "images", "depth", "observability", "setting_values"},
@@ -40,7 +42,7 @@ ALLOWED = {
     },
     "api": {
         *("errors", "images", "depth", "store", "catalog", "settings", "lifecycle", "tokens"),
-        *("fetch", "orchestration", "mends", "observability"),
+        *("fetch", "orchestration", "mends", "observability", "http_server"),
     },
     "definitions": {"settings", "orchestration", "observability"},
     "celery_app": {"errors", "settings", "catalog", "store", "orchestration", "definitions"},

@@ -2,11 +2,11 @@
 
 import sys
 
-import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
 from imgflow.api.app import create_app
 from imgflow.errors import SettingsError
+from imgflow.http_server import serve
 from imgflow.settings import load_settings
 from imgflow.tokens import FILE_NAME, own_token
 
@@ -16,13 +16,14 @@ if __name__ == "__main__":
         app = create_app(settings)
     except SettingsError as error:
         sys.exit(f"imgflow: {error}")
-    if not settings.api_token and not (settings.home / FILE_NAME).exists():
+    # To a person alone: a log is read by others.
+    is_shown = sys.stderr.isatty() and not settings.api_token
+    if is_shown and not (settings.home / FILE_NAME).exists():
         sys.stderr.write(f"Token, shown this once: {own_token(settings.home)}\n")
-    uvicorn.run(
+    serve(
         app,
         host=settings.api_host,
         port=settings.api_port,
-        server_header=False,
         log_level=settings.log_level,
         # The app has seen to it already, and the server would undo that.
         log_config=None if settings.log_format == "json" else LOGGING_CONFIG,

@@ -1,4 +1,4 @@
-"""The API's only assembly: `create_app`, for `uvicorn --factory imgflow.api.app:create_app`."""
+"""The API's only assembly: `create_app`, which `python -m imgflow.api` serves."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from imgflow.api.gallery import pages, static_files
 from imgflow.api.gallery.rendering import Gallery
 from imgflow.api.keys import KeysInPaths
 from imgflow.api.measures import Measured, Measures
+from imgflow.api.outgoing import Outgoing
 from imgflow.api.problems import Problem
 from imgflow.observability.logs import configure_logs
 from imgflow.observability.traces import configure_traces
@@ -91,6 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         middleware=[
             Middleware(Envelope),
+            Middleware(Outgoing),
             *_cors(settings.cors_origins),
             Middleware(
                 GZipMiddleware,

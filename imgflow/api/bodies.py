@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -23,6 +23,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MOST_JSON_BYTES = 64 * 1024
 PIECE_BYTES = 2**20
+# Each file that this process has open; opening one of these is independent of the first.
+OPEN_FILES = Path("/proc/self/fd")
 
 
 def json_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -85,7 +87,7 @@ class Received:
     """A body in a file.
 
     Attributes:
-        file: which lives as long as the `with` block.
+        file: Path of the bytes, which works as long as the `with` block.
         size: bytes.
         sha256: in hex.
     """
@@ -102,25 +104,40 @@ async def received(request: Request, most: int) -> AsyncIterator[Received]:
     Raises:
         Refused: it is of more bytes than allowed.
     """
-    with tempfile.TemporaryDirectory(prefix="imgflow-") as folder:
-        file = Path(folder) / "body"
+    with nameless_file() as (opened, file):
         digest = hashlib.sha256()
         size = 0
-        with file.open("wb") as opened:
 
-            def keep(piece: bytes) -> None:
-                opened.write(piece)
-                digest.update(piece)
+        def keep(piece: bytes) -> None:
+            opened.write(piece)
+            digest.update(piece)
 
-            waiting = bytearray()
-            async for piece in pieces(request, most):
-                size += len(piece)
-                waiting += piece
-                if len(waiting) >= PIECE_BYTES:
-                    await run_in_threadpool(keep, bytes(waiting))
-                    waiting.clear()
-            await run_in_threadpool(keep, bytes(waiting))
+        waiting = bytearray()
+        async for piece in pieces(request, most):
+            size += len(piece)
+            waiting += piece
+            if len(waiting) >= PIECE_BYTES:
+                await run_in_threadpool(keep, bytes(waiting))
+                waiting.clear()
+        await run_in_threadpool(keep, bytes(waiting))
+        await run_in_threadpool(opened.flush)
         yield Received(file, size, digest.hexdigest())
+
+
+@contextmanager
+def nameless_file() -> Iterator[tuple[IO[bytes], Path]]:
+    """Make a temporary file that goes with this process, however that ends.
+
+    Yields:
+        The file, and a path under which it can be opened meanwhile. Where the system has no such
+        path, it is an ordinary temporary file.
+    """
+    if OPEN_FILES.is_dir():
+        with tempfile.TemporaryFile(prefix="imgflow-") as opened:
+            yield opened, OPEN_FILES / str(opened.fileno())
+    else:
+        with tempfile.NamedTemporaryFile(prefix="imgflow-") as opened:
+            yield opened, Path(opened.name)
 
 
 def _too_large(most: int) -> Refused:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imgflow.api.errors import answer, refused_by
+from imgflow.api.problems import Refused
 from imgflow.errors import Trouble
 from imgflow.observability import context, traces
 
@@ -95,7 +96,8 @@ class Envelope:
                 # The server closes the connection, and the client sees that bytes are missing.
                 logger.warning("An answer was cut short: %s (request %s)", error, request_id)
                 return
-            logger.exception("A request failed (request %s)", request_id)
+            if has_started or not isinstance(error, Refused):
+                logger.exception("A request failed (request %s)", request_id)
             if has_started:
                 raise
             await answer(Request(scope), refused_by(error))(scope, receive, send_wrapped)

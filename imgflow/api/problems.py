@@ -68,6 +68,7 @@ PROBLEMS: Mapping[str, Meaning] = {
     "unknown_colormap": Meaning(422, "No colour map has this name"),
     "bad_colormap": Meaning(422, "The colour map in JSON is not well formed"),
     "unknown_problem": Meaning(404, "No problem has this code"),
+    "busy": Meaning(503, "Too much is being read at once"),
     "unavailable": Meaning(503, "The database or a store does not answer"),
     "outputs_not_ours": Meaning(503, "The output location belongs to another catalogue"),
     "not_ready": Meaning(503, "A part that the API needs does not answer"),
@@ -116,9 +117,9 @@ class Problem(BaseModel):
 
 
 def problem_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """Declare for OpenAPI which problems a route answers with, besides `unavailable`."""
+    """Declare for OpenAPI which problems a route answers with, besides those of any route."""
     by_status: dict[int, list[str]] = {}
-    for code in (*codes, "unavailable", "unexpected"):
+    for code in (*codes, "busy", "unavailable", "unexpected"):
         by_status.setdefault(PROBLEMS[code].status, []).append(code)
     return {
         status: {

@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import threading
 import time
 import uuid
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
+from imgflow.api.bodies import nameless_file
 from imgflow.api.problems import Refused
 from imgflow.api.remembered import Body, Recent, Rejection, digest_of
 from imgflow.catalog.owning import claim
@@ -189,9 +188,9 @@ class Processor:
             there = self._source.stat(key)
             if there is not None and there.identity == image.announced:
                 return image, None
-        with tempfile.TemporaryDirectory(prefix="imgflow-") as folder:
-            file = Path(folder) / "body"
-            file.write_bytes(body)
+        with nameless_file() as (opened, file):
+            opened.write(body)
+            opened.flush()
             self._source.upload(key, file)
         upload = self._stat(key)
         return self._announced(catalog, upload), upload

@@ -10,6 +10,7 @@ from imgflow.errors import Rejected, SettingsError
 from imgflow.images import exif
 from imgflow.images.bit_depth import bits_per_channel
 from imgflow.images.colour import jpeg2000_profile
+from imgflow.images.containers import for_decoder
 from imgflow.images.failures import pillow_errors, too_large, too_many_pixels
 from imgflow.images.frames import count_frames
 from imgflow.images.modes import raw_mode
@@ -108,6 +109,7 @@ def open_photo(data: bytes, limits: Limits) -> Photo:
             raised for any content.
     """
     kind = check_kind(data, limits)
+    decoded, lost = for_decoder(data, kind.name)
     # The WebP decoder allocates when a file is opened, so Pillow's check is the one before that.
     # It refuses at twice what it is told.
     is_blind = kind.name in _BLIND_DECODERS
@@ -115,15 +117,15 @@ def open_photo(data: bytes, limits: Limits) -> Photo:
     with pillow_session(int(min(limits.max_pixels, affordable))) as caught:
         try:
             with pillow_errors(kind.name, data, caught):
-                image = open_as(data, kind.name)
+                image = open_as(decoded, kind.name)
         except Rejected as rejection:
             if rejection.code == "too_many_pixels" and affordable < limits.max_pixels:
                 raise too_large(kind.name) from rejection
             raise
         header = _read_header(image, data, limits)
     hints = (" ".join(str(warning.message).split()) for warning in caught)
-    notes = tuple(dict.fromkeys((*header.notes, *hints)))
-    return Photo(data, image, replace(header, notes=notes))
+    notes = tuple(dict.fromkeys((*header.notes, *lost, *hints)))
+    return Photo(data, decoded, image, replace(header, notes=notes))
 
 
 def prepare_decoder(data: bytes, limits: Limits) -> None:

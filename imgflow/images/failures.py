@@ -1,7 +1,8 @@
 """How a picture fails: Pillow's errors become one `Rejected` with a code and a sentence.
 
 Codes: `empty`, `not_an_image`, `unsupported_format`, `too_many_bytes`, `too_many_pixels`,
-`too_long_side`, `too_many_frames`, `too_large` (memory ran out), `truncated`, `corrupt`.
+`too_long_side`, `too_many_frames`, `too_many_scans`, `too_large` (memory ran out), `truncated`,
+`corrupt`.
 """
 
 import re

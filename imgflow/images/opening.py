@@ -22,6 +22,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from imgflow.images.containers import MOST_TEXT_BYTES
+
 MEDIA_TYPES: dict[str, str] = {
     JpegImagePlugin.JpegImageFile.format: "image/jpeg",
     # Every program that shows JPEG shows the first picture of an MPO; none knows `image/mpo`.
@@ -40,6 +42,9 @@ MEDIA_TYPES: dict[str, str] = {
 OPTIONAL_DECODERS = {"HEIF": "pillow_heif"}
 """Formats whose decoder is a package of its own, by module. Not among the requirements of imgflow,
 since their wheels hold libraries under the GPL; the extra `heic` installs it."""
+
+# Larger texts never reach it, see `containers`; with its own limit, it calls such a PNG damaged.
+PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT_BYTES
 
 _PILLOW_GLOBALS = threading.Lock()
 

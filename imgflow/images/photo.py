@@ -68,12 +68,14 @@ class Photo:
         header: What the file says about itself.
         credit: EXIF block with artist and copyright only, or `b""`.
         data: The file as it was uploaded.
+        decoded: What its decoder is given of it.
     """
 
-    def __init__(self, data: bytes, image: Image.Image, header: Header) -> None:
+    def __init__(self, data: bytes, decoded: bytes, image: Image.Image, header: Header) -> None:
         self.header = header
         self.credit = header.credit
         self.data = data
+        self.decoded = decoded
         self._image = image
         self._notes = list(header.notes)
         self._full: Image.Image | None = None
@@ -201,7 +203,7 @@ class Photo:
         """The grayscale picture in 16 bits, of a second decode; as stored."""
         header = self.header
         is_gray = header.stored == wide.GRAY_WITH_ALPHA
-        data = wide.as_bytes(self.data) if is_gray else self.data
+        data = wide.as_bytes(self.decoded) if is_gray else self.decoded
         self._whole()  # loads the high bytes into the picture that was opened
         pixels = header.stored_size[0] * header.stored_size[1]
         with pillow_session(pixels), pillow_errors(header.format, self.data):

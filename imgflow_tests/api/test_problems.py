@@ -92,6 +92,7 @@ ELSEWHERE = {
     "body_too_large",
     "frame_too_tall",  # test_frames
     "image_deleted",
+    "busy",  # test_outgoing
     "image_too_large",  # test_process, and the other problems of URLs
     "image_unprocessable",
     "link_expired",  # test_sharing

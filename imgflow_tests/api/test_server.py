@@ -51,11 +51,11 @@ def server(served: Library, server_log: Path) -> Iterator[httpx.Client]:
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "IMGFLOW_HOME": str(served.settings.home),
         "IMGFLOW_DATABASE_URL": served.settings.database_url,
+        "IMGFLOW_API_PORT": str(port),
     }
-    command = [sys.executable, "-m", "uvicorn", "--factory", "imgflow.api.app:create_app"]
     with server_log.open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            [sys.executable, "-m", "imgflow.api"],
             cwd=server_log.parent,
             env=variables,
             stdout=log,

@@ -19,6 +19,7 @@ CODES = {
     "too_many_pixels",
     "too_long_side",
     "too_many_frames",
+    "too_many_scans",
     "too_large",
     "truncated",
     "corrupt",

@@ -61,10 +61,9 @@ class Site:
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Run the API."""
-        command = [sys.executable, "-m", "uvicorn", "--factory", "imgflow.api.app:create_app"]
         with (self.folder / "api.log").open("wb") as log:
             process = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", str(self.port)],
+                [sys.executable, "-m", "imgflow.api"],
                 env=self.variables,
                 cwd=self.folder,
                 stdout=log,

@@ -1,0 +1,148 @@
+"""What of a file its decoder is given, where the decoder would keep damage or cost to itself.
+
+libjpeg only warns when a picture's data end too early, Pillow drops the warning, and the rest is
+grey; and it takes as long for a scan of a JPEG that holds nothing as for a full one. Pillow calls a
+PNG with much text damaged. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import NamedTuple
+
+from imgflow.errors import Rejected
+
+MOST_SCANS = 100
+"""Of a JPEG. Encoders write 20 at most, and libtiff takes no more either. A scan takes 0.7 ms a
+megapixel however short it is, so 100 of a picture at the pixel limit take 7 s."""
+
+MOST_TEXT_BYTES = 4 * 2**20
+"""Of one text or profile of a PNG, unpacked."""
+MOST_TEXTS_BYTES = 32 * 2**20
+
+_EOI, _SOS = b"\xff\xd9", b"\xff\xda"
+_BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
+_NOT_FRAMES = (0xC4, 0xC8, 0xCC)  # tables, among the markers of frames
+# Eight bytes of ones: what the decoder reads ahead, and hardly a block for one that still waits for
+# data, since no code is all ones.
+_PADDING = b"\xff\x00" * 8
+_BLOCK_SIDE = 8
+
+_PNG_SIGNATURE_BYTES = 8
+_PNG_CHUNK_BYTES = 12  # length, type and checksum
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+
+
+class _Frame(NamedTuple):
+    kind: int
+    width: int
+    height: int
+    components: int
+    data: int
+    is_single_scan: bool
+
+
+def for_decoder(data: bytes, kind: str) -> tuple[bytes, tuple[str, ...]]:
+    """What to decode of a file, and what is to be noted about it.
+
+    Args:
+        data: The complete file.
+        kind: Format name, as sniffed.
+
+    Raises:
+        Rejected: `too_many_scans` or `truncated`.
+    """
+    if kind == "JPEG":
+        return _jpeg(data)
+    if kind == "PNG":
+        return _png(data)
+    return data, ()
+
+
+def _jpeg(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    frame = _first_scan(data)
+    if frame is None or frame.kind > _PROGRESSIVE:
+        return data, ()  # the decoder knows what to say
+    if frame.is_single_scan:
+        # Without an end marker, a decoder that lacks data says so instead of going on without.
+        end = data.find(_EOI, frame.data)
+        if end < 0:
+            return data + _PADDING, ("end marker missing",)
+        return data[:end] + _PADDING, ()
+    if data.count(_SOS, frame.data) >= MOST_SCANS:
+        scans = 1 + data.count(_SOS, frame.data, data.find(_EOI, frame.data))
+        if scans > MOST_SCANS:
+            raise Rejected(
+                "too_many_scans",
+                f"The JPEG picture is made of {scans:,} scans, and at most {MOST_SCANS} are "
+                "accepted.",
+            )
+    # Each block of at least one component has a code of its own, of one bit at least.
+    blocks = -(-frame.width // _BLOCK_SIDE) * -(-frame.height // _BLOCK_SIDE)
+    if (len(data) - frame.data) * 8 < blocks:
+        raise Rejected(
+            "truncated",
+            f"The JPEG picture is cut short: its {len(data):,} bytes cannot hold the "
+            f"{frame.width:,} x {frame.height:,} pixels that it claims.",
+        )
+    return data, ()
+
+
+def _first_scan(data: bytes) -> _Frame | None:
+    """Walk the segments of a JPEG up to its first scan (ITU T.81, annex B); None without one."""
+    at, size, kind = 2, b"", 0
+    while at + 4 <= len(data) and data[at] == 0xFF:  # noqa: PLR2004 - begins each marker
+        marker = data[at + 1]
+        if marker == 0xFF:  # noqa: PLR2004 - may be repeated
+            at += 1
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES:  # noqa: PLR2004 - frames
+            kind, size = marker, data[at + 5 : at + 10]
+        if marker == _SOS[1]:
+            if len(size) < 5 or at + 4 >= len(data):  # noqa: PLR2004 - height, width, components
+                return None
+            height, width, components = struct.unpack(">HHB", size)
+            is_single = kind in (_BASELINE, _EXTENDED) and data[at + 4] == components
+            return _Frame(kind, width, height, components, at + 2 + length, is_single)
+        at += 2 + length
+    return None
+
+
+def _png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    kept: list[bytes] = []
+    notes: list[str] = []
+    total, kept_to, at = 0, 0, _PNG_SIGNATURE_BYTES
+    while at + _PNG_CHUNK_BYTES <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind, end = data[at + 4 : at + 8], at + _PNG_CHUNK_BYTES + length
+        if kind in _TEXTS:
+            size = _unpacked_bytes(kind, data[at + 8 : end - 4])
+            if size <= MOST_TEXT_BYTES and total + size <= MOST_TEXTS_BYTES:
+                total += size
+            else:
+                kept.append(data[kept_to:at])
+                kept_to = end
+                what = "icc profile" if kind == b"iCCP" else "text"
+                notes.append(f"{what} of more than {MOST_TEXT_BYTES // 2**20} MiB ignored")
+        at = end
+    if not notes:
+        return data, ()
+    return b"".join((*kept, data[kept_to:])), tuple(dict.fromkeys(notes))
+
+
+def _unpacked_bytes(kind: bytes, content: bytes) -> int:
+    """How long a text is, or that it is longer than is read."""
+    rest = content.partition(b"\0")[2]
+    if kind == b"iTXt" and rest[:1] == b"\1":
+        # Method, language and translated keyword come before the text.
+        packed = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
+    elif kind in (b"zTXt", b"iCCP"):
+        packed = rest[1:]
+    else:
+        return len(content)
+    try:
+        return len(zlib.decompressobj().decompress(packed, MOST_TEXT_BYTES + 1))
+    except zlib.error:
+        return len(content)

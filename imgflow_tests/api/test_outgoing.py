@@ -1,0 +1,112 @@
+"""The room that large answers share while they are being sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from imgflow.api import outgoing
+from imgflow.api.outgoing import PIECE_BYTES, Outgoing
+from imgflow.api.problems import Refused
+from imgflow.errors import Trouble
+
+MIB = 2**20
+SCOPE = {"type": "http"}
+
+
+async def receive() -> Message:
+    return {"type": "http.request", "body": b""}
+
+
+def answering(*bodies: bytes) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number, body in enumerate(bodies, start=1):
+            more_body = number < len(bodies)
+            await send({"type": "http.response.body", "body": body, "more_body": more_body})
+
+    return app
+
+
+class Client:
+    """Takes what is sent, once it may."""
+
+    def __init__(self, *, reads: bool = True) -> None:
+        self.messages: list[Message] = []
+        self.may_read = asyncio.Event()
+        if reads:
+            self.may_read.set()
+
+    async def send(self, message: Message) -> None:
+        self.messages.append(message)
+        if message["type"] == "http.response.body":
+            await self.may_read.wait()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages)
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * MIB])
+def test_bodies_arrive_as_they_were_in_pieces_that_a_connection_can_buffer(size: int) -> None:
+    async def run() -> None:
+        body = bytes(range(256)) * (size // 256 + 1)
+        client = Client()
+        await Outgoing(answering(body[:size], b"end"))(SCOPE, receive, client.send)
+        start, *pieces = client.messages
+        assert start["type"] == "http.response.start"
+        assert client.body == body[:size] + b"end"
+        assert max(len(piece["body"]) for piece in pieces) <= PIECE_BYTES
+        assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+
+    asyncio.run(run())
+
+
+def test_an_answer_without_room_is_refused_before_it_began_and_small_ones_are_not() -> None:
+    async def run() -> None:
+        large = Outgoing(answering(bytes(MIB)), room_bytes=MIB)
+        slow, other = Client(reads=False), Client()
+        first = asyncio.create_task(large(SCOPE, receive, slow.send))
+        while not slow.body:
+            await asyncio.sleep(0)
+        with pytest.raises(Refused) as refused:
+            await large(SCOPE, receive, other.send)
+        assert (refused.value.code, refused.value.headers) == ("busy", {"Retry-After": "5"})
+        assert other.messages == []
+        slow.may_read.set()
+        await first
+        await large(SCOPE, receive, other.send)
+        assert len(other.body) == MIB
+
+    asyncio.run(run())
+
+
+def test_who_reads_slowly_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "GRACE_SECONDS", 0.0)
+
+    async def run() -> None:
+        large = Outgoing(answering(bytes(MIB)), room_bytes=MIB)
+        slow, other = Client(reads=False), Client()
+        first = asyncio.create_task(large(SCOPE, receive, slow.send))
+        while not slow.body:
+            await asyncio.sleep(0)
+        await large(SCOPE, receive, other.send)
+        assert len(other.body) == MIB
+        with pytest.raises(Trouble):
+            await first
+
+    asyncio.run(run())
+
+
+def test_an_answer_larger_than_the_room_is_sent_when_nobody_else_holds_any() -> None:
+    async def run() -> None:
+        client = Client()
+        large = Outgoing(answering(bytes(3 * MIB)), room_bytes=MIB)
+        for _ in range(2):
+            await large(SCOPE, receive, client.send)
+        assert len(client.body) == 6 * MIB
+
+    asyncio.run(run())
