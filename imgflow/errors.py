@@ -4,9 +4,17 @@ A wrong setting is mended by whoever starts imgflow, a rejected image by whoever
 trouble outside by waiting. Only `Rejected` is ever a verdict about an image.
 """
 
+from imgflow.foreign_text import visible
+
 
 class ImgflowError(Exception):
-    """Base of every error that imgflow raises on purpose."""
+    """Base of every error that imgflow raises on purpose.
+
+    Its text may quote keys, files and servers of strangers, and goes to terminals and logs.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__(), keep="\n")
 
 
 class SettingsError(ImgflowError):
@@ -26,6 +34,7 @@ class Rejected(ImgflowError):
     """
 
     def __init__(self, code: str, reason: str) -> None:
+        reason = visible(reason)
         super().__init__(code, reason)
         self.code = code
         self.reason = reason

@@ -96,9 +96,7 @@ class SameOrigin:
     def _is_probe(self, scope: Scope) -> bool:
         """Whether it is a health probe, which names a pod by its address and learns nothing."""
         return (
-            scope["type"] == "http"
-            and scope["method"] in READING
-            and scope["path"] == self._health
+            scope["type"] == "http" and scope["method"] in READING and scope["path"] == self._health
         )
 
     def _refusal(self, scope: Scope, headers: Headers) -> Refusal | None:
@@ -110,7 +108,7 @@ class SameOrigin:
         )
 
     def _of_address(self, headers: Headers) -> Refusal | None:
-        """The address must be one of this server's: other names are made up by whoever owns them."""
+        """The address must be one of this server's; another may be a stranger's."""
         hosts = headers.getlist("host")
         authority = _authority(hosts[0]) if len(hosts) == 1 else None
         if authority is not None:
@@ -148,7 +146,7 @@ _FORBIDDEN, _METHOD, _MEDIA_TYPE, _MISDIRECTED = 403, 405, 415, 421
 
 
 def _of_site(scope: Scope, headers: Headers) -> Refusal | None:
-    """Requests of other sites' pages bear no Origin where they only read; following a link is fine."""
+    """Where a page of another site only reads, it bears no Origin. Following a link is fine."""
     sites = headers.getlist("sec-fetch-site")
     if all(site in ("same-origin", "none") for site in sites):
         return None
@@ -160,7 +158,9 @@ def _of_site(scope: Scope, headers: Headers) -> Refusal | None:
     )
     if is_link:
         return None
-    return Refusal(_FORBIDDEN, "A page of another site asked for this; open it in a tab of its own.")
+    return Refusal(
+        _FORBIDDEN, "A page of another site asked for this; open it in a tab of its own."
+    )
 
 
 def _of_method(scope: Scope, headers: Headers) -> Refusal | None:

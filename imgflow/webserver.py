@@ -66,7 +66,7 @@ async def _not_here(_request: Request) -> Response:
     return PlainTextResponse("imgflow has no notebooks.\n", 404)
 
 
-def serve(
+def serve(  # noqa: PLR0917 - as Dagster's command calls it
     context: Any,
     host: str | None,
     port: int | None,
@@ -76,20 +76,23 @@ def serve(
 ) -> None:
     """Serve the UI until a signal comes; what Dagster's command calls, with its arguments."""
     if path_prefix and (not path_prefix.startswith("/") or path_prefix.endswith("/")):
-        sys.exit(f"imgflow: --path-prefix {path_prefix} must start with a slash and not end in one.")
+        sys.exit(
+            f"imgflow: --path-prefix {path_prefix} must start with a slash and not end in one."
+        )
     app = ClosedWebserver(context, path_prefix, live_data_poll_rate).create_asgi_app()
     host, port = host or "127.0.0.1", port or DEFAULT_PORT
-    logging.getLogger(NAME).info("Serving the Dagster UI on http://%s:%d%s", host, port, path_prefix)
+    logging.getLogger(NAME).info(
+        "Serving the Dagster UI on http://%s:%d%s", host, port, path_prefix
+    )
     uvicorn.run(app, host=host, port=port, log_level=log_level, server_header=False)
 
 
 def main() -> None:
-    """Run Dagster's command with a server of ours: the name is where it looks it up."""
+    """Run Dagster's command, which looks up by its name what serves the UI."""
     try:
         load_settings()
     except SettingsError as error:
         sys.exit(f"imgflow: {error}")
-    assert callable(cli.host_dagster_ui_with_workspace_process_context)
     cli.host_dagster_ui_with_workspace_process_context = serve
     cli.dagster_webserver(auto_envvar_prefix="DAGSTER_WEBSERVER", prog_name=NAME)
 
