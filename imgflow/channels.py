@@ -99,7 +99,14 @@ def _send(url: str, title: str, body: str) -> str | None:
     logger.addHandler(said)
     try:
         # Not `Apprise.notify`: its threads keep a process from ending while a server hangs.
-        is_taken = channel.notify(title=title, body=body, notify_type=apprise.NotifyType.FAILURE)
+        # With its format the plugin escapes the text, which quotes keys of strangers, for what the
+        # service renders: without, keys are HTML in mail with `format=html`, and links in chats.
+        is_taken = channel.notify(
+            title=title,
+            body=body,
+            notify_type=apprise.NotifyType.FAILURE,
+            body_format=apprise.NotifyFormat.TEXT,
+        )
     # Everything, as `Apprise.notify` does: there are over a hundred plugins by as many authors.
     # This is the thread of one channel, and its outcome is all that anybody sees.
     except Exception as error:
@@ -150,6 +157,4 @@ def _open(url: str) -> NotifyBase:
         )
     if "overflow=" not in url:
         channel.overflow_mode = apprise.OverflowMode.SPLIT
-    if "format=" not in url:
-        channel.notify_format = apprise.NotifyFormat.TEXT
     return channel

@@ -27,15 +27,20 @@ from imgflow.orchestration.resources import (
     QueueResource,
     StoresResource,
     WorkersResource,
+    bound,
+    nothing_kept,
     with_own_defaults,
 )
 from imgflow.orchestration.schedules import maintenance
 from imgflow.orchestration.sensors import arrivals_sensor
 from imgflow.settings import Settings, load_settings
 
+# Resources that say where things lie.
+PLACES = ("catalog", "stores", "queue")
+
 
 def build_resources(settings: Settings) -> dict[str, Any]:
-    """The resources of the settings."""
+    """The resources of the settings, as they are before a run may set anything of them."""
     resources: dict[str, Any] = {
         "catalog": CatalogResource(),
         "stores": StoresResource(
@@ -46,20 +51,22 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             follow_links=settings.follow_links,
         ),
         "queue": QueueResource(url=settings.sqs_queue_url),
-        "workers": WorkersResource(
-            count=settings.worker_count,
-            decode_seconds=settings.decode_seconds,
-            depth_seconds=settings.depth_seconds,
-            depth_max_rows=settings.depth_max_rows,
-            max_bytes=settings.max_bytes,
-            max_pixels=settings.max_pixels,
-            max_side=settings.max_side,
-            max_frames=settings.max_frames,
-            formats=list(settings.formats),
-            memory_mib=settings.worker_memory,
+        "workers": with_own_defaults(
+            WorkersResource(
+                count=settings.worker_count,
+                decode_seconds=settings.decode_seconds,
+                depth_seconds=settings.depth_seconds,
+                depth_max_rows=settings.depth_max_rows,
+                max_bytes=settings.max_bytes,
+                max_pixels=settings.max_pixels,
+                max_side=settings.max_side,
+                max_frames=settings.max_frames,
+                formats=list(settings.formats),
+                memory_mib=settings.worker_memory,
+            )
         ),
     }
-    return {name: with_own_defaults(resource) for name, resource in resources.items()}
+    return resources
 
 
 def build_families(settings: Settings) -> list[Family]:
@@ -89,7 +96,8 @@ def build_definitions(
 
     Args:
         settings: read from the environment when left out.
-        resources: replace those of the same name.
+        resources: replace those of the same name. A launched run can set nothing of `catalog`,
+            `stores` and `queue`, unless they are given by their `configure_at_launch()`.
         executor: of runs that are launched by selecting assets; None where these definitions are
             merged into some that have an executor. The jobs run in one process in any case.
     """
@@ -108,6 +116,10 @@ def build_definitions(
     jobs = [
         family_job(family, definition) for family, definition in zip(families, assets, strict=True)
     ]
+    parts = {**build_resources(settings), **(resources or {})}
+    for name in PLACES:
+        if isinstance(parts[name], dg.ConfigurableResource):
+            parts[name] = bound(parts[name])
     upkeep, schedules = maintenance(
         families,
         on_delete=settings.on_delete,
@@ -140,7 +152,7 @@ def build_definitions(
                 gallery_url=settings.links_url,
             ),
         ],
-        resources={**build_resources(settings), **(resources or {})},
+        resources=parts,
         executor=executor,
     )
 
@@ -160,7 +172,8 @@ def _load() -> dg.Definitions:
     settings = load_settings()
     configure_logs(settings.log_format, settings.log_level)
     configure_traces(settings.traces)
-    return build_definitions(settings)
+    # Not for other projects, which may have an `io_manager` of their own.
+    return build_definitions(settings, resources={"io_manager": nothing_kept()})
 
 
 defs = _load()

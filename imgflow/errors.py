@@ -6,6 +6,8 @@ trouble outside by waiting. Only `Rejected` is ever a verdict about an image.
 
 import errno
 
+from imgflow.foreign_text import visible
+
 # What the operating system says of what it was handed, rather than of itself.
 _ABOUT_ARGUMENTS = frozenset({errno.EINVAL, errno.EDOM, errno.ERANGE, errno.EOVERFLOW})
 
@@ -27,7 +29,13 @@ def is_of_machine(error: BaseException) -> bool:
 
 
 class ImgflowError(Exception):
-    """Base of every error that imgflow raises on purpose."""
+    """Base of every error that imgflow raises on purpose.
+
+    Its text may quote keys, files and servers of strangers, and goes to terminals and logs.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__(), keep="\n")
 
 
 class SettingsError(ImgflowError):
@@ -55,6 +63,7 @@ class Rejected(ImgflowError):
     """
 
     def __init__(self, code: str, reason: str) -> None:
+        reason = visible(reason)
         super().__init__(code, reason)
         self.code = code
         self.reason = reason

@@ -13,6 +13,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
+from imgflow.foreign_text import json_line
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -54,4 +56,4 @@ def as_json(line: bytes, name: str) -> bytes:
         "logger": f"output.{name}",
         "timestamp": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
     }
-    return json.dumps(said, ensure_ascii=False).encode(errors="replace") + b"\n"
+    return json_line(said).encode(errors="replace") + b"\n"

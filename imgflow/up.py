@@ -152,7 +152,7 @@ def _services(settings: Settings, url: str) -> list[Service]:
             "--log-level", settings.log_level, *dagster_log,
         ),
         service(
-            "webserver", scripts / "dagster-webserver", "-w", workspace,
+            "webserver", sys.executable, "-m", "imgflow.webserver", "-w", workspace,
             "-h", LOOPBACK, "-p", settings.dagster_port,
             "--dagster-log-level", settings.log_level, *dagster_log,
         ),

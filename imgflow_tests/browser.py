@@ -20,7 +20,7 @@ SCREENSHOTS = "IMGFLOW_TEST_SCREENSHOTS"
 
 
 @contextmanager
-def started_chromium() -> Iterator[Browser]:
+def started_chromium(*arguments: str) -> Iterator[Browser]:
     """A browser; its driver's event loop ends with it, since it disturbs others of the thread."""
     if CHROMIUM is None:
         if os.environ.get("CI"):
@@ -28,7 +28,7 @@ def started_chromium() -> Iterator[Browser]:
         pytest.skip("no chromium on the path")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *arguments]
         )
         yield browser
         browser.close()

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from imgflow.commands.opening import AsJson, answer, find_image, open_catalog, say, stores_of
+from imgflow.commands.opening import (
+    AsJson,
+    answer,
+    find_image,
+    open_catalog,
+    put,
+    say,
+    stores_of,
+)
 from imgflow.errors import SettingsError, Trouble
 
 if TYPE_CHECKING:
@@ -32,22 +40,21 @@ def status(as_json: AsJson = False) -> None:
     for kind in ("photo", "depth"):
         states = ("ready", "pending", "rejected", "deleted")
         table.add_row(kind, *(str(found.number(kind, state)) for state in states))
-    answer.print(f"Source {found.source}", markup=False)
+    put(f"Source {found.source}")
     answer.print(table)
     if found.backlog_seconds is not None:
-        answer.print(f"The oldest pending image has waited {found.backlog_seconds:.0f} s.")
+        put(f"The oldest pending image has waited {found.backlog_seconds:.0f} s.")
     for line in found.failing_lines():
-        answer.print(line, markup=False)
+        put(line)
     if found.retry_seconds is not None:
-        answer.print(f"The first of these is tried again in {found.retry_seconds:.0f} s.")
+        put(f"The first of these is tried again in {found.retry_seconds:.0f} s.")
     if found.reasons:
         counted = ", ".join(f"{count} {code}" for code, count in found.reasons.items())
-        answer.print(f"Rejected or kept waiting: {counted}; `imgflow show KEY` says why.")
+        put(f"Rejected or kept waiting: {counted}; `imgflow show KEY` says why.")
     if found.unreadable:
-        answer.print(
+        put(
             f"Messages of the queue that could not be read: {found.unreadable}; the newest: "
-            f"{found.newest_unreadable}. They are in the table unreadable_messages.",
-            markup=False,
+            f"{found.newest_unreadable}. They are in the table unreadable_messages."
         )
 
 
@@ -67,12 +74,12 @@ def show(
         return
     for name, value in found.items():
         if name not in ("outputs", "facts") and value is not None:
-            answer.print(f"{name:>12}  {value}", markup=False)
+            put(f"{name:>12}  {value}")
     for part in ("outputs", "facts"):
         for name, value in found[part].items():
-            answer.print(f"{part:>12}  {name}: {_short(value)}", markup=False)
+            put(f"{part:>12}  {name}: {_short(value)}")
     for event in events:
-        answer.print(f"{'history':>12}  {event.line()}", markup=False)
+        put(f"{'history':>12}  {event.line()}")
 
 
 def frame(

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from imgflow.errors import SettingsError
+from imgflow.foreign_text import visible
 
 if TYPE_CHECKING:
     from imgflow.catalog.postgres import PostgresCatalog
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from imgflow.store.opening import StoreConfig
 
 # Progress and errors; what a command was asked for goes to standard output.
-people = Console(stderr=True, highlight=False, soft_wrap=True)
-answer = Console(highlight=False, soft_wrap=True)
+# Keys may look like Rich's markup, `[red]`, or like the name of an emoji.
+people = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+answer = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object, last, on standard output.")
@@ -27,8 +29,13 @@ AsJson = Annotated[
 
 
 def say(line: str) -> None:
-    """Tell people how it goes."""
-    people.print(line, markup=False)
+    """Report progress or an error to people."""
+    put(line, people)
+
+
+def put(line: str, console: Console = answer) -> None:
+    """Print a line, in which keys and reasons may stand as they are."""
+    console.print(visible(line, keep="\n"))
 
 
 def read_settings() -> Settings:

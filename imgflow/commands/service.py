@@ -15,6 +15,7 @@ from imgflow.commands.opening import (
     answer,
     open_catalog,
     people,
+    put,
     read_settings,
     say,
     stores_of,
@@ -119,7 +120,7 @@ def doctor(
         found = chain([Finding("settings", "wrong", str(error))])
     for finding in found:
         findings.append(finding)
-        (people if as_json else answer).print(finding.line(), markup=False)
+        put(finding.line(), people if as_json else answer)
     if as_json:
         print(json.dumps(findings_as_json(findings)))
     raise typer.Exit(1 if any(finding.state == "wrong" for finding in findings) else 0)

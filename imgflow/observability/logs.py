@@ -7,13 +7,13 @@ along. Nothing of it is imported, and no logger is touched, while logs are for p
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from imgflow.foreign_text import json_line
 from imgflow.observability import context
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def json_formatter() -> logging.Formatter:
         ],
         processors=[
             ProcessorFormatter.remove_processors_meta,
-            JSONRenderer(serializer=json.dumps, ensure_ascii=False, default=str),
+            JSONRenderer(serializer=json_line, default=str),
         ],
     )
 

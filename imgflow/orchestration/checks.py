@@ -16,6 +16,7 @@ from imgflow.catalog.partition_keys import object_key, partition_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.errors import Trouble
+from imgflow.foreign_text import markdown, visible
 from imgflow.images.recipe import PhotoRecipe
 from imgflow.orchestration.auditing import (
     AGREEMENT,
@@ -198,6 +199,7 @@ def examine_sample(
     # would have a run fail whose images are done, and be retried for them.
     except Exception as error:
         cause = str(error) if isinstance(error, Trouble) else f"{type(error).__name__}: {error}"
+        cause = visible(cause, keep="\n")
         context.log.warning(f"The images of this run could not be examined: {cause}")
 
 
@@ -278,7 +280,7 @@ def _of_image(
         check_name=check[1],
         passed=problem is None,
         severity=_severity(check),
-        description=f"{key}: {problem}" if problem else f"{key}: mended",
+        description=f"{markdown(key)}: {markdown(problem or 'mended')}",
         partition=partition_key(key),
     )
 
@@ -297,11 +299,11 @@ def _evaluation(
         metadata["skipped"] = findings.skipped
     if findings.named:
         metadata["images"] = dg.MetadataValue.md(
-            "\n".join(f"- `{_quoted(key)}`: {problem}" for key, problem in findings.named.items())
+            "\n".join(f"- {markdown(k)}: {markdown(p)}" for k, p in findings.named.items())
         )
         metadata["mend"] = MENDS[name]
     passed = not findings.defective
-    first = next(iter(findings.named.items()), ("", ""))
+    first, problem = map(markdown, next(iter(findings.named.items()), ("", "")))
     return dg.AssetCheckEvaluation(
         asset_key=family.output(check[0]),
         check_name=name,
@@ -309,8 +311,8 @@ def _evaluation(
         severity=_severity(check),
         description=f"{findings.examined:,} examined, no defect"
         if passed
-        else f"{findings.defective:,} of {findings.examined:,} defective, such as {first[0]}: "
-        f"{first[1]}. {MENDS[name]}",
+        else f"{findings.defective:,} of {findings.examined:,} defective, such as {first}: "
+        f"{problem}. {MENDS[name]}",
         metadata=metadata,
     )
 
@@ -318,8 +320,3 @@ def _evaluation(
 def _severity(check: Check) -> dg.AssetCheckSeverity:
     severities = dg.AssetCheckSeverity
     return severities.ERROR if check[1] in ERRORS else severities.WARN
-
-
-def _quoted(key: str) -> str:
-    """A key that does not end the code it stands in."""
-    return key.replace("`", "'").replace("\n", " ")

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from imgflow.channels import digest_of
+from imgflow.foreign_text import visible
 from imgflow.orchestration.processing import REJECTED_BEFORE
 
 # Ids of events are given before the events are stored, so one may appear behind a later one.
@@ -130,6 +131,7 @@ def _described(
         elif data.error is not None:
             error = data.error.cause or data.error
             text = f"{error.message.strip()}\n{BY_ITSELF} A rerun helps once the cause is mended."
+    text = visible(text, keep="\n")
     assets = sorted(key.to_user_string() for key in run.asset_selection or ())
     return FailedRun(
         id=run.run_id,

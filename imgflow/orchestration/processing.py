@@ -11,6 +11,7 @@ from imgflow.catalog.partition_keys import object_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
 from imgflow.errors import SourceChanged
+from imgflow.foreign_text import visible
 from imgflow.mends import with_mend
 from imgflow.orchestration import batch
 from imgflow.orchestration.event_log import report_counts
@@ -201,7 +202,7 @@ def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
     """
     done = f"{summary.processed} processed, {summary.unchanged} unchanged"
     if summary.overtaken:
-        shown = ", ".join(summary.overtaken[:LISTED_IN_FAILURE])
+        shown = ", ".join(map(visible, summary.overtaken[:LISTED_IN_FAILURE]))
         done += f", {len(summary.overtaken)} deleted or done by another run meanwhile ({shown})"
     counts = {
         "processed": summary.processed,
@@ -237,7 +238,8 @@ def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
 
 
 def _listed(reasons: dict[str, str]) -> list[str]:
-    shown = [f"  {key}: {reason}" for key, reason in list(reasons.items())[:LISTED_IN_FAILURE]]
+    first = list(reasons.items())[:LISTED_IN_FAILURE]
+    shown = [f"  {visible(key)}: {visible(reason)}" for key, reason in first]
     if len(reasons) > len(shown):
         shown.append(f"  … and {len(reasons) - len(shown)} more: `imgflow status`")
     return shown

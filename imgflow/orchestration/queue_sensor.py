@@ -17,6 +17,7 @@ import dagster as dg
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
 from imgflow.errors import NotOurs, Trouble
+from imgflow.foreign_text import visible
 from imgflow.observability import context as log_context
 from imgflow.observability import traces
 from imgflow.orchestration.families import Family
@@ -194,7 +195,7 @@ def notifications_sensor(
             with opened(catalog, stores, on_delete) as (rows, source, follow):
                 taken = take_in(queue.open(), scope, source, rows, follow)
                 for warning in taken.warnings():
-                    context.log.warning(warning)
+                    context.log.warning(visible(warning))
                 requests = request_batches(families, rows, context.instance, batching=batching)
                 if taken.messages:
                     traces.ticked(

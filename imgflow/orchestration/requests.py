@@ -11,6 +11,7 @@ import dagster as dg
 from imgflow.catalog.holds import Pace
 from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.foreign_text import visible
 from imgflow.orchestration.arrivals import Range, new_keys, plan_ranges
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -222,7 +223,7 @@ def sensor_result(
     The partitions stand there already; they are requested again so that the tick shows them.
     """
     if not requests.batches:
-        return dg.SensorResult(skip_reason=otherwise, cursor=cursor)
+        return dg.SensorResult(skip_reason=visible(otherwise), cursor=cursor)
     sets = {str(definition.name): definition for definition in PARTITIONS.values()}
     return dg.SensorResult(
         run_requests=[

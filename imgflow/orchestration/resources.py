@@ -47,6 +47,28 @@ def with_own_defaults(resource: Resource) -> Resource:
     return cast(Resource, models[0](**values))
 
 
+def bound(resource: dg.ConfigurableResource[Any]) -> dg.ResourceDefinition:
+    """The resource as it is, of which a launched run can set nothing.
+
+    For what says where things lie: who may launch a run could otherwise have it read any folder
+    that the workers can read, and write into any other.
+    """
+
+    def initialize(_context: object) -> Any:
+        return resource.process_config_and_initialize()  # resolves `EnvVar` at run time
+
+    # Without a schema, Dagster would take any config and ignore it.
+    return dg.ResourceDefinition(initialize, config_schema={}, description=resource.__doc__)
+
+
+def nothing_kept() -> dg.IOManagerDefinition:
+    """Keeps what ops return for the run only; none of ours returns anything.
+
+    Dagster's own keeps it in pickles, in a folder that a launched run may choose.
+    """
+    return dg.IOManagerDefinition(lambda _context: dg.InMemoryIOManager(), config_schema={})
+
+
 class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself
     """The table of images."""
 

@@ -13,6 +13,7 @@ import dagster as dg
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.errors import NotOurs, Trouble
+from imgflow.foreign_text import visible
 from imgflow.lifecycle import follow_deletions
 from imgflow.observability import context as log_context
 from imgflow.observability import traces
@@ -255,7 +256,7 @@ def arrivals_sensor(
                         },
                     )
                 for warning in seen.warnings:
-                    context.log.warning(warning)
+                    context.log.warning(visible(warning))
         except (Trouble, NotOurs) as trouble:
             # Not an empty bucket: nothing is concluded, and the next tick lists the same part
             # again.

@@ -26,6 +26,7 @@ import setuptools
 import imgflow
 from imgflow.definitions import build_definitions
 from imgflow.orchestration.event_log import PARTITION_NAME_TAG
+from imgflow.orchestration.resources import StoresResource, nothing_kept
 from imgflow.settings import Settings
 from imgflow_tests.ceph import free_port
 from imgflow_tests.orchestration.project import Project
@@ -140,7 +141,7 @@ def test_the_definitions_are_sound_for_both_commands(variables: Variables) -> No
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "command", [("dg", "dev"), ("dagster-webserver", "-w", "workspace.yaml")], ids=" ".join
+    "command", [("dg", "dev"), ("imgflow.webserver", "-w", "workspace.yaml")], ids=" ".join
 )
 def test_a_server_loads_the_assets_and_ends_with_ctrl_c(
     command: tuple[str, ...], variables: Variables
@@ -152,10 +153,17 @@ def test_a_server_loads_the_assets_and_ends_with_ctrl_c(
 def test_every_field_of_a_resource_says_in_the_launchpad_what_it_is(settings: Settings) -> None:
     resources = build_definitions(settings).get_repository_def().get_top_level_resources()
     assert set(resources) == {"catalog", "stores", "queue", "workers"}
-    for name, resource in resources.items():
-        fields = resource.config_schema.config_type.fields  # type: ignore[union-attr]
-        assert fields
-        assert [field for field in fields if not fields[field].description] == [], name
+    fields = resources["workers"].config_schema.config_type.fields  # type: ignore[union-attr]
+    assert fields
+    assert [name for name in fields if not fields[name].description] == []
+
+
+@pytest.mark.parametrize("name", ["catalog", "stores", "queue", "io_manager"])
+def test_a_run_sets_nothing_of_what_says_where_things_lie(settings: Settings, name: str) -> None:
+    definitions = build_definitions(settings, resources={"io_manager": nothing_kept()})
+    for job in definitions.get_repository_def().get_all_jobs():
+        with pytest.raises(dg.DagsterInvalidConfigError, match=name):
+            dg.validate_run_config(job, {"resources": {name: {"config": {"url": "file:///x"}}}})
 
 
 def test_a_field_that_a_run_does_not_set_keeps_what_the_settings_say(
@@ -165,30 +173,19 @@ def test_a_field_that_a_run_does_not_set_keeps_what_the_settings_say(
     resources = build_definitions(settings).get_repository_def().get_top_level_resources()
     fields = resources["workers"].config_schema.config_type.fields  # type: ignore[union-attr]
     assert fields["max_side"].default_value == 1_000
-    assert (
-        resources["stores"]
-        .config_schema.config_type.fields[  # type: ignore[union-attr]
-            "source_url"
-        ]
-        .default_value
-        == settings.source_url
-    )
 
 
-def test_a_run_may_have_other_resources_than_the_definitions(
-    project: Project, tmp_path: Path
+def test_definitions_may_have_other_stores_than_the_settings(
+    project: Project, settings: Settings, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "a.jpg").write_bytes(jpeg())
     project.instance.add_dynamic_partitions("photos", ["a.jpg"])
-    result = project.definitions.resolve_job_def("process_photos").execute_in_process(
-        {
-            "resources": {
-                "workers": {"config": {"count": 1}},
-                "stores": {"config": {"source_url": other.as_uri()}},
-            }
-        },
+    stores = StoresResource(source_url=other.as_uri(), output_url=settings.output_url)
+    definitions = build_definitions(settings, resources={"stores": stores})
+    result = definitions.resolve_job_def("process_photos").execute_in_process(
+        {"resources": {"workers": {"config": {"count": 1}}}},
         instance=project.instance,
         tags={PARTITION_NAME_TAG: "a.jpg"},
     )
