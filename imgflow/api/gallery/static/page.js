@@ -56,7 +56,7 @@ signOut.addEventListener("click", async () => {
   location.reload();
 });
 
-// The session may have begun on this machine while reading needs none.
+// The session may have begun in another tab while reading needs none.
 if (may("read")) refresh().then(show);
 
 /** Whether a key that was pressed is meant for what has the focus. */
