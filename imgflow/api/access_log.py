@@ -12,7 +12,9 @@ SERVER_LOG = "uvicorn.access"
 
 # Ours, those of presigned URLs that somebody puts into a query, and a token in the wrong place.
 # A sign-in key is used up by the request that is logged; one that failed may not be.
-SECRET = re.compile(r"(?i)(\b(?:signature|token|key|x-amz-[a-z-]+|awsaccesskeyid)(?:=|%3d))[^&\s\"]+")
+SECRET = re.compile(
+    r"(?i)(\b(?:signature|token|key|x-amz-[a-z-]+|awsaccesskeyid)(?:=|%3d))[^&\s\"]+"
+)
 
 
 class WithoutSecrets(logging.Filter):

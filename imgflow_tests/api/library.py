@@ -98,9 +98,14 @@ class Library:
         """A client of an API over this library, with the first of its tokens."""
         app = create_app(self.settings)
         with local(app) as client:
-            first = self.settings.api_token.split(",")[0].partition(":")[0].strip()
-            client.headers.update(bearer(first or own_token(self.settings.home)))
+            client.headers.update(bearer(self.token))
             yield client
+
+    @property
+    def token(self) -> str:
+        """The first of the API's tokens."""
+        first = self.settings.api_token.split(",")[0].partition(":")[0].strip()
+        return first or own_token(self.settings.home)
 
 
 def bearer(token: str) -> dict[str, str]:

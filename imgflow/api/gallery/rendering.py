@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from imgflow.api.access import session_of
 from imgflow.api.connections import Connections
 from imgflow.api.errors import EXCEPTIONS, refused_by
 from imgflow.api.gallery.dagster_ui import DagsterUi
@@ -65,6 +66,7 @@ class Gallery:
             root=root,
             static=f"{root}{BASE}",
             scopes=request.state.scopes,
+            signed_in=request.state.signed_in,
             dagster=self._dagster,
             **values,
         )
@@ -103,9 +105,10 @@ class PageRoute(APIRoute):
 
         async def answer_with_page(request: Request) -> Response:
             connections: Connections = request.app.state.connections
-            request.state.scopes = []
+            request.state.scopes, request.state.signed_in = [], False
             try:
                 request.state.scopes = await scopes_of(request, connections)
+                request.state.signed_in = await session_of(request, connections) is not None
                 response = await answer(request)
                 await renew_session(request, response, connections)
             except PAGED as error:

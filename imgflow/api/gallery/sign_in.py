@@ -58,7 +58,8 @@ async def sign_in(request: Request, connections: Connected) -> Response:
     token = connections.tokens.find(fields.get("token", [""])[0].strip())
     if token is None:
         raise Refused(
-            "token_unknown", "It is neither in IMGFLOW_API_TOKEN nor, where that is empty, in the home."
+            "token_unknown",
+            "It is neither in IMGFLOW_API_TOKEN nor, where that is empty, in the home.",
         )
     return await _signed_in(request, connections, token, wanted)
 

@@ -10,7 +10,7 @@ const signOut = document.getElementById("sign-out");
 
 function show() {
   signIn.hidden = may("write");
-  signOut.hidden = !may("write");
+  if (may("write")) signOut.hidden = false;
 }
 
 /** Ask for a token; resolves to whether there is a session that may change something now. */
