@@ -157,7 +157,7 @@ def _cors(origins: tuple[str, ...]) -> list[Middleware]:
 def _with_problems(
     openapi: Callable[[], dict[str, Any]], cookie: str
 ) -> Callable[[], dict[str, Any]]:
-    """Add the ways in and the schema that `problem_responses` refers to, and take out FastAPI's own errors.
+    """Add the ways in and the schema of problems, and take out FastAPI's own errors.
 
     FastAPI declares those for any route with a parameter that declares no 422 itself.
     """

@@ -95,6 +95,7 @@ ELSEWHERE = {
     "image_deleted",
     "image_too_large",  # test_process, and the other problems of URLs
     "image_unprocessable",
+    "key_refused",  # test_reading_without_being_let_in
     "link_expired",  # test_sharing
     "link_wrong",
     "method_not_allowed",

@@ -1,4 +1,4 @@
-"""What anyone reads without a token: nothing of any image, wherever the request seems to come from."""
+"""What anyone reads without a token: nothing of any image, wherever a request comes from."""
 
 from __future__ import annotations
 

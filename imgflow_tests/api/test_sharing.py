@@ -179,7 +179,7 @@ def test_a_session_that_was_ended_is_over_wherever_its_cookie_is(
         assert restarted.delete("/session", headers=stolen).status_code == 204
 
 
-def test_signing_in_again_ends_the_session_before(shared: Library, client: TestClient) -> None:
+def test_signing_in_again_ends_the_session_before(client: TestClient) -> None:
     client.post("/session", headers=bearer(READER))
     before = {"Cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
     client.post("/session", headers=bearer(BOTH))
@@ -212,7 +212,7 @@ def test_a_session_is_renewed_while_it_is_used_and_not_for_ever(
 
 
 def test_while_nobody_knows_what_was_ended_no_session_is_good(
-    shared: Library, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.post("/session", headers=bearer(BOTH))
     revoked = client.app.state.connections.revoked  # type: ignore[attr-defined]

@@ -1,5 +1,7 @@
-"""People who were given nothing try to read images: through a proxy, a forwarded port, as a user of
-the machine, with a name or a cookie made up, or with what somebody else had.
+"""People who were given nothing try to read images.
+
+Through a proxy or a forwarded port, as a user of the machine, with a name or a cookie made up, or
+with what somebody else had.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import depth_csv, jpeg
 from imgflow_tests.running import wait_until
 
-SECRET = "secret-holiday"
+SECRET = "secret-holiday"  # noqa: S105 - a part of keys
 
 NGINX = """
 daemon off; pid {folder}/pid; error_log {folder}/error.log;
@@ -77,7 +79,8 @@ class Served:
         """What shows something of the images."""
         photo, depth = self.photo, self.depth
         return [
-            "/images", f"/images/{photo}", f"/images/{photo}/original", f"/images/{photo}/thumbnail",
+            "/images", f"/images/{photo}", f"/images/{photo}/original",
+            f"/images/{photo}/thumbnail",
             f"/images/key:{SECRET}%2Fa.jpg/grayscale", f"/images/{depth}/preview",
             f"/image/{depth}", f"/image/{depth}?depth_min=9000.1&format=npy",
             f"/depth/{depth}/statistics", f"/depth/{depth}/legend", "/metrics", "/", "/?q=a",
@@ -369,7 +372,8 @@ def test_with_a_sign_in_link_that_has_expired_or_is_made_up(served: Served) -> N
     "wanted",
     [
         "https://evil.example/", "//evil.example/", "/\\evil.example", "\\\\evil.example",
-        "/\t/evil.example", "/\n/evil.example", "\t//evil.example", "javascript:alert(1)", "///evil",
+        "/\t/evil.example", "/\n/evil.example", "\t//evil.example", "javascript:alert(1)",
+        "///evil",
         "/\r\nSet-Cookie: a=b", "evil.example", "",
     ],
 )  # fmt: skip
