@@ -6,7 +6,7 @@ from sqlalchemy import text
 from imgflow.catalog.migrations.versions.v0007_depth_rows import STATEMENT
 
 revision = "0010"
-down_revision = "0007"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
