@@ -168,3 +168,14 @@ counters = sa.Table(
     # Whole numbers are exact up to 2^53: nine petabytes.
     sa.Column("value", sa.Double, nullable=False),
 )
+
+sensor_ticks = sa.Table(
+    "sensor_ticks",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True, comment="URL of the source"),
+    sa.Column("sensor", sa.Text, primary_key=True),
+    sa.Column("good_at", sa.DateTime(timezone=True), comment="end of its last good tick"),
+    sa.Column("ended_at", sa.DateTime(timezone=True), nullable=False, comment="of its last tick"),
+    sa.Column("due_at", sa.DateTime(timezone=True), nullable=False, comment="of the next good one"),
+    sa.Column("trouble", sa.Text, comment="of its last tick, if that was not good"),
+)
