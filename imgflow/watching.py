@@ -18,7 +18,7 @@ from imgflow.alarm import Alarm
 from imgflow.catalog.connecting import outages_in_words
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.sensor_ticks import Pulse, read_pulse
+from imgflow.catalog.sensor_ticks import Pulse
 from imgflow.errors import ImgflowError, Trouble
 from imgflow.status import read_status
 from imgflow.store.disks import full_disks
@@ -103,8 +103,8 @@ class Watch:
         wrong = {f"disk {part}": words for part, words in full_disks(self._folders).items()}
         try:
             self._ask()
-            pulse = read_pulse(self._catalog.engine, self._catalog.source, self._sensors)
-            line = read_status(self._catalog).line()
+            status = read_status(self._catalog, self._sensors)
+            pulse, line = status.pulse, status.line()
         except Trouble as trouble:
             line = str(trouble)
             self.is_hard = True

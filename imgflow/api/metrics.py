@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from itertools import product
 
@@ -29,7 +29,9 @@ from imgflow.catalog import counters
 from imgflow.catalog.counters import ARRIVAL_BOUNDS, ARRIVAL_TO_READY, cumulated, series
 from imgflow.catalog.monitoring import Reading, read_state
 from imgflow.catalog.rows import Kind, State
+from imgflow.catalog.sensor_ticks import Pulse
 from imgflow.errors import TROUBLE_CODES, ImgflowError
+from imgflow.store.disks import NOTHING_WRITTEN
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
@@ -72,9 +74,9 @@ def registry_of(connections: Connections, measures: Measures) -> CollectorRegist
 
     def read() -> Reading:
         catalog = connections.catalog
-        return read_state(catalog.engine, catalog.source)
+        return read_state(catalog.engine, catalog.source, connections.sensors)
 
-    registry.register(CatalogMetrics(check, read))
+    registry.register(CatalogMetrics(check, read, connections.full_disks))
     return registry
 
 
@@ -85,8 +87,17 @@ class CatalogMetrics(Collector):
     catalogue.
     """
 
-    def __init__(self, check: Callable[[], None], read: Callable[[], Reading]) -> None:
-        """Take two questions, which raise when the database does not answer, or not in time."""
+    def __init__(
+        self,
+        check: Callable[[], None],
+        read: Callable[[], Reading],
+        full_disks: Callable[[], Mapping[str, str]],
+    ) -> None:
+        """Take two questions, which raise when the database does not answer, or not in time.
+
+        The third, about disks, is answered without it.
+        """
+        self._full_disks = full_disks
         self._check = check
         self._read = read
         self._lock = threading.Lock()
@@ -101,8 +112,10 @@ class CatalogMetrics(Collector):
                 self._ask()
             is_up, reading = self._is_up, self._reading
         yield GaugeMetricFamily("imgflow_up", "Whether the database answers.", value=float(is_up))
+        yield disks(self._full_disks())
         if reading is not None:
             yield from gauges(reading)
+            yield from supervision(reading.pulse)
             yield from run_counters(reading)
             yield arrivals(reading)
 
@@ -157,6 +170,38 @@ def gauges(reading: Reading) -> Iterator[Metric]:
         "Messages of the queue that could not be read and are kept.",
         value=reading.unreadable_messages,
     )
+
+
+def supervision(pulse: Pulse) -> Iterator[Metric]:
+    """Whether uploads are seen and processed; nothing where Dagster has never run."""
+    ages = GaugeMetricFamily(
+        "imgflow_last_tick_seconds", "Since the last good tick of a sensor.", labels=("sensor",)
+    )
+    silent = GaugeMetricFamily(
+        "imgflow_sensor_silent",
+        "Whether a sensor that is switched on has had no good tick for too long.",
+        labels=("sensor",),
+    )
+    for sensor in pulse.sensors:
+        if sensor.good_seconds is not None:
+            ages.add_metric((sensor.name,), sensor.good_seconds)
+        silent.add_metric((sensor.name,), float(sensor.is_silent))
+    yield ages
+    yield silent
+    runs = GaugeMetricFamily("imgflow_last_run_seconds", "Since a run last ended well.")
+    if pulse.run_seconds is not None:
+        runs.add_metric((), pulse.run_seconds)
+    yield runs
+
+
+def disks(full: Mapping[str, str]) -> Metric:
+    """Which disks have no room; zero rather than a gap, so that an alert sees it begin and end."""
+    family = GaugeMetricFamily(
+        "imgflow_disk_full", "Whether a disk that imgflow writes to is full.", labels=("disk",)
+    )
+    for part in NOTHING_WRITTEN:
+        family.add_metric((part,), float(part in full))
+    return family
 
 
 def run_counters(reading: Reading) -> Iterator[Metric]:

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 def status(as_json: AsJson = False) -> None:
     """Count images by kind and state, and say how long the oldest has waited."""
-    with open_catalog() as (_settings, catalog):
+    with open_catalog() as (settings, catalog):
+        from imgflow.catalog.sensor_ticks import sensor_names
         from imgflow.status import read_status
 
-        found = read_status(catalog)
+        found = read_status(catalog, sensor_names(settings))
     if as_json:
         print(json.dumps(found.as_json()))
         return
@@ -36,6 +37,8 @@ def status(as_json: AsJson = False) -> None:
     answer.print(table)
     if found.backlog_seconds is not None:
         answer.print(f"The oldest pending image has waited {found.backlog_seconds:.0f} s.")
+    for line in found.pulse_lines():
+        answer.print(line, markup=False)
     if found.reasons:
         counted = ", ".join(f"{count} {code}" for code, count in found.reasons.items())
         answer.print(f"Rejected or kept waiting: {counted}; `imgflow show KEY` says why.")
