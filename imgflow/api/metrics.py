@@ -76,7 +76,8 @@ def registry_of(connections: Connections, measures: Measures) -> CollectorRegist
         catalog = connections.catalog
         return read_state(catalog.engine, catalog.source, connections.sensors)
 
-    registry.register(CatalogMetrics(check, read, connections.full_disks))
+    registry.register(CatalogMetrics(check, read))
+    registry.register(DiskMetrics(connections.full_disks))
     return registry
 
 
@@ -87,17 +88,8 @@ class CatalogMetrics(Collector):
     catalogue.
     """
 
-    def __init__(
-        self,
-        check: Callable[[], None],
-        read: Callable[[], Reading],
-        full_disks: Callable[[], Mapping[str, str]],
-    ) -> None:
-        """Take two questions, which raise when the database does not answer, or not in time.
-
-        The third, about disks, is answered without it.
-        """
-        self._full_disks = full_disks
+    def __init__(self, check: Callable[[], None], read: Callable[[], Reading]) -> None:
+        """Take two questions, which raise when the database does not answer, or not in time."""
         self._check = check
         self._read = read
         self._lock = threading.Lock()
@@ -112,7 +104,6 @@ class CatalogMetrics(Collector):
                 self._ask()
             is_up, reading = self._is_up, self._reading
         yield GaugeMetricFamily("imgflow_up", "Whether the database answers.", value=float(is_up))
-        yield disks(self._full_disks())
         if reading is not None:
             yield from gauges(reading)
             yield from supervision(reading.pulse)
@@ -130,6 +121,24 @@ class CatalogMetrics(Collector):
             logger.warning("Metrics without the catalogue: %s", error or "no answer in time")
         now = time.monotonic()
         self._fresh_until = now + max(FRESH_SECONDS, FRESH_PER_SECOND * (now - began))
+
+
+class DiskMetrics(Collector):
+    """Which disks have no room; zero rather than a gap, so that an alert sees it begin and end."""
+
+    def __init__(self, full_disks: Callable[[], Mapping[str, str]]) -> None:
+        """Take what finds them."""
+        self._full_disks = full_disks
+
+    def collect(self) -> Iterator[Metric]:
+        """One gauge for each part that is stored."""
+        full = self._full_disks()
+        family = GaugeMetricFamily(
+            "imgflow_disk_full", "Whether a disk that imgflow writes to is full.", labels=("disk",)
+        )
+        for part in NOTHING_WRITTEN:
+            family.add_metric((part,), float(part in full))
+        yield family
 
 
 def gauges(reading: Reading) -> Iterator[Metric]:
@@ -192,16 +201,6 @@ def supervision(pulse: Pulse) -> Iterator[Metric]:
     if pulse.run_seconds is not None:
         runs.add_metric((), pulse.run_seconds)
     yield runs
-
-
-def disks(full: Mapping[str, str]) -> Metric:
-    """Which disks have no room; zero rather than a gap, so that an alert sees it begin and end."""
-    family = GaugeMetricFamily(
-        "imgflow_disk_full", "Whether a disk that imgflow writes to is full.", labels=("disk",)
-    )
-    for part in NOTHING_WRITTEN:
-        family.add_metric((part,), float(part in full))
-    return family
 
 
 def run_counters(reading: Reading) -> Iterator[Metric]:
