@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
-from imgflow_tests.receivers import Receiver
+from imgflow_tests.receivers import webhook
 from imgflow_tests.running import Running, ready, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -147,12 +147,12 @@ def test_a_full_disk_of_the_database_is_said_aloud_and_all_goes_on_once_it_has_r
     source = tmp_path / "source"
     source.mkdir()
     with (
-        Receiver() as receiver,
+        webhook() as hook,
         ready(
             tmp_path,
             IMGFLOW_SOURCE_URL=source.as_uri(),
             IMGFLOW_WORKERS="1",
-            IMGFLOW_ALERT_URLS=receiver.url,
+            IMGFLOW_ALERT_URLS=hook.url,
         ) as running,
     ):
         (source / "before.jpg").write_bytes(jpeg(200, 150, seed=1))
@@ -177,8 +177,9 @@ def test_a_full_disk_of_the_database_is_said_aloud_and_all_goes_on_once_it_has_r
         findings = json.loads(doctor.stdout.splitlines()[-1])["findings"]
         (home,) = (one for one in findings if one["part"] == "home")
         assert (home["state"], "make room" in home["text"]) == ("wrong", True)
-        wait_until(receiver.messages, PATIENCE_SECONDS)
-        assert "is full" in receiver.messages()[0]
+        wait_until(lambda: hook.messages, PATIENCE_SECONDS)
+        assert "processing has stopped" in hook.messages[0]["title"]
+        assert f"The disk of {home_disk} is full" in hook.messages[0]["message"]
 
         ballast.unlink()
         wait_until(
