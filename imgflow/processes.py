@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -54,9 +55,12 @@ class Service:
     is_json: bool = False
     starts: list[float] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
+    orphans: set[psutil.Process] = field(default_factory=set, repr=False)
 
     def start(self) -> None:
-        """Start it."""
+        """Start it, again perhaps: what an earlier process started, such as runs, goes on."""
+        if self.process is not None:
+            self.orphans |= _of_session(self.process.pid)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own commands
@@ -71,6 +75,22 @@ class Service:
         if self.process.stdout is not None:
             copy_lines(cast(BinaryIO, self.process.stdout), self.log, self.name)
         self.starts.append(time.monotonic())
+
+    def kill(self) -> None:
+        """End the process itself, which does not answer, and nothing that it started."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped it, so that it will answer nobody."""
+        return self.process is not None and is_stopped(self.process.pid)
+
+    def family(self) -> set[psutil.Process]:
+        """All that it started, and that earlier processes of it did."""
+        found = _descendants(self.process.pid) if self.process is not None else set()
+        self.orphans = {orphan for orphan in self.orphans if orphan.is_running()}
+        return found.union(self.orphans, *(_descendants(one.pid) for one in self.orphans))
 
     def has_ended(self) -> int | None:
         """The exit code, once it has ended."""
@@ -95,8 +115,13 @@ def end_all(services: Sequence[Service]) -> None:
     for service in services:
         if service.process is None:
             continue
-        family |= _descendants(service.process.pid)
-        _signal_group(service.process.pid, signal.SIGTERM)
+        family |= service.family()
+        # One that was stopped ends once it goes on.
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            _signal_group(service.process.pid, number)
+            for orphan in service.orphans:
+                with suppress(psutil.NoSuchProcess):
+                    orphan.send_signal(number)
     deadline = time.monotonic() + END_SECONDS
     for service in services:
         if service.process is not None:
@@ -108,10 +133,16 @@ def end_all(services: Sequence[Service]) -> None:
             _signal_group(service.process.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs(family, timeout=max(0.1, deadline - time.monotonic()))
     for process in alive:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process; a debugger that looks at it is something else."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _descendants(pid: int) -> set[psutil.Process]:
@@ -119,6 +150,16 @@ def _descendants(pid: int) -> set[psutil.Process]:
         return set(psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return set()
+
+
+def _of_session(pid: int) -> set[psutil.Process]:
+    """What goes on of the session of a process that has just ended."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == pid:
+                found.add(process)
+    return found
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

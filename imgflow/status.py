@@ -9,6 +9,7 @@ from typing import Any
 
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Count, Failing, Image
+from imgflow.catalog.sensor_ticks import Pulse, SensorState, in_words, read_pulse
 from imgflow.catalog.unreadable import UnreadableMessages
 from imgflow.mends import mend
 
@@ -24,6 +25,7 @@ class Status:
     newest_unreadable: str | None = None
     reasons: Mapping[str, int] = field(default_factory=dict)
     failing: list[Failing] = field(default_factory=list)
+    pulse: Pulse = field(default_factory=Pulse)
 
     @property
     def failed(self) -> int:
@@ -63,6 +65,21 @@ class Status:
         )
         return "\n  ".join([counts, *self.failing_lines()])
 
+    def pulse_lines(self) -> list[str]:
+        """Whether uploads are seen and processed, in words; nothing where Dagster never ran."""
+        said = []
+        for sensor in self.pulse.sensors:
+            if not sensor.is_on:
+                said.append(f"Somebody stopped the sensor {sensor.name}: its uploads wait.")
+            elif sensor.is_silent:
+                said.append(f"New uploads are not seen. {sensor.words()}")
+            elif sensor.good_seconds is not None:
+                said.append(sensor.words())
+        if self.pulse.run_seconds is not None:
+            ago = in_words(self.pulse.run_seconds)
+            said.append(f"The last run that went well ended {ago} ago.")
+        return said
+
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
@@ -74,6 +91,16 @@ class Status:
             "reasons": dict(self.reasons),
             "failed": self.failed,
             "retry_seconds": self.retry_seconds,
+            "last_tick_seconds": _rounded(self.pulse.tick_seconds),
+            "last_run_seconds": _rounded(self.pulse.run_seconds),
+            "sensors": {
+                sensor.name: {
+                    "state": _state(sensor),
+                    "last_tick_seconds": _rounded(sensor.good_seconds),
+                    "trouble": sensor.trouble,
+                }
+                for sensor in self.pulse.sensors
+            },
         }
 
     def _states(self, kind: str) -> dict[str, int]:
@@ -82,8 +109,18 @@ class Status:
         }
 
 
-def read_status(catalog: PostgresCatalog) -> Status:
-    """Ask the catalogue."""
+def _state(sensor: SensorState) -> str:
+    if not sensor.is_on:
+        return "stopped"
+    return "silent" if sensor.is_silent else "running"
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def read_status(catalog: PostgresCatalog, sensors: tuple[str, ...] = ()) -> Status:
+    """Ask the catalogue, also how the sensors of these names are."""
     oldest = catalog.oldest_pending()
     waited = (datetime.now(timezone.utc) - oldest).total_seconds() if oldest else None
     unreadable = UnreadableMessages(catalog.engine, catalog.source)
@@ -91,11 +128,12 @@ def read_status(catalog: PostgresCatalog) -> Status:
     return Status(
         catalog.source,
         catalog.counts(),
-        None if waited is None else round(waited, 1),
+        _rounded(waited),
         unreadable.count(),
         newest[0].reason if newest else None,
         catalog.reasons(),
         catalog.failing(),
+        read_pulse(catalog.engine, catalog.source, sensors),
     )
 
 

@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import sysconfig
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import grpc
 import yaml
 
+from imgflow.alarm import Alarm
 from imgflow.api.signatures import sign_in_link
 from imgflow.catalog.connecting import database_url, make_engine, up_name
 from imgflow.catalog.embedded import close_embedded_postgres, embedded_postgres
 from imgflow.catalog.owning import claim
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.sensor_ticks import expect_ticks, sensor_names
+from imgflow.code_socket import code_socket
 from imgflow.errors import SettingsError, Trouble
+from imgflow.interrupts import Interrupted, interrupted, interruptible
 from imgflow.observability.traces import check_traces
 from imgflow.orchestration.instance import check_storage, environment, open_instance
+from imgflow.probes import DAEMON_SILENT_SECONDS, DaemonBeats, Probe, ask_code_server, ask_page
 from imgflow.processes import Service, end_all
 from imgflow.running import only_one
 from imgflow.samples import upload_samples
 from imgflow.settings import Settings
-from imgflow.status import read_status
+from imgflow.store.disks import places
 from imgflow.store.opening import StoreConfig, make_default_source
+from imgflow.supervision import Supervisor, ended
 from imgflow.tokens import FILE_NAME, own_token
+from imgflow.watching import Watch
 
 # Of what does not ask who is calling. The API does, and may listen elsewhere.
 LOOPBACK = "127.0.0.1"
+
+# Of the code server: ticks, starts of runs and probes never wait for each other.
+CODE_THREADS = 16
 
 READY_SECONDS = 120.0
 LOOK_SECONDS = 1.0
@@ -43,10 +50,6 @@ TRY_AGAIN_SECONDS = 5.0
 
 Say = Callable[[str], None]
 Answer = TypeVar("Answer")
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM arrived."""
 
 
 def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
@@ -63,22 +66,23 @@ def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
     """
     settings.check_api_access()
     check_traces(settings.traces)
-    with _signals(), only_one(settings):
+    with interruptible(), only_one(settings):
         _check_port(LOOPBACK, settings.dagster_port, "IMGFLOW_DAGSTER_PORT")
         _check_port(settings.api_host, settings.api_port, "IMGFLOW_API_PORT")
         services: list[Service] = []
-        try:
-            catalog = _when_reachable(
-                lambda: _prepare(settings, say, with_samples=with_samples), say
-            )
-            services += _services(settings, database_url(settings))
-            _start(settings, services, say)
-            _watch(settings, services, catalog, say)
-        except Interrupted:
-            say("Stopping …")
-        finally:
-            end_all(services)
-            close_embedded_postgres(settings.home)
+        with code_socket(settings.home) as code:
+            try:
+                catalog = _when_reachable(
+                    lambda: _prepare(settings, say, with_samples=with_samples), say
+                )
+                services += _services(settings, database_url(settings), code)
+                _start(settings, services, code, say)
+                _watch(settings, services, code, catalog, say)
+            except Interrupted:
+                say("Stopping …")
+            finally:
+                end_all(services)
+                close_embedded_postgres(settings.home)
     say("Stopped.")
 
 
@@ -94,13 +98,7 @@ def _when_reachable(prepare: Callable[[], Answer], say: Say) -> Answer:
 
 def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCatalog:
     """See to stores, database and Dagster home, once and before anything starts."""
-    stores = StoreConfig(
-        settings.source_url,
-        settings.output_url,
-        settings.s3_checksums,
-        str(settings.home),
-        settings.follow_links,
-    )
+    stores = _stores(settings)
     source_location, output_location = stores.locations()
     make_default_source(source_location, settings.home)
     source = stores.open_source()
@@ -116,18 +114,25 @@ def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCat
     # Makes Dagster's tables, which several processes at once would each begin to make.
     with open_instance(settings, url) as instance:
         check_storage(instance)
+    # What is overdue since the last end begins only now.
+    expect_ticks(engine, source_location.url, sensor_names(settings))
     if with_samples and (count := upload_samples(source)):
         say(f"{count} samples put into {source.location.url}")
     return catalog
 
 
-def _services(settings: Settings, url: str) -> list[Service]:
+def _stores(settings: Settings) -> StoreConfig:
+    return StoreConfig(
+        settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
+    )
+
+
+def _services(settings: Settings, url: str, code: Path) -> list[Service]:
     """The four processes beside the database."""
     variables = {**os.environ, **environment(settings, url)}
     home = settings.home / "dagster"
-    code_port = _free_port()
     workspace = home / "workspace.yaml"
-    server = {"host": LOOPBACK, "port": code_port, "location_name": "imgflow"}
+    server = {"socket": str(code), "location_name": "imgflow"}
     workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     scripts = Path(sysconfig.get_path("scripts"))
     logs = settings.home / "logs"
@@ -141,8 +146,9 @@ def _services(settings: Settings, url: str) -> list[Service]:
 
     return [
         service(
-            "code-server", scripts / "dagster", "code-server", "start",
-            "-h", LOOPBACK, "-p", code_port, "-m", "imgflow.definitions",
+            # `dagster code-server start` would start this one for us, and not again if it ends.
+            "code-server", scripts / "dagster", "api", "grpc",
+            "--socket", code, "-m", "imgflow.definitions", "--max-workers", CODE_THREADS,
             "--location-name", "imgflow", "--log-level", settings.log_level, *dagster_log,
         ),
         service(
@@ -160,24 +166,19 @@ def _services(settings: Settings, url: str) -> list[Service]:
     ]  # fmt: skip
 
 
-def _start(settings: Settings, services: list[Service], say: Say) -> None:
+def _start(settings: Settings, services: list[Service], code: Path, say: Say) -> None:
     """Start the services, and wait until both pages answer."""
     is_first = not (settings.home / FILE_NAME).exists()
+    questions = _questions(settings, code)
     code_server, *others = services
     code_server.start()
-    port = int(code_server.command[code_server.command.index("-p") + 1])
-    _wait(services, code_server, lambda: _listens(port))
+    _wait(services, code_server, questions["code-server"])
     for service in others:
         service.start()
-    pages = {
-        "webserver": f"http://127.0.0.1:{settings.dagster_port}",
-        "api": settings.api_url,
-    }
     for service in others:
-        if service.name in pages:
-            page = f"{pages[service.name]}/{'health/' if service.name == 'api' else 'server_info'}"
-            _wait(services, service, partial(_answers, page))
-    say(f"Dagster   {pages['webserver']}")
+        if service.name in questions:
+            _wait(services, service, questions[service.name])
+    say(f"Dagster   {_dagster_page(settings)}")
     say(f"Gallery   {sign_in_link(settings)}")
     say("          signs in once, within 15 minutes; `imgflow sign-in` prints a new link")
     say(f"API       {settings.links_url}/docs")
@@ -188,6 +189,19 @@ def _start(settings: Settings, services: list[Service], say: Say) -> None:
     say("Ready. Ctrl-C stops everything.")
 
 
+def _questions(settings: Settings, code: Path) -> dict[str, Callable[[], None]]:
+    """What services answer when they are ready; they raise until then."""
+    return {
+        "code-server": partial(ask_code_server, f"unix:{code}"),
+        "webserver": partial(ask_page, f"{_dagster_page(settings)}/server_info"),
+        "api": partial(ask_page, f"{settings.api_url}/health/"),
+    }
+
+
+def _dagster_page(settings: Settings) -> str:
+    return f"http://{LOOPBACK}:{settings.dagster_port}"
+
+
 def _place_of_token(settings: Settings) -> str:
     """Where the API's token is to be found; its value is shown at the first start only.
 
@@ -196,12 +210,12 @@ def _place_of_token(settings: Settings) -> str:
     return "IMGFLOW_API_TOKEN" if settings.api_token else str(settings.home / FILE_NAME)
 
 
-def _wait(services: list[Service], service: Service, is_ready: Callable[[], bool]) -> None:
+def _wait(services: list[Service], service: Service, question: Callable[[], None]) -> None:
     give_up = time.monotonic() + READY_SECONDS
-    while not is_ready():
+    while not _answers(question):
         for other in services:
             if other.process is not None and other.has_ended() is not None:
-                raise SettingsError(_ended(other))
+                raise SettingsError(ended(other))
         if time.monotonic() > give_up:
             raise SettingsError(
                 f"The {service.name} did not answer within {READY_SECONDS:g} seconds; its log, "
@@ -210,61 +224,38 @@ def _wait(services: list[Service], service: Service, is_ready: Callable[[], bool
         time.sleep(0.1)
 
 
-def _watch(settings: Settings, services: list[Service], catalog: PostgresCatalog, say: Say) -> None:
-    """Restart what ends, and say what became of the images, until a signal comes."""
-    shown = ""
-    while True:
-        if _interrupted:  # raised within a finaliser, an exception gets lost
-            raise Interrupted
-        for service in services:
-            if service.has_ended() is None:
-                continue
-            if service.is_hopeless():
-                raise SettingsError(_ended(service))
-            say(f"The {service.name} ended with {service.has_ended()} and is started again.")
-            service.start()
-        try:
-            line = read_status(catalog).line()
-        except Trouble as trouble:
-            line = str(trouble)
-            if not settings.database_url:
-                embedded_postgres(settings.home).ensure_running()
-        if line != shown:
-            say(line)
-            shown = line
-        time.sleep(LOOK_SECONDS)
-
-
-def _ended(service: Service) -> str:
-    return (
-        f"The {service.name} ended with {service.has_ended()}; its log, {service.log}, ends:\n"
-        f"{service.tail()}"
+def _watch(
+    settings: Settings, services: list[Service], code: Path, catalog: PostgresCatalog, say: Say
+) -> None:
+    """Restart what does not work, and say what became of the images, until a signal comes."""
+    embedded = None if settings.database_url else embedded_postgres(settings.home)
+    probes = {name: Probe(question) for name, question in _questions(settings, code).items()}
+    probes["daemon"] = Probe(DaemonBeats(catalog.engine), silent_seconds=DAEMON_SILENT_SECONDS)
+    supervisor = Supervisor(services, probes, embedded.processes if embedded else tuple, say)
+    watch = Watch(
+        catalog,
+        sensor_names(settings),
+        places(settings.home, *_stores(settings).locations()),
+        embedded,
+        Alarm(settings.alert_urls, settings.alert_minutes, say),
     )
-
-
-_interrupted: list[bool] = []
-"""Holds something once a signal came."""
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into `Interrupted`, and ignore further ones."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        _interrupted.append(True)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise Interrupted
-
-    _interrupted.clear()
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
     try:
-        yield
+        for part in (*probes.values(), watch):
+            part.start()
+        while True:
+            if interrupted():  # raised within a finaliser, an exception gets lost
+                raise Interrupted
+            supervisor.look(is_hard=watch.is_hard)
+            for line in watch.news():
+                say(line)
+            if watch.do_ticks_hang:
+                watch.ticks_were_restarted()
+                for name in ("code-server", "daemon"):
+                    supervisor.restart(name, "lets no tick of the sensors end")
+            time.sleep(LOOK_SECONDS)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for part in (*probes.values(), watch):
+            part.stop()
 
 
 def _check_port(host: str, port: int, setting: str) -> None:
@@ -279,21 +270,9 @@ def _check_port(host: str, port: int, setting: str) -> None:
             ) from None
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((LOOPBACK, port)) == 0
-
-
-def _answers(url: str) -> bool:
+def _answers(question: Callable[[], None]) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own pages
-            return True
-    except (urllib.error.URLError, OSError):
+        question()
+    except (OSError, grpc.RpcError):  # of a page or a socket, and of the code server
         return False
+    return True

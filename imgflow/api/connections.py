@@ -21,9 +21,11 @@ from imgflow.catalog.connecting import database_url, make_engine
 from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.revoked import Revoked
+from imgflow.catalog.sensor_ticks import Pulse, read_pulse, sensor_names
 from imgflow.errors import SettingsError, Trouble
 from imgflow.images.outputs import enabled_outputs
 from imgflow.settings import Settings
+from imgflow.store.disks import full_disks, places
 from imgflow.store.naming import OUTPUT_FOLDERS
 from imgflow.store.opening import StoreConfig
 from imgflow.tokens import Tokens
@@ -88,6 +90,7 @@ class Connections:
             settings.follow_links,
         )
         self._source_url = self._stores.locations()[0].url
+        self.sensors = sensor_names(settings)
         self._migration = threading.Lock()
         self._is_migrated = False
         self.enabled = frozenset((*enabled_outputs(settings.photo_recipe), "preview", "resized"))
@@ -125,6 +128,8 @@ class Connections:
             self.database_probe,
             Probe("source", self.source.check),
             Probe("outputs", self._check_outputs),
+            Probe("sensor", self._check_sensors),
+            Probe("disk", self._check_disk),
         )
         try:
             self._migrate()
@@ -217,6 +222,28 @@ class Connections:
                 connection.execute(sa.text("SELECT 1"))
         except SQLAlchemyError as error:
             raise Trouble(f"The database does not answer: {type(error).__name__}.") from error
+
+    def pulse(self) -> Pulse:
+        """Whether uploads are seen and processed."""
+        return read_pulse(self.catalog.engine, self._source_url, self.sensors)
+
+    def full_disks(self) -> dict[str, str]:
+        """The disks without room, by what lies on them."""
+        return full_disks(places(self._settings.home, *self._stores.locations()))
+
+    def _check_sensors(self) -> None:
+        """Raise `Trouble` when nobody sees uploads; whether the database answers is asked apart."""
+        try:
+            silent = self.pulse().silent
+        except Trouble:
+            return
+        if silent:
+            raise Trouble(" ".join(sensor.words() for sensor in silent))
+
+    def _check_disk(self) -> None:
+        """Raise `Trouble` when the database has no room; reading needs none elsewhere."""
+        if words := self.full_disks().get("home"):
+            raise Trouble(words)
 
     def _check_outputs(self) -> None:
         """Raise `Trouble` unless outputs can be listed."""

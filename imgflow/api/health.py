@@ -15,6 +15,14 @@ from imgflow.api.routing import get
 router = APIRouter(tags=["health"])
 RETRY_SECONDS = 5
 
+# Nothing of paths and hosts: everybody may ask. The log has them.
+MORE = {
+    "sensor": "The sensor has had no good tick for too long, so new uploads are not seen; "
+    "`imgflow doctor` says why.",
+    "disk": "The disk of the database is full: nothing can be announced or processed until it "
+    "has room.",
+}
+
 
 class Health(BaseModel):
     """The process is up."""
@@ -36,12 +44,18 @@ async def health() -> Health:
 
 @get(router, "/health/ready", access="open", problems=("not_ready",))
 async def ready(connections: Connected) -> Readiness:
-    """Whether database, source and outputs answer; if not, `parts` names those that do not."""
+    """Whether all works; if not, `parts` names what does not.
+
+    That is `database`, `source` or `outputs`, which do not answer, `sensor`, which does not look
+    for uploads although nobody stopped it, or `disk`, which is full. A load balancer asks
+    `/health/`, which is of this process alone.
+    """
     silent = await silent_parts(connections.probes)
     if silent:
+        more = [MORE[part] for part in silent if part in MORE]
         raise Refused(
             "not_ready",
-            f"These parts do not answer: {', '.join(silent)}.",
+            " ".join([f"These parts do not answer: {', '.join(silent)}.", *more]),
             headers={"Retry-After": str(RETRY_SECONDS)},
             parts=silent,
         )

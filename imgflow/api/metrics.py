@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from itertools import product
 
@@ -29,7 +29,9 @@ from imgflow.catalog import counters
 from imgflow.catalog.counters import ARRIVAL_BOUNDS, ARRIVAL_TO_READY, cumulated, series
 from imgflow.catalog.monitoring import Reading, read_state
 from imgflow.catalog.rows import Kind, State
+from imgflow.catalog.sensor_ticks import Pulse
 from imgflow.errors import TROUBLE_CODES, ImgflowError
+from imgflow.store.disks import NOTHING_WRITTEN
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
@@ -72,9 +74,10 @@ def registry_of(connections: Connections, measures: Measures) -> CollectorRegist
 
     def read() -> Reading:
         catalog = connections.catalog
-        return read_state(catalog.engine, catalog.source)
+        return read_state(catalog.engine, catalog.source, connections.sensors)
 
     registry.register(CatalogMetrics(check, read))
+    registry.register(DiskMetrics(connections.full_disks))
     return registry
 
 
@@ -103,6 +106,7 @@ class CatalogMetrics(Collector):
         yield GaugeMetricFamily("imgflow_up", "Whether the database answers.", value=float(is_up))
         if reading is not None:
             yield from gauges(reading)
+            yield from supervision(reading.pulse)
             yield from run_counters(reading)
             yield arrivals(reading)
 
@@ -117,6 +121,24 @@ class CatalogMetrics(Collector):
             logger.warning("Metrics without the catalogue: %s", error or "no answer in time")
         now = time.monotonic()
         self._fresh_until = now + max(FRESH_SECONDS, FRESH_PER_SECOND * (now - began))
+
+
+class DiskMetrics(Collector):
+    """Which disks have no room; zero rather than a gap, so that an alert sees it begin and end."""
+
+    def __init__(self, full_disks: Callable[[], Mapping[str, str]]) -> None:
+        """Take what finds them."""
+        self._full_disks = full_disks
+
+    def collect(self) -> Iterator[Metric]:
+        """One gauge for each part that is stored."""
+        full = self._full_disks()
+        family = GaugeMetricFamily(
+            "imgflow_disk_full", "Whether a disk that imgflow writes to is full.", labels=("disk",)
+        )
+        for part in NOTHING_WRITTEN:
+            family.add_metric((part,), float(part in full))
+        yield family
 
 
 def gauges(reading: Reading) -> Iterator[Metric]:
@@ -157,6 +179,28 @@ def gauges(reading: Reading) -> Iterator[Metric]:
         "Messages of the queue that could not be read and are kept.",
         value=reading.unreadable_messages,
     )
+
+
+def supervision(pulse: Pulse) -> Iterator[Metric]:
+    """Whether uploads are seen and processed; nothing where Dagster has never run."""
+    ages = GaugeMetricFamily(
+        "imgflow_last_tick_seconds", "Since the last good tick of a sensor.", labels=("sensor",)
+    )
+    silent = GaugeMetricFamily(
+        "imgflow_sensor_silent",
+        "Whether a sensor that is switched on has had no good tick for too long.",
+        labels=("sensor",),
+    )
+    for sensor in pulse.sensors:
+        if sensor.good_seconds is not None:
+            ages.add_metric((sensor.name,), sensor.good_seconds)
+        silent.add_metric((sensor.name,), float(sensor.is_silent))
+    yield ages
+    yield silent
+    runs = GaugeMetricFamily("imgflow_last_run_seconds", "Since a run last ended well.")
+    if pulse.run_seconds is not None:
+        runs.add_metric((), pulse.run_seconds)
+    yield runs
 
 
 def run_counters(reading: Reading) -> Iterator[Metric]:

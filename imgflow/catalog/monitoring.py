@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
 from imgflow.catalog.connecting import outages_in_words
 from imgflow.catalog.counters import Series, read_counters
 from imgflow.catalog.rows import Kind, State
+from imgflow.catalog.sensor_ticks import Pulse, read_pulse
 from imgflow.errors import TROUBLE_CODES
 
 # Prometheus waits for a scrape for ten by default.
@@ -40,6 +41,7 @@ class Reading:
         backlog_seconds: for how long the oldest pending image has been pending; 0 without one.
         unreadable_messages: of the queue that are kept.
         counters: of runs, see `counters`.
+        pulse: whether uploads are seen and processed.
     """
 
     images: Mapping[tuple[Kind, State], int]
@@ -48,10 +50,16 @@ class Reading:
     backlog_seconds: float
     unreadable_messages: int
     counters: Mapping[Series, float]
+    pulse: Pulse = field(default_factory=Pulse)
 
 
-def read_state(engine: sa.Engine, source: str) -> Reading:
+def read_state(engine: sa.Engine, source: str, sensors: tuple[str, ...] = ()) -> Reading:
     """Ask once, without patience: the next scrape asks again.
+
+    Args:
+        engine: of the database.
+        source: whose state is read.
+        sensors: names of those that look for its uploads.
 
     Raises:
         Trouble: the database does not answer in time.
@@ -60,6 +68,7 @@ def read_state(engine: sa.Engine, source: str) -> Reading:
     rejected: Counter[tuple[Kind, str]] = Counter()
     waiting: Counter[tuple[Kind, str]] = Counter()
     values = {"source": source}
+    pulse = read_pulse(engine, source, sensors)
     with outages_in_words(engine), engine.connect() as connection:
         connection.execute(sa.text(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'"))
         for kind, state, code, count in connection.execute(COUNTS, values):
@@ -75,4 +84,5 @@ def read_state(engine: sa.Engine, source: str) -> Reading:
             backlog_seconds=max(0.0, float(connection.execute(BACKLOG, values).scalar() or 0)),
             unreadable_messages=connection.execute(UNREADABLE, values).scalar_one(),
             counters=read_counters(connection, source),
+            pulse=pulse,
         )

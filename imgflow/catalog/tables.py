@@ -176,3 +176,14 @@ revoked = sa.Table(
     sa.Column("id", sa.Text, primary_key=True, comment="of a session or a sign-in key"),
     sa.Column("until", sa.DateTime(timezone=True), nullable=False, comment="kept as long"),
 )
+
+sensor_ticks = sa.Table(
+    "sensor_ticks",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True, comment="URL of the source"),
+    sa.Column("sensor", sa.Text, primary_key=True),
+    sa.Column("good_at", sa.DateTime(timezone=True), comment="end of its last good tick"),
+    sa.Column("ended_at", sa.DateTime(timezone=True), nullable=False, comment="of its last tick"),
+    sa.Column("due_at", sa.DateTime(timezone=True), nullable=False, comment="of the next good one"),
+    sa.Column("trouble", sa.Text, comment="of its last tick, if that was not good"),
+)

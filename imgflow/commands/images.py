@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 def status(as_json: AsJson = False) -> None:
     """Count images by kind and state, and say how long the oldest has waited."""
-    with open_catalog() as (_settings, catalog):
+    with open_catalog() as (settings, catalog):
+        from imgflow.catalog.sensor_ticks import sensor_names
         from imgflow.status import read_status
 
-        found = read_status(catalog)
+        found = read_status(catalog, sensor_names(settings))
     if as_json:
         print(json.dumps(found.as_json()))
         return
@@ -48,6 +49,8 @@ def status(as_json: AsJson = False) -> None:
         put(line)
     if found.retry_seconds is not None:
         put(f"The first of these is tried again in {found.retry_seconds:.0f} s.")
+    for line in found.pulse_lines():
+        put(line)
     if found.reasons:
         counted = ", ".join(f"{count} {code}" for code, count in found.reasons.items())
         put(f"Rejected or kept waiting: {counted}; `imgflow show KEY` says why.")

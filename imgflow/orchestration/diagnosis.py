@@ -15,6 +15,7 @@ import yaml
 from imgflow.catalog import schema
 from imgflow.catalog.connecting import database_url, make_engine, outages_in_words
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.sensor_ticks import Pulse, read_pulse, sensor_names
 from imgflow.errors import SettingsError
 from imgflow.orchestration.instance import (
     CELERY_LAUNCHER,
@@ -123,8 +124,10 @@ def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:
             yield storage
             if storage[1] == "wrong":
                 return  # the questions below are of today's tables
-            yield _daemon(instance, process)
-            yield from _sensors(instance)
+            daemon = _daemon(instance, process)
+            yield daemon
+            is_at_work = bool(process) or daemon[1] == "ok"
+            yield from _sensors(instance, _pulse(settings, engine), is_at_work=is_at_work)
             yield _runs(instance, settings, engine)
     finally:
         engine.dispose()
@@ -158,11 +161,26 @@ def _daemon(instance: dg.DagsterInstance, process: str | None) -> Line:
     return "daemon", "notice", f"{said}; uploads wait for `imgflow up` or `imgflow ingest`"
 
 
-def _sensors(instance: dg.DagsterInstance) -> Iterator[Line]:
+def _pulse(settings: Settings, engine: sa.Engine) -> Pulse:
+    """How sensors fare; nothing is known where the next start brings the schema up to date."""
+    if schema.current_version(engine) != schema.known_versions()[0]:
+        return Pulse()
+    source, _ = StoreConfig(settings.source_url, settings.output_url).locations()
+    return read_pulse(engine, source.url, sensor_names(settings))
+
+
+def _sensors(instance: dg.DagsterInstance, pulse: Pulse, *, is_at_work: bool) -> Iterator[Line]:
+    silent = {sensor.name: sensor for sensor in pulse.silent}
     for state in instance.all_instigator_state():
         what = f"{state.instigator_type.value.lower()} {state.instigator_name}"
         if state.status.value == "STOPPED":
             yield what, "notice", "somebody stopped it; start it in the UI under Automation"
+        elif sensor := silent.get(state.instigator_name):
+            yield (
+                what,
+                "wrong" if is_at_work else "notice",  # of an imgflow that was ended on purpose
+                f"new uploads are not seen. {sensor.words()} See daemon.log and code-server.log",
+            )
         else:
             yield what, "ok", "it runs"
 

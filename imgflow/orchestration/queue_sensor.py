@@ -31,7 +31,7 @@ from imgflow.orchestration.notifications import (
 from imgflow.orchestration.queue import Message, Queue
 from imgflow.orchestration.requests import Batching, request_batches, sensor_result
 from imgflow.orchestration.resources import CatalogResource, QueueResource, StoresResource
-from imgflow.orchestration.sensors import Follow, opened
+from imgflow.orchestration.sensors import Follow, ticking
 from imgflow.settings import OnDelete
 from imgflow.store.looking import look_at
 from imgflow.store.objects import Source, SourceObject
@@ -192,7 +192,13 @@ def notifications_sensor(
             )
         try:
             began = time.time()
-            with opened(catalog, stores, on_delete) as (rows, source, follow):
+            with ticking(
+                catalog,
+                stores,
+                on_delete,
+                sensor="notifications",
+                interval_seconds=interval_seconds,
+            ) as (rows, source, follow):
                 taken = take_in(queue.open(), scope, source, rows, follow)
                 for warning in taken.warnings():
                     context.log.warning(visible(warning))

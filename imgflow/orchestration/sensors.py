@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.sensor_ticks import recorded_tick
 from imgflow.errors import NotOurs, Trouble
 from imgflow.foreign_text import visible
 from imgflow.lifecycle import follow_deletions
@@ -172,6 +173,24 @@ def opened(
         yield rows, source, following(rows, source, stores.open_outputs, on_delete)
 
 
+@contextmanager
+def ticking(
+    catalog: CatalogResource,
+    stores: StoresResource,
+    on_delete: OnDelete,
+    *,
+    sensor: str,
+    interval_seconds: float,
+) -> Iterator[tuple[PostgresCatalog, Source, Follow]]:
+    """The same for a tick, which is good when it ends without raising anything."""
+    with (
+        catalog.open(stores.source_name) as rows,
+        recorded_tick(rows.engine, rows.source, sensor, interval_seconds),
+    ):
+        source = stores.open_source()
+        yield rows, source, following(rows, source, stores.open_outputs, on_delete)
+
+
 class Watch:
     """The time in which a tick that finds nothing looks again and again."""
 
@@ -233,7 +252,13 @@ def arrivals_sensor(
         start = Round.from_cursor(context.cursor)
         watch = Watch(interval_seconds)
         try:
-            with opened(catalog, stores, on_delete) as (rows, source, follow):
+            with ticking(
+                catalog,
+                stores,
+                on_delete,
+                sensor="arrivals",
+                interval_seconds=interval_seconds,
+            ) as (rows, source, follow):
                 while True:
                     began = time.time()
                     seen = list_and_announce(source, rows, start, pages=pages, follow=follow)

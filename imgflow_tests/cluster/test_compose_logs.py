@@ -26,12 +26,8 @@ WRITING = {
     "worker-2": "worker",
 }
 
-# What Celery says to whoever stands before it, its banner and that it ends; and the first line of
-# the process that `dagster code-server` starts and tells no format.
-TO_PEOPLE = {
-    "worker": re.compile(r"celery@|photo@|-+ |\[|\s|worker: "),
-    "code-server": re.compile(r".* - dagster\.code_server - .*Starting Dagster code server"),
-}
+# What Celery says to whoever stands before it, its banner and that it ends.
+TO_PEOPLE = {"worker": re.compile(r"celery@|photo@|-+ |\[|\s|worker: ")}
 
 
 class Logs:

@@ -38,7 +38,7 @@ KEYS = {
     },
     "deployment": {
         *_POD_KEYS,
-        *("name", "port", "dagsterApiGrpcArgs", "codeServerArgs", "includeConfigInLaunchedRuns"),
+        *("name", "port", "dagsterApiGrpcArgs", "includeConfigInLaunchedRuns"),
         *("deploymentNamespace", "replicaCount", "initContainers", "sidecarContainers"),
         "deploymentStrategy",
     },
@@ -80,7 +80,7 @@ def deployments(values: Json) -> list[Json]:
         container = {
             **_container(values, one),
             # `args`, so that the image's entry point stays.
-            "args": ["dagster", "code-server", "start", *address, *one["codeServerArgs"]],
+            "args": ["dagster", "api", "grpc", *address, *one["dagsterApiGrpcArgs"]],
         }
         ask = {"exec": {"command": ["dagster", "api", "grpc-health-check", "-p", str(one["port"])]}}
         for probe in ("readinessProbe", "startupProbe", "livenessProbe"):

@@ -1,0 +1,86 @@
+"""A process that waits until nobody uses the embedded PostgreSQL any more, and then stops it.
+
+Who uses it holds a lock on a file, which the operating system drops however a process ends: at
+SIGKILL, and at a SIGTERM that ends it at once, as uvicorn's does, nothing of ours runs any more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+# What is not stopped within that time is asked less politely.
+FAST_SECONDS, IMMEDIATE_SECONDS = 60.0, 10.0
+
+
+def running_server(folder: Path) -> psutil.Process | None:
+    """The PostgreSQL that runs on a folder."""
+    try:
+        pid = int((folder / "postmaster.pid").read_text().split()[0])
+        process = psutil.Process(pid)
+        # A file that was left behind may name a process that is another's by now.
+        is_ours = str(folder.resolve()) in process.cmdline()
+    except (OSError, ValueError, IndexError, psutil.Error):
+        return None
+    return process if is_ours and process.status() != psutil.STATUS_ZOMBIE else None
+
+
+def stop_server(folder: Path) -> None:
+    """Stop the server of a folder, whoever started it: sessions end, and nothing is lost."""
+    server = running_server(folder)
+    if server is None:
+        return
+    for number, seconds in (
+        (signal.SIGINT, FAST_SECONDS),
+        (signal.SIGQUIT, IMMEDIATE_SECONDS),
+        (signal.SIGKILL, IMMEDIATE_SECONDS),
+    ):
+        try:
+            server.send_signal(number)
+            server.send_signal(signal.SIGCONT)  # one that somebody stopped would never hear of it
+            server.wait(seconds)
+        except psutil.TimeoutExpired:
+            continue
+        except psutil.NoSuchProcess:
+            pass
+        return
+
+
+def main(folder: Path, users: Path, guard: Path) -> None:
+    """Wait in the background, unless another one does."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()  # no signal of a terminal or a group is meant for it
+    with guard.open("a+") as place:
+        if not _is_first(place):
+            return
+        place.truncate(0)
+        place.write(f"{os.getpid()}\n")
+        place.flush()
+        with users.open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            stop_server(folder)
+            # While nobody can become a user yet: the next one starts a guard of its own.
+            fcntl.flock(place, fcntl.LOCK_UN)
+
+
+def _is_first(place: IO[str]) -> bool:
+    for _ in range(20):
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)  # who only looks whether there is one holds it for a moment, too
+        else:
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
