@@ -25,7 +25,6 @@ from imgflow.errors import SettingsError
 from imgflow.orchestration.instance import BROKER_VARIABLE, open_instance
 from imgflow.orchestration.pool import prepare_workers
 from imgflow.settings import Settings, load_settings
-from imgflow.store.opening import StoreConfig
 
 
 def make_app(settings: Settings) -> Celery:
@@ -56,8 +55,7 @@ app = make_app(_settings)
 if _settings.log_format == "json":
     setup_logging.connect(keep_logs)
 
-_stores = StoreConfig(_settings.source_url, _settings.output_url, _settings.s3_checksums)
-if _stores.is_remote:
+if _settings.stores.is_remote:
     importlib.import_module("imgflow.store.s3")  # and boto3, for the processes that are forked
 
 _ORDINARY = process.current_process()
@@ -76,4 +74,4 @@ def be_an_ordinary_process(**_: object) -> None:
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # as above
 def import_ahead(**_: object) -> None:
     """Let what processes images be imported now; the first run would wait for it for a second."""
-    prepare_workers(_stores, app.amqp.queues.consume_from)  # queues have the names of kinds
+    prepare_workers(_settings.stores, app.amqp.queues.consume_from)  # queues have the names of kinds

@@ -17,7 +17,6 @@ from imgflow.errors import SettingsError
 from imgflow.settings import Settings
 from imgflow.store.location import Location
 from imgflow.store.naming import FETCHED_FOLDER, MARKER, OUTPUT_FOLDERS
-from imgflow.store.opening import StoreConfig
 
 Statement = dict[str, Any]
 
@@ -53,7 +52,7 @@ def policy(settings: Settings, extra: Extra = Extra(), *, region: str = "us-east
     Raises:
         SettingsError: nothing of the settings lies on AWS, or a name cannot stand in a policy.
     """
-    source, output = StoreConfig(settings.source_url, settings.output_url).locations()
+    source, output = settings.stores.locations()
     if extra.kms_key and not extra.kms_key.startswith("arn:"):
         raise SettingsError(f"--kms-key {extra.kms_key}: write its ARN, arn:aws:kms:….")
     names = _Names(_partition(region))

@@ -9,7 +9,6 @@ from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.schema import current_version
 from imgflow.orchestration.instance import open_instance
 from imgflow.settings import Settings
-from imgflow.store.opening import StoreConfig
 
 
 def migrate(settings: Settings, say: Callable[[str], None], *, make_buckets: bool) -> None:
@@ -25,7 +24,7 @@ def migrate(settings: Settings, say: Callable[[str], None], *, make_buckets: boo
     Raises:
         Trouble: the database or the store does not answer.
     """
-    stores = StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
+    stores = settings.stores
     source, outputs = stores.locations()
     url = database_url(settings)
     engine = make_engine(url)

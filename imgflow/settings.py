@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,6 +46,9 @@ from imgflow.setting_values import (
     WebUrl,
     absolute_home,
 )
+
+if TYPE_CHECKING:
+    from imgflow.store.opening import StoreConfig
 
 PREFIX = "IMGFLOW_"
 
@@ -437,6 +440,19 @@ class Settings(BaseSettings):
                 f"IMGFLOW_API_HOST={self.api_host} lets other machines reach the API, so it does "
                 "not start without IMGFLOW_API_TOKEN. Set a token, or listen on 127.0.0.1."
             )
+
+    @property
+    def stores(self) -> StoreConfig:
+        """Where images land and outputs go."""
+        from imgflow.store.opening import StoreConfig  # and obstore, for those who open stores
+
+        return StoreConfig(
+            self.source_url,
+            self.output_url,
+            self.s3_checksums,
+            str(self.home),
+            self.follow_links,
+        )
 
     @property
     def worker_count(self) -> int:

@@ -33,7 +33,7 @@ from imgflow.running import only_one
 from imgflow.samples import upload_samples
 from imgflow.settings import Settings
 from imgflow.store.disks import places
-from imgflow.store.opening import StoreConfig, make_default_source
+from imgflow.store.opening import make_default_source
 from imgflow.supervision import Supervisor, ended
 from imgflow.tokens import FILE_NAME, own_token
 from imgflow.watching import Watch
@@ -98,7 +98,7 @@ def _when_reachable(prepare: Callable[[], Answer], say: Say) -> Answer:
 
 def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCatalog:
     """See to stores, database and Dagster home, once and before anything starts."""
-    stores = _stores(settings)
+    stores = settings.stores
     source_location, output_location = stores.locations()
     make_default_source(source_location, settings.home)
     source = stores.open_source()
@@ -119,12 +119,6 @@ def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCat
     if with_samples and (count := upload_samples(source)):
         say(f"{count} samples put into {source.location.url}")
     return catalog
-
-
-def _stores(settings: Settings) -> StoreConfig:
-    return StoreConfig(
-        settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
-    )
 
 
 def _services(settings: Settings, url: str, code: Path) -> list[Service]:
@@ -235,7 +229,7 @@ def _watch(
     watch = Watch(
         catalog,
         sensor_names(settings),
-        places(settings.home, *_stores(settings).locations()),
+        places(settings.home, *settings.stores.locations()),
         embedded,
         Alarm(settings.alert_urls, settings.alert_minutes, say),
     )

@@ -82,7 +82,8 @@ def test_nothing_hidden_is_left(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a.jpg", "Zürich/żółw 1.jpg", "写真.png", "👩\u200d🌾.jpg", "می\u200cخواهم.jpg"]  # noqa: RUF001 - as people write
+    "text",
+    ["a.jpg", "Zürich/żółw 1.jpg", "写真.png", "👩\u200d🌾.jpg", "می\u200cخواهم.jpg"],  # noqa: RUF001 - as people write
 )
 def test_ordinary_keys_stay_as_they_are(text: str) -> None:
     assert visible(text) == text

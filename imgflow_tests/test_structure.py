@@ -35,7 +35,7 @@ ALLOWED = {
     "http_server": {"http_clients"},
     "observability": {"errors", "foreign_text"},
     "setting_values": {"images", "tokens", "fetch", "channels"},
-    "settings": {"errors", "images", "depth", "observability", "setting_values"},
+    "settings": {"errors", "images", "depth", "observability", "setting_values", "store"},
     "store": {"errors", "amazon"},
     "catalog": {"errors", "depth", "store", "settings", "observability"},
     "lifecycle": {"errors", "store", "catalog", "settings"},

@@ -27,7 +27,6 @@ from imgflow.images.outputs import enabled_outputs
 from imgflow.settings import Settings
 from imgflow.store.disks import full_disks, places
 from imgflow.store.naming import OUTPUT_FOLDERS
-from imgflow.store.opening import StoreConfig
 from imgflow.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -82,13 +81,7 @@ class Connections:
         # same, which is why a session is short and can be ended.
         self.cookie = f"imgflow_session_{settings.api_port}"
         self.most_upload_bytes = settings.upload_bytes
-        self._stores = StoreConfig(
-            settings.source_url,
-            settings.output_url,
-            settings.s3_checksums,
-            str(settings.home),
-            settings.follow_links,
-        )
+        self._stores = settings.stores
         self._source_url = self._stores.locations()[0].url
         self.sensors = sensor_names(settings)
         self._migration = threading.Lock()

@@ -20,7 +20,6 @@ from typing import Literal
 
 from imgflow.errors import SettingsError
 from imgflow.settings import Settings
-from imgflow.store.opening import StoreConfig
 from imgflow.tokens import Tokens, own_key, own_token
 
 Verdict = Literal["good", "wrong", "expired"]
@@ -162,7 +161,7 @@ def signatures_of(settings: Settings) -> Signatures:
     Raises:
         SettingsError: the one in the home cannot be read or made.
     """
-    source, _ = StoreConfig(settings.source_url, settings.output_url).locations()
+    source, _ = settings.stores.locations()
     return Signatures(settings.link_key or own_key(settings.home), source.url)
 
 

@@ -16,7 +16,6 @@ from imgflow.commands.opening import (
     open_catalog,
     put,
     say,
-    stores_of,
 )
 from imgflow.errors import SettingsError, Trouble
 
@@ -188,7 +187,7 @@ def delete(
     with open_catalog() as (settings, catalog):
         from imgflow.lifecycle import delete_images
 
-        stores = stores_of(settings)
+        stores = settings.stores
         done = delete_images(
             catalog,
             stores.open_outputs(),

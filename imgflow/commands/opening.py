@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from imgflow.catalog.postgres import PostgresCatalog
     from imgflow.catalog.rows import Image
     from imgflow.settings import Settings
-    from imgflow.store.opening import StoreConfig
 
 # Progress and errors; what a command was asked for goes to standard output.
 # Keys may look like Rich's markup, `[red]`, or like the name of an emoji.
@@ -54,24 +53,11 @@ def open_catalog() -> Iterator[tuple[Settings, PostgresCatalog]]:
     settings = read_settings()
     engine = make_engine(database_url(settings))
     try:
-        catalog = PostgresCatalog(engine, stores_of(settings).locations()[0].url)
+        catalog = PostgresCatalog(engine, settings.stores.locations()[0].url)
         catalog.migrate()
         yield settings, catalog
     finally:
         engine.dispose()
-
-
-def stores_of(settings: Settings) -> StoreConfig:
-    """Where images land and outputs go."""
-    from imgflow.store.opening import StoreConfig
-
-    return StoreConfig(
-        settings.source_url,
-        settings.output_url,
-        settings.s3_checksums,
-        str(settings.home),
-        settings.follow_links,
-    )
 
 
 def find_image(catalog: PostgresCatalog, key: str) -> Image:

@@ -18,7 +18,6 @@ from imgflow.commands.opening import (
     put,
     read_settings,
     say,
-    stores_of,
 )
 from imgflow.errors import SettingsError
 
@@ -66,7 +65,7 @@ def ingest(as_json: AsJson = False) -> None:
         from imgflow.orchestration.sensors import following
         from imgflow.store.opening import make_default_source
 
-        stores = stores_of(settings)
+        stores = settings.stores
         make_default_source(stores.locations()[0], settings.home)
         claim(catalog, stores.open_outputs())
         with open_instance(settings, catalog.engine.url.render_as_string(False)) as instance:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imgflow.commands.opening import read_settings, say, stores_of
+from imgflow.commands.opening import read_settings, say
 from imgflow.errors import SettingsError
 
 
@@ -19,7 +19,7 @@ def upload(
     from imgflow.store.uploading import upload_all
 
     settings = read_settings()
-    source = stores_of(settings).open_source()
+    source = settings.stores.open_source()
     done = upload_all(source, paths, prefix=prefix, progress=say)
     say(f"{done.uploaded} uploaded, {done.skipped} unchanged, to {source.location.url}")
 
@@ -33,7 +33,7 @@ def presign(
     """Print a URL under which anyone can read an uploaded object for a while."""
     from imgflow.store.s3 import S3Source
 
-    source = stores_of(read_settings()).open_source()
+    source = read_settings().stores.open_source()
     if not isinstance(source, S3Source):
         raise SettingsError(
             f"{source.location.url} is a folder; only objects of a bucket have presigned URLs. "

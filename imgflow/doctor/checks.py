@@ -18,12 +18,11 @@ from imgflow.doctor.stores import check_bucket, check_outputs, check_owner, chec
 from imgflow.doctor.variables import check_names, check_processes, environment_and_file
 from imgflow.running import running_process
 from imgflow.settings import Settings
-from imgflow.store.opening import StoreConfig
 
 
 def local_checks(settings: Settings) -> dict[str, Check]:
     """What can be said without the database."""
-    stores = _stores(settings)
+    stores = settings.stores
     environment, env_file = environment_and_file()
     return {
         "variables": lambda: check_names(environment, env_file),
@@ -48,7 +47,7 @@ def all_checks(settings: Settings) -> dict[str, Check]:
     from imgflow.orchestration import diagnosis
 
     process = running_process(settings.home)
-    stores = _stores(settings)
+    stores = settings.stores
 
     def told(lines: Iterable[diagnosis.Line]) -> Iterable[Finding]:
         return (Finding(part, state, text) for part, state, text in lines)
@@ -62,13 +61,3 @@ def all_checks(settings: Settings) -> dict[str, Check]:
         "queue": lambda: check_queue(settings),
         "events": lambda: check_wiring(settings),
     }
-
-
-def _stores(settings: Settings) -> StoreConfig:
-    return StoreConfig(
-        settings.source_url,
-        settings.output_url,
-        settings.s3_checksums,
-        str(settings.home),
-        settings.follow_links,
-    )

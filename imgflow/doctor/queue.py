@@ -10,7 +10,6 @@ from imgflow.doctor.findings import Finding, notice, ok, wrong
 from imgflow.orchestration.queue import SqsQueue
 from imgflow.settings import Settings
 from imgflow.store.location import Location
-from imgflow.store.opening import StoreConfig
 
 CREATED = ("s3:ObjectCreated:*", "s3:ObjectCreated:Put")
 
@@ -29,7 +28,7 @@ def check_wiring(settings: Settings) -> Iterator[Finding]:
     """Whether the bucket sends the events of the source to the queue."""
     if not settings.sqs_queue_url:
         return
-    stores = StoreConfig(settings.source_url, settings.output_url, settings.s3_checksums)
+    stores = settings.stores
     source, _ = stores.locations()
     if source.scheme != "s3":
         yield notice(

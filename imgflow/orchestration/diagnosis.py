@@ -26,7 +26,6 @@ from imgflow.orchestration.instance import (
 )
 from imgflow.orchestration.unfinished import UNFINISHED
 from imgflow.settings import Settings
-from imgflow.store.opening import StoreConfig
 
 # Daemons say every 30 seconds that they live.
 HEARTBEAT_SECONDS = 120.0
@@ -165,7 +164,7 @@ def _pulse(settings: Settings, engine: sa.Engine) -> Pulse:
     """How sensors fare; nothing is known where the next start brings the schema up to date."""
     if schema.current_version(engine) != schema.known_versions()[0]:
         return Pulse()
-    source, _ = StoreConfig(settings.source_url, settings.output_url).locations()
+    source, _ = settings.stores.locations()
     return read_pulse(engine, source.url, sensor_names(settings))
 
 
@@ -189,7 +188,7 @@ def _runs(instance: dg.DagsterInstance, settings: Settings, engine: sa.Engine) -
     records = instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
     abandoned: set[str] = set()
     if schema.current_version(engine) == schema.known_versions()[0]:
-        source, _ = StoreConfig(settings.source_url, settings.output_url).locations()
+        source, _ = settings.stores.locations()
         holds = PostgresCatalog(engine, source.url).holds
         abandoned = {hold.run_id for hold in holds.abandoned()}
     late, dead, going = [], [], 0
