@@ -67,9 +67,7 @@ def _jpeg(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     if frame.is_single_scan:
         # Without an end marker, a decoder that lacks data says so instead of going on without.
         end = data.find(_EOI, frame.data)
-        if end < 0:
-            return data + _PADDING, ("end marker missing",)
-        return data[:end] + _PADDING, ()
+        return (data[:end] + _PADDING if end > 0 else data), ()
     if data.count(_SOS, frame.data) >= MOST_SCANS:
         scans = 1 + data.count(_SOS, frame.data, data.find(_EOI, frame.data))
         if scans > MOST_SCANS:

@@ -29,6 +29,10 @@ STRICTER_THAN_THE_LIST = {
     "formats/broken_data_stream.png",
     "formats/truncated_end_chunk.png",
 }
+READ_WITHOUT_THEIR_TEXT = {
+    # The list has Pillow's error about the size of their texts; the pixels are sound.
+    "hostile/png_decompression_dos.png",
+}
 OWN = {
     "own/zero-bytes.jpg": "empty",
     "own/html-as-jpg.jpg": "not_an_image",
@@ -59,7 +63,8 @@ def test_every_file_is_processed_or_rejected_as_listed(folder, corpus: Path, pro
         if name in OWN:
             is_fine = OWN[name] is None
         else:
-            is_fine = listed in ("ok", "derived") and name not in STRICTER_THAN_THE_LIST
+            is_listed = listed in ("ok", "derived") or name in READ_WITHOUT_THEIR_TEXT
+            is_fine = is_listed and name not in STRICTER_THAN_THE_LIST
         if isinstance(found, Rejected):
             assert found.code in CODES
             assert len(found.reason) > 20
