@@ -98,7 +98,7 @@ def _webserver() -> Iterator[str]:
     address = f"http://127.0.0.1:{(port := free_port())}"
     process = subprocess.Popen(
         [
-            Path(sysconfig.get_path("scripts")) / "dagster-webserver",
+            *(sys.executable, "-m", "imgflow.webserver"),
             *("-m", "imgflow.definitions", "-h", "127.0.0.1", "-p", str(port)),
         ],
         env=variables,
