@@ -25,7 +25,8 @@ RUN groupadd --gid 10001 imgflow \
     && install --directory --owner=imgflow --group=imgflow --mode=700 /var/lib/imgflow
 COPY --from=build /opt/imgflow /opt/imgflow
 COPY deploy/workspace.yaml /app/deploy/workspace.yaml
-ENV PATH=/opt/imgflow/bin:$PATH \
+COPY deploy/bin /app/deploy/bin
+ENV PATH=/app/deploy/bin:/opt/imgflow/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     IMGFLOW_HOME=/var/lib/imgflow \
     DAGSTER_HOME=/var/lib/imgflow/dagster

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -98,7 +97,7 @@ def _webserver() -> Iterator[str]:
     address = f"http://127.0.0.1:{(port := free_port())}"
     process = subprocess.Popen(
         [
-            Path(sysconfig.get_path("scripts")) / "dagster-webserver",
+            *(sys.executable, "-m", "imgflow.webserver"),
             *("-m", "imgflow.definitions", "-h", "127.0.0.1", "-p", str(port)),
         ],
         env=variables,

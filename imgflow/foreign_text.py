@@ -20,7 +20,14 @@ HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Letters of some scripts, and emoji, are joined by these two.
 JOINERS = "\u200c\u200d"
 
-_PUNCTUATION = re.compile(f"[{re.escape(punctuation)}]")
+# Punctuation that means nothing within a line, so that ordinary keys stay as they are; where a line
+# starts, some of it makes an entry of a list.
+_PLAIN = ".,:;/'\"?%=+-"
+_PUNCTUATION = re.compile(f"[{re.escape(''.join(set(punctuation) - set(_PLAIN)))}]")
+_START = re.compile(r"^(\d*)([-+=.])")
+
+# Made into links where they are text, whatever is escaped in them; not within code.
+_ADDRESS = re.compile(r"(\S*(?:://|www\.|@)\S*)", re.IGNORECASE)
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -47,7 +54,18 @@ def is_hidden(letter: str) -> bool:
 
 def markdown(text: str) -> str:
     """Text within a paragraph or an entry of Markdown, in which it looks as it is."""
-    return _PUNCTUATION.sub(r"\\\g<0>", visible(text))
+    parts = _ADDRESS.split(visible(text).strip())
+    return "".join(_code(part) if place % 2 else _escaped(part) for place, part in enumerate(parts))
+
+
+def _escaped(text: str) -> str:
+    return _START.sub(r"\1\\\2", _PUNCTUATION.sub(r"\\\g<0>", text))
+
+
+def _code(text: str) -> str:
+    """Text as code, between more backticks than it has itself."""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
 
 
 def json_line(value: Any, **options: Any) -> str:

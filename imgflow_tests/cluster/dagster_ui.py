@@ -27,6 +27,10 @@ LOCATIONS = """
 """
 
 
+PUBLISHED = "127.0.0.1:3000"
+"""Where people reach it: the port that the compose file opens, on loopback."""
+
+
 class DagsterUi:
     """The webserver of a cluster."""
 
@@ -35,7 +39,10 @@ class DagsterUi:
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         answer = httpx.post(
-            f"{self._url}/graphql", json={"query": query, "variables": variables}, timeout=60
+            f"{self._url}/graphql",
+            json={"query": query, "variables": variables},
+            headers={"Host": PUBLISHED},
+            timeout=60,
         )
         answer.raise_for_status()
         found = answer.json()

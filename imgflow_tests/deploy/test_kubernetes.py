@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sysconfig
@@ -17,7 +18,7 @@ from imgflow.orchestration.families import KIND_TAG, QUEUE_TAG, depth_family, ph
 from imgflow.orchestration.instance import CELERY_LAUNCHER, STORAGES, instance_config
 from imgflow.settings import PREFIX, Settings, load_settings
 from imgflow_tests.cluster.cluster import generated_variables
-from imgflow_tests.cluster.compose import read_compose
+from imgflow_tests.cluster.compose import DOCKERFILE, read_compose, read_dockerfile
 from imgflow_tests.deploy import chart
 from imgflow_tests.deploy.manifests import (
     ROOT,
@@ -180,6 +181,17 @@ def test_webserver_and_daemon_find_the_home_that_the_entry_point_writes() -> Non
     config: Any = instance_config(loaded())
     assert config["run_launcher"]["class"] == CELERY_LAUNCHER[1]
     assert config["event_log_storage"]["class"] == STORAGES["event_log_storage"][1]
+
+
+def test_the_command_of_the_chart_starts_the_webserver_that_is_closed_to_web_pages() -> None:
+    (command,) = (pod.container["command"] for pod in pods() if pod.name == "webserver")
+    assert command[:2] == ["/bin/bash", "-c"]  # of a shell that reads no profile
+    program = command[2].split()[0]
+    first, *_ = read_dockerfile().environment["PATH"].split(":")
+    assert f"COPY deploy/bin {first}\n" in DOCKERFILE.read_text()
+    script = ROOT / "deploy" / "bin" / program
+    assert os.access(script, os.X_OK)
+    assert 'exec python -m imgflow.webserver "$@"' in script.read_text().splitlines()
 
 
 def test_no_service_puts_a_variable_into_pods_that_imgflow_takes_for_a_setting() -> None:

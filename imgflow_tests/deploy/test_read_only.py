@@ -111,7 +111,7 @@ class Namespace:
     def _environment(self, pod: Pod, home: Path, tmp: Path) -> dict[str, str]:
         own = dict(literals(pod.container))
         variables = {
-            "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
+            "PATH": f"{ROOT}/deploy/bin:{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "IMGFLOW_HOME": HOME,

@@ -141,7 +141,9 @@ def test_the_definitions_are_sound_for_both_commands(variables: Variables) -> No
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "command", [("dg", "dev"), ("imgflow.webserver", "-w", "workspace.yaml")], ids=" ".join
+    "command",
+    [("dg", "dev"), ("python", "-m", "imgflow.webserver", "-w", "workspace.yaml")],
+    ids=" ".join,
 )
 def test_a_server_loads_the_assets_and_ends_with_ctrl_c(
     command: tuple[str, ...], variables: Variables
