@@ -41,6 +41,13 @@ class Running:
     home: Path
     log: Path
 
+    def is_well(self) -> bool:
+        """Whether everything that `/health/ready` asks for works."""
+        try:
+            return httpx.get(f"{self.api}/health/ready", timeout=10).status_code == 200
+        except httpx.HTTPError:
+            return False
+
     @property
     def api(self) -> str:
         return f"http://127.0.0.1:{self.variables['IMGFLOW_API_PORT']}"

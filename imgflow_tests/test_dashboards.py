@@ -15,8 +15,10 @@ import yaml
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from imgflow.catalog.sensor_ticks import recorded_tick
 from imgflow_tests.api.conftest import client, library
-from imgflow_tests.api.library import encoded
+from imgflow_tests.api.library import Library, encoded
+from imgflow_tests.dagster_tables import add_runs, add_sensor
 
 __all__ = ["client", "library"]
 
@@ -59,8 +61,12 @@ def grouped(expression: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def scraped(client: TestClient) -> dict[str, dict[str, set[str]]]:
-    """Name of a series to its labels and their values, after each kind of request."""
+def scraped(client: TestClient, library: Library) -> dict[str, dict[str, set[str]]]:
+    """Name of a series to its labels and their values, after each kind of request and a tick."""
+    add_sensor(library.engine)
+    add_runs(library.engine)
+    with recorded_tick(library.engine, library.catalog.source, "arrivals", 1.0):
+        pass
     for path in ("/images", f"/image/{encoded('holes/one.csv')}", "/no/such/path"):
         client.get(path)
     found: dict[str, dict[str, set[str]]] = {}

@@ -13,6 +13,8 @@ import httpx
 import psutil
 import pytest
 
+from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.running import Running, ready, start, stop, wait_until
 
@@ -200,6 +202,26 @@ def test_a_killed_database_is_started_again_and_uploads_go_on(running: Running) 
         return [image["state"] for image in found] == ["ready"]
 
     wait_until(is_ready, 120)
+
+
+def test_while_the_database_is_away_processes_are_still_looked_after(tmp_path: Path) -> None:
+    database = EmbeddedPostgres(tmp_path / "elsewhere")
+    with ready(tmp_path, IMGFLOW_DATABASE_URL=database.url) as running:
+        database.close()
+        wait_until(lambda: "does not answer" in running.output())
+        (api,) = (
+            child
+            for child in psutil.Process(running.process.pid).children()
+            if "imgflow.api" in " ".join(child.cmdline())
+        )
+        api.kill()
+        wait_until(lambda: "The api ended with -9 and is started again." in running.output(), 4)
+        again = EmbeddedPostgres(tmp_path / "elsewhere")
+        try:
+            wait_until(running.is_well, PATIENCE_SECONDS)
+        finally:
+            stop(running, signal.SIGTERM)
+            again.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -195,5 +195,5 @@ def in_words(seconds: float) -> str:
     """A time for people."""
     for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
+            return f"{int(seconds // size)} {unit}"
     return f"{seconds:.0f} seconds"

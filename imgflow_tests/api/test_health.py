@@ -14,10 +14,13 @@ from imgflow.api import readiness
 from imgflow.api.app import create_app
 from imgflow.api.readiness import Probe, silent_parts
 from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.sensor_ticks import recorded_tick
 from imgflow.errors import SettingsError, Trouble
 from imgflow.settings import load_settings
+from imgflow.status import read_status
 from imgflow.tokens import own_token
 from imgflow_tests.api.library import Library, bearer, local
+from imgflow_tests.dagster_tables import add_sensor
 from imgflow_tests.running import wait_until
 
 
@@ -133,3 +136,30 @@ def test_making_an_app_connects_to_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_wrong_setting_stops_the_start() -> None:
     with pytest.raises(SettingsError, match="IMGFLOW_SOURCE_URL"):
         create_app(load_settings(_env_file=None, source_url="ftp://somewhere"))
+
+
+def test_readiness_names_a_sensor_that_is_silent_and_not_one_that_somebody_stopped(
+    own_library: Library,
+) -> None:
+    engine, source = own_library.engine, own_library.catalog.source
+    with own_library.client() as client:
+        assert silent(client) == [], "nothing of Dagster is there"
+        add_sensor(engine)
+        with recorded_tick(engine, source, "arrivals", 1.0):
+            pass
+        assert silent(client) == []
+        with engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE sensor_ticks SET due_at = now() - interval '1 s'")
+        assert silent(client) == ["sensor"]
+        assert client.get("/health/").status_code == 200
+        metrics = client.get("/metrics").text
+        assert 'imgflow_sensor_silent{sensor="arrivals"} 1.0' in metrics
+        found = read_status(own_library.catalog, ("arrivals",))
+        assert found.as_json()["sensors"]["arrivals"]["state"] == "silent"
+        assert found.as_json()["last_tick_seconds"] is not None
+        with engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE instigators SET status = 'STOPPED'")
+        assert silent(client) == []
+        stopped = read_status(own_library.catalog, ("arrivals",))
+        assert stopped.as_json()["sensors"]["arrivals"]["state"] == "stopped"
+        assert "Somebody stopped the sensor arrivals" in stopped.pulse_lines()[0]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +17,7 @@ from imgflow.catalog.sensor_ticks import (
     recorded_tick,
 )
 from imgflow.errors import Trouble
+from imgflow_tests.dagster_tables import add_runs, add_sensor
 
 SOURCE = "file:///in/"
 LATER = sa.text(
@@ -25,13 +25,6 @@ LATER = sa.text(
     UPDATE sensor_ticks SET good_at = good_at - make_interval(secs => :s),
         ended_at = ended_at - make_interval(secs => :s),
         due_at = due_at - make_interval(secs => :s)
-    """
-)
-RUNS = sa.text(
-    """
-    INSERT INTO runs
-    SELECT s, extract(epoch FROM now()) - n, now() - make_interval(secs => n)
-    FROM (VALUES ('SUCCESS', 500), ('SUCCESS', 90), ('FAILURE', 5)) AS r(s, n)
     """
 )
 
@@ -46,21 +39,8 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 
 @pytest.fixture
 def dagster(engine: sa.Engine) -> sa.Engine:
-    """A database in which Dagster's daemon has seen the sensor; what of its tables is read."""
-    body = json.dumps({"origin": {"job_name": "arrivals"}})
-    with engine.begin() as connection:
-        connection.execute(
-            sa.text(
-                "CREATE TABLE instigators (status text, instigator_type text, instigator_body text)"
-            )
-        )
-        connection.execute(
-            sa.text("CREATE TABLE runs (status text, end_time float, update_timestamp timestamp)")
-        )
-        connection.execute(
-            sa.text("INSERT INTO instigators VALUES ('DECLARED_IN_CODE', 'SENSOR', :body)"),
-            {"body": body},
-        )
+    """A database in which Dagster's daemon has seen the sensor."""
+    add_sensor(engine)
     return engine
 
 
@@ -143,8 +123,7 @@ def test_after_a_night_it_has_its_time_for_a_first_tick(dagster: sa.Engine) -> N
 
 def test_the_last_run_that_went_well_counts(dagster: sa.Engine) -> None:
     assert read_pulse(dagster, SOURCE, ("arrivals",)).run_seconds is None
-    with dagster.begin() as connection:
-        connection.execute(RUNS)
+    add_runs(dagster)
     assert read_pulse(dagster, SOURCE, ()).run_seconds == pytest.approx(90, abs=5)
 
 

@@ -183,7 +183,7 @@ def test_a_full_disk_of_the_database_is_said_aloud_and_all_goes_on_once_it_has_r
 
         ballast.unlink()
         wait_until(
-            lambda: _is_well(running) and len(running.images(limit="100", state="ready")),
+            lambda: running.is_well() and len(running.images(limit="100", state="ready")),
             PATIENCE_SECONDS,
         )
         wait_until(
@@ -192,10 +192,3 @@ def test_a_full_disk_of_the_database_is_said_aloud_and_all_goes_on_once_it_has_r
         )
         wait_until(lambda: "The disk home is well again." in running.output(), 30)
         assert running.process.poll() is None
-
-
-def _is_well(running: Running) -> bool:
-    try:
-        return httpx.get(f"{running.api}/health/ready", timeout=10).status_code == 200
-    except httpx.HTTPError:
-        return False

@@ -100,6 +100,19 @@ def stopped_sensor(case: Case, fixture: Fixture) -> Iterator[None]:
     yield
 
 
+@wrong("uploads are not seen", "daemon.log")
+def silent_sensor(case: Case, fixture: Fixture) -> Iterator[None]:
+    project = fixture("project")
+    project.tick()
+    for name in ("stop", "start"):  # so that Dagster knows the sensor
+        command = [sys.executable, "-m", "dagster", "sensor", name, "arrivals", "-w", WORKSPACE]
+        subprocess.run(command, check=True, capture_output=True)
+    with project.catalog.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE sensor_ticks SET due_at = now() - interval '1 minute'")
+    with only_one(project.settings):  # as if `imgflow up` ran
+        yield
+
+
 @wrong("a port is taken", "IMGFLOW_API_PORT")
 def taken_port(case: Case, fixture: Fixture) -> Iterator[None]:
     with serving(ok(b"")) as server:
