@@ -43,6 +43,7 @@ def bring_back(engine: sa.Engine, version: str) -> None:
         connection.execute(sa.text("CREATE SCHEMA later"))
         for table in (*TABLES, VERSION_TABLE):
             connection.execute(sa.text(f"ALTER TABLE {table} SET SCHEMA later"))
+        connection.execute(sa.text("DROP TABLE catalogue"))
         functions = connection.execute(
             sa.text("SELECT oid::regprocedure FROM pg_proc WHERE proname = 'depth_rows'")
         ).scalars()
