@@ -19,7 +19,8 @@ NEWEST = VERSIONS[-1]
 # What depth arrays have said of holes since 0005.
 MISSING = ("missing_pixels", "rows_with_missing", "missing_lines")
 
-TABLES = ("images", "depth_chunks", "run_holds", "counters", "unreadable_messages")
+OWN = "catalogue"  # its row is made with it
+TABLES = ("images", "depth_chunks", "run_holds", "counters", "unreadable_messages", OWN)
 
 COLUMNS = sa.text(
     "SELECT column_name FROM information_schema.columns "
@@ -43,7 +44,6 @@ def bring_back(engine: sa.Engine, version: str) -> None:
         connection.execute(sa.text("CREATE SCHEMA later"))
         for table in (*TABLES, VERSION_TABLE):
             connection.execute(sa.text(f"ALTER TABLE {table} SET SCHEMA later"))
-        connection.execute(sa.text("DROP TABLE catalogue"))
         functions = connection.execute(
             sa.text("SELECT oid::regprocedure FROM pg_proc WHERE proname = 'depth_rows'")
         ).scalars()
@@ -53,7 +53,7 @@ def bring_back(engine: sa.Engine, version: str) -> None:
     with engine.begin() as connection:
         for table in TABLES:
             columns = ", ".join(f'"{name}"' for name in columns_of(connection, table))
-            if columns:
+            if columns and table != OWN:
                 connection.execute(
                     sa.text(
                         f"INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE "  # noqa: S608
