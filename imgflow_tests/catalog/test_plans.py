@@ -176,3 +176,12 @@ def test_what_a_scrape_asks_reads_no_row(filled: PostgresCatalog, plans: list[st
     assert waited is not None
     assert_indexed(plans)
     assert all("Index Only Scan" in plan for plan in plans)
+
+
+def test_partitions_that_other_sources_need(filled: PostgresCatalog, plans: list[str]) -> None:
+    keys = [f"photos/{number:06}.jpg" for number in range(7, 10_000, 10)]
+    assert filled.needed_by_others("photo", keys) == set()
+    assert filled.outside_partitions("photo", keys[:100]) == set()
+    other = PostgresCatalog(filled.engine, "file:///another/")
+    assert len(other.needed_by_others("photo", keys[:100])) == 100
+    assert_indexed(plans)
