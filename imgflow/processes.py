@@ -19,6 +19,7 @@ from typing import BinaryIO, cast
 
 import psutil
 
+from imgflow.home import make_folder
 from imgflow.log_lines import copy_lines
 
 PR_SET_PDEATHSIG = 1
@@ -57,7 +58,7 @@ class Service:
 
     def start(self) -> None:
         """Start it."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.log.parent)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own commands
                 list(self.command),
