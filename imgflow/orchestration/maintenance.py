@@ -30,6 +30,9 @@ PAGE_ROWS = 1_000
 # An output is written before its row names it; what is older than this waits for no row any more.
 ORPHAN_AGE = timedelta(hours=1)
 
+# No upload takes so long between two writes.
+ABANDONED_SECONDS = 24 * 3_600.0
+
 MOST_SEALED = 25_000
 
 GREEN = "MATERIALIZED"
@@ -50,6 +53,7 @@ class Differences:
         orphaned_partitions: partitions without an image, or of a sealed one.
         unreported: ready images of which Dagster says that something failed or is missing.
         sealed: images that lost their partition since they are unchanged for so long.
+        abandoned_uploads: unfinished files that killed uploads left in the source.
     """
 
     listed: int = 0
@@ -62,6 +66,7 @@ class Differences:
     orphaned_partitions: int = 0
     unreported: int = 0
     sealed: int = 0
+    abandoned_uploads: int = 0
 
     def counts(self) -> dict[str, int]:
         """The numbers by name."""
@@ -135,6 +140,7 @@ def reconcile(
         Trouble: a store or the database did not answer; what was repaired stays so.
     """
     found = _compare_source(catalog, source, follow)
+    found = replace(found, abandoned_uploads=source.remove_abandoned(ABANDONED_SECONDS))
     found = replace(found, stale=sum(backfill_stale(families, catalog).values()))
     missing, orphans = _compare_outputs(catalog, outputs)
     found = replace(found, missing_outputs=missing, orphaned_outputs=orphans)
