@@ -1,6 +1,8 @@
 #!/bin/sh
 # Prints a .env for docker-compose.yml with fresh random secrets: sh deploy/make-env.sh > .env
 set -eu
+# The shell has made the file for everybody to read, unless its umask is 077.
+if [ -f /dev/stdout ]; then chmod 600 /dev/stdout; fi
 random() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
 cat <<END
 # Secrets of docker-compose.yml. Keep this file out of version control and backups that others read.

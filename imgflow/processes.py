@@ -20,6 +20,7 @@ from typing import BinaryIO, cast
 
 import psutil
 
+from imgflow.home import make_folder
 from imgflow.log_lines import copy_lines
 
 PR_SET_PDEATHSIG = 1
@@ -61,7 +62,7 @@ class Service:
         """Start it, again perhaps: what an earlier process started, such as runs, goes on."""
         if self.process is not None:
             self.orphans |= _of_session(self.process.pid)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.log.parent)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own commands
                 list(self.command),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from imgflow.errors import SettingsError
+from imgflow.home import make_home
 from imgflow.settings import PREFIX, Settings
 
 LOCK = "up.lock"
@@ -25,7 +26,7 @@ def only_one(settings: Settings) -> Iterator[None]:
     Raises:
         SettingsError: `imgflow up` runs in this home already.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
+    make_home(settings.home)
     with (settings.home / LOCK).open("a+") as lock:
         (settings.home / LOCK).chmod(0o600)
         try:

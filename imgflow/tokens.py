@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from imgflow.errors import SettingsError
+from imgflow.home import make_home
 
 Scope = Literal["read", "write"]
 SCOPES: tuple[Scope, ...] = ("read", "write")
@@ -135,7 +136,7 @@ def _own_secret(file: Path, what: str, setting: str) -> str:
 
 def _make(file: Path) -> None:
     """Write a random secret, whole at once, since several processes may come to it together."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_home(file.parent)
     handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # mode 0600
     draft = Path(name)
     try:

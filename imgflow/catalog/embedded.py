@@ -24,6 +24,7 @@ import psycopg2
 
 from imgflow.catalog.postgres_guard import running_server, stop_server
 from imgflow.errors import SettingsError
+from imgflow.home import close_home, make_home
 
 DATABASE = "imgflow"
 
@@ -49,7 +50,7 @@ class EmbeddedPostgres:
         self._folder = home / "postgres"
         self._guard = home / "postgres.guard"
         try:
-            home.mkdir(parents=True, exist_ok=True)
+            make_home(home)
             self._users = (home / "postgres.users").open("a")
         except OSError as error:
             raise SettingsError(
@@ -184,6 +185,7 @@ def _start(folder: Path) -> Any:
         else:
             # Its own bookkeeping at exit counts process ids, which `close` does without.
             atexit.unregister(server._cleanup)
+            close_home(folder.parent)  # pgserver opens the whole way to its folder to everybody
             return server
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from imgflow.channels import check_channel, scheme_of
 from imgflow.doctor.findings import Finding, notice, ok, wrong
+from imgflow.home import who_looks_in
 from imgflow.observability.traces import check_traces
 from imgflow.running import running_process
 from imgflow.settings import Settings
@@ -39,6 +40,13 @@ def check_home(home: Path) -> Iterator[Finding]:
     room, is_enough = room_in(folder)
     if not is_enough:
         yield wrong("home", f"{home}: only {room}; make room, or set IMGFLOW_HOME to another disk")
+        return
+    if home == folder and (who := who_looks_in(home)):
+        yield wrong(
+            "home",
+            f"{home} can be looked into by {who}: its logs, uploads and outputs are no secret; "
+            f"`chmod 700 {home}`, which the next start of imgflow does for a home of its own user",
+        )
         return
     yield ok("home", f"{home} is writable, {room}" if home == folder else f"{home} can be made")
 

@@ -13,6 +13,7 @@ import yaml
 
 from imgflow.catalog.connecting import with_patience
 from imgflow.errors import SettingsError
+from imgflow.home import make_folder, make_home
 from imgflow.orchestration.families import KIND_TAG
 from imgflow.settings import Settings
 
@@ -154,7 +155,8 @@ def _cluster_config(runs: int) -> dict[str, object]:
 def prepare_dagster_home(settings: Settings) -> Path:
     """Write Dagster's home; a `dagster.yaml` that the operator has changed is theirs and stays."""
     home = settings.home / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(settings.home)
+    make_folder(home)
     file = home / "dagster.yaml"
     text = _signed(yaml.safe_dump(instance_config(settings), sort_keys=False))
     found = file.read_text() if file.exists() else None

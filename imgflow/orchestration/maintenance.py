@@ -29,6 +29,9 @@ from imgflow.store.outputs import OutputStore
 
 PAGE_ROWS = 1_000
 
+# No upload takes so long between two writes.
+ABANDONED_SECONDS = 24 * 3_600.0
+
 MOST_SEALED = 25_000
 
 GREEN = "MATERIALIZED"
@@ -49,6 +52,7 @@ class Differences:
         orphaned_partitions: partitions without an image, or of a sealed one.
         unreported: ready images of which Dagster says that something failed or is missing.
         sealed: images that lost their partition since they are unchanged for so long.
+        abandoned_uploads: unfinished files that killed uploads left in the source.
     """
 
     listed: int = 0
@@ -61,6 +65,7 @@ class Differences:
     orphaned_partitions: int = 0
     unreported: int = 0
     sealed: int = 0
+    abandoned_uploads: int = 0
 
     def counts(self) -> dict[str, int]:
         """The numbers by name."""
@@ -139,6 +144,7 @@ def reconcile(
     """
     claim(catalog, outputs, afresh=True)
     found = _compare_source(catalog, source, follow)
+    found = replace(found, abandoned_uploads=source.remove_abandoned(ABANDONED_SECONDS))
     found = replace(found, stale=sum(backfill_stale(families, catalog).values()))
     missing, orphans = compare_outputs(catalog, outputs, allow_many=allow_many)
     found = replace(found, missing_outputs=missing, orphaned_outputs=orphans)

@@ -150,5 +150,11 @@ class Source(Protocol):
     def delete(self, key: str) -> None:
         """Delete an object; one that does not exist is no error."""
 
+    def remove_abandoned(self, older_than_seconds: float) -> int:
+        """Remove what killed uploads of imgflow left among the objects; return how many.
+
+        Nothing that somebody else made, or touched since then.
+        """
+
     def check(self) -> None:
         """Raise `Trouble` with the mend unless the source can be listed."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgflow.errors import SettingsError
+from imgflow.home import make_folder
 from imgflow.store.folder import FolderSource
 from imgflow.store.location import Checksums, Location, parse_location
 from imgflow.store.naming import OUTPUT_FOLDERS, is_exact
@@ -19,7 +20,7 @@ SOURCE_IN_HOME = "source/"
 def make_default_source(source: Location, home: Path) -> None:
     """Make the local bucket in the home; elsewhere a missing folder may be a disk not mounted."""
     if source.scheme == "file" and source.folder.is_relative_to(home):
-        source.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(source.folder)
 
 
 @dataclass(frozen=True)
@@ -116,5 +117,8 @@ class StoreConfig:
         )
 
     def open_outputs(self) -> OutputStore:
-        """Open the output store."""
-        return OutputStore(self.locations()[1], checksums=self.checksums)
+        """Open the output store; its folder in the home is made for this user only."""
+        output = self.locations()[1]
+        if self._home is not None and output.below(self._home):
+            make_folder(output.folder)
+        return OutputStore(output, checksums=self.checksums)

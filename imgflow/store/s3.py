@@ -183,6 +183,11 @@ class S3Source:
         """Delete the object."""
         self._ask("deleted from", lambda: self._client.delete_object(**self._address(key)))
 
+    def remove_abandoned(self, older_than_seconds: float) -> int:
+        """Nothing: S3 shows no upload before it is complete."""
+        del older_than_seconds
+        return 0
+
     def check(self) -> None:
         """Raise `Trouble` with the mend unless the bucket can be listed."""
         self.list_page(None, 1)

@@ -180,6 +180,35 @@ def test_an_upload_that_fails_leaves_nothing_and_says_why(tmp_path: Path) -> Non
     assert leftovers == []
 
 
+def test_what_killed_uploads_left_is_removed_once_it_is_old_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    old = ["a.jpg", "d/a.jpg", f"d/{UNFINISHED}0123456789abcdef0123456789abcdef"]
+    old += [f"{UNFINISHED}k3_9x0ab", f"{UNFINISHED}notes of mine.txt", f"{UNFINISHED}"]
+    for key in (*old, f"{UNFINISHED}ffffffffffffffffffffffffffffffff"):
+        put(folder, key)
+    put(tmp_path, "theirs")
+    (folder / f"{UNFINISHED}aaaaaaaaaaaaaaaa").symlink_to(tmp_path / "theirs")
+    (folder / f"{UNFINISHED}bbbbbbbbbbbbbbbb").mkdir()
+    source = source_of(folder)
+    assert source.remove_abandoned(3_600) == 0, "they were made just now"
+    later = time.time() + 7_200
+    os.utime(folder / f"{UNFINISHED}ffffffffffffffffffffffffffffffff", (later, later))
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert source.remove_abandoned(3_600) == 2
+    left = {path.name for path in folder.rglob("*") if path.name.startswith(UNFINISHED)}
+    assert left == {
+        UNFINISHED,
+        f"{UNFINISHED}notes of mine.txt",
+        f"{UNFINISHED}ffffffffffffffffffffffffffffffff",
+        f"{UNFINISHED}aaaaaaaaaaaaaaaa",
+        f"{UNFINISHED}bbbbbbbbbbbbbbbb",
+    }
+    assert keys_of(source) == ["a.jpg", "d/a.jpg"]
+    assert (tmp_path / "theirs").exists()
+
+
 def test_deleting_what_is_not_there_is_no_error_but_a_folder_is_kept(tmp_path: Path) -> None:
     put(tmp_path, "d/a")
     source = source_of(tmp_path)
