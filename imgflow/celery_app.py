@@ -74,4 +74,5 @@ def be_an_ordinary_process(**_: object) -> None:
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # as above
 def import_ahead(**_: object) -> None:
     """Let what processes images be imported now; the first run would wait for it for a second."""
-    prepare_workers(_settings.stores, app.amqp.queues.consume_from)  # queues have the names of kinds
+    # Queues have the names of kinds.
+    prepare_workers(_settings.stores, app.amqp.queues.consume_from)

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from imgflow.depth.limits import (
     FREE_ROWS,
     FREE_SECONDS,
+    ROWS_PER_UPLOADED_BYTE,
     UPLOADED_BYTES_PER_SECOND,
     DepthLimits,
 )
@@ -388,8 +389,8 @@ class Settings(BaseSettings):
             ge=1,
             le=5_000_000,
             description="A depth image of more rows is rejected; each takes 608 bytes in the "
-            "database at the default width. Nor may it have more rows than bytes were uploaded, "
-            f"beyond {FREE_ROWS:,}.",
+            "database at the default width. Nor may it have more than "
+            f"{ROWS_PER_UPLOADED_BYTE} for each byte uploaded, beyond {FREE_ROWS:,}.",
         ),
     ] = 2_000_000
     s3_checksums: Annotated[

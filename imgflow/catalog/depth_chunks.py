@@ -71,7 +71,7 @@ def repeats(pixels: NDArray[np.float32]) -> bool:
     before = bits[1:, 1:] == bits[1:, :-1]
     if 4 * bits.shape[1] <= LOOKED_BACK_BYTES:
         before |= bits[1:, 1:] == bits[:-1, 1:]
-    return np.count_nonzero(before) > REPEATING_SHARE * before.size
+    return bool(np.count_nonzero(before) > REPEATING_SHARE * before.size)
 
 
 def copy_blocks(

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,7 +192,7 @@ class StepTally:
             raise Rejected("no_rows", "there is no row with values")
         if source.missing_pixels == source.rows * source.columns:
             raise Rejected("no_pixels", f"every pixel of the {source.rows} rows is missing")
-        steps = np.concatenate(self._steps)[1:]
+        steps = cast("NDArray[np.floating[Any]]", np.concatenate(self._steps)[1:])
         self._steps.clear()
         rising = steps[steps > 0]
         median = _rounded(np.median(rising)) if len(rising) else 0.0

@@ -18,7 +18,7 @@ from imgflow.errors import Rejected
 FREE_TEXT_BYTES = 64 * 2**20
 TEXT_PER_UPLOADED_BYTE = 400
 FREE_ROWS = 100_000
-ROWS_PER_UPLOADED_BYTE = 1
+ROWS_PER_UPLOADED_BYTE = 2
 
 # The slowest honest table, read cell by cell out of gzip, takes a second for 300,000 bytes.
 FREE_SECONDS = 60.0

@@ -42,10 +42,12 @@ What is rejected, as `imgflow.errors.Rejected` with this code, and with the line
 | `quoted_newline` | a quoted cell that goes over a line end |
 | `empty_depth` | empty or NaN depth in a row that has pixels |
 | `no_pixels` | every pixel of the image is missing |
-| `infinite_value` | infinity, or a number beyond float64 (depth) or float32 (pixel) |
+| `infinite_value` | infinity, a number beyond float64 (depth) or float32 (pixel), or depths |
+|  | further apart than float64 holds |
 | `not_a_number` | any other text in a cell |
 | `line_too_long` | a line longer than `DepthLimits.block_bytes` |
-| `too_many_bytes`, `too_many_rows`, `too_many_columns` | past a limit of `DepthLimits` |
+| `too_many_bytes`, `too_many_rows`, `too_many_columns` | past a limit of `DepthLimits`, or |
+|  | more than an upload of that size may have |
 | `too_large` | needs more memory than the worker that reads it may take |
 
 No bytes raise anything else. Errors of the stream itself, such as a lost connection, pass through.

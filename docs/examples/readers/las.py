@@ -38,8 +38,7 @@ class LasReader:
             columns, count = columns or table.shape[1], count + len(table)
             if table.shape[1] != columns or columns > limits.max_columns:
                 raise Rejected("ragged_row", f"line {min(rows)}: {table.shape[1]} columns")
-            if count > limits.max_rows:
-                raise Rejected("too_many_rows", f"more than {limits.max_rows} rows")
+            limits.check_rows(count)
             yield checked_rows(table, min(rows))
         if not count:
             raise Rejected("no_rows", "there is no section ~A with rows")
