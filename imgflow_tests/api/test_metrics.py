@@ -200,6 +200,7 @@ def test_without_its_database_the_api_says_so_and_what_it_still_knows(
 ) -> None:
     for name in ("FRESH_SECONDS", "FRESH_PER_SECOND"):
         monkeypatch.setattr(f"imgflow.api.metrics.{name}", 0.0)
+    monkeypatch.setattr("imgflow.api.readiness.FRESH_SECONDS", 0.0)
     name = "later_" + urlsplit(own_library.settings.database_url).path.strip("/")
     url = postgres.url.replace("/imgflow?", f"/{name}?")
     settings = own_library.settings.model_copy(update={"database_url": url})

@@ -92,7 +92,9 @@ def routes_of(app: Any) -> list[tuple[str, list[str]]]:
         route = waiting.pop()
         if getattr(route, "methods", None):
             found.append((route.path, sorted(route.methods)))
-        waiting += getattr(route, "routes", None) or []
+        # FastAPI keeps a router that is included as one route.
+        inner = getattr(route, "original_router", route)
+        waiting += getattr(inner, "routes", None) or []
     return found
 
 

@@ -30,6 +30,7 @@ from imgflow.settings import load_settings
 from imgflow.tokens import own_token
 from imgflow_tests.api.library import Library, bearer
 from imgflow_tests.ceph import free_port
+from imgflow_tests.docs_pages import blocks
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import depth_csv, jpeg
 from imgflow_tests.running import wait_until
@@ -43,12 +44,12 @@ http {{
   access_log {folder}/access.log;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{ proxy_pass http://127.0.0.1:{api}; }}
-  }}
+  {server}
 }}
 """
+CARELESS = (
+    "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{api}; }} }}"
+)
 
 
 class Served:
@@ -167,15 +168,13 @@ def assert_closed(base: str, paths: list[str], **options: dict[str, str]) -> Non
                 assert text.encode() not in answer.content
 
 
-@pytest.fixture
-def nginx(served: Served, tmp_path: Path) -> Iterator[str]:
-    """The proxy that people set up who know no better: its defaults and nothing else."""
+@contextmanager
+def nginx(folder: Path, port: int, server: str) -> Iterator[str]:
+    """A proxy with the defaults of its makers."""
     program = shutil.which("nginx") or "/usr/sbin/nginx"
-    port, folder = free_port(), tmp_path / "nginx"
-    folder.mkdir()
     folder.chmod(0o777)  # its workers are another user
     file = folder / "conf"
-    file.write_text(NGINX.format(folder=folder, port=port, api=served.port))
+    file.write_text(NGINX.format(folder=folder, server=server))
     process = subprocess.Popen([program, "-c", file, "-p", folder], stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/health/"))
@@ -185,13 +184,33 @@ def nginx(served: Served, tmp_path: Path) -> Iterator[str]:
         process.wait(20)
 
 
-def test_through_a_proxy_that_adds_no_header(served: Served, nginx: str) -> None:
-    for name in ("images.example.org", "localhost", f"127.0.0.1:{served.port}"):
-        assert_closed(nginx, served.paths, headers={"Host": name})
-    # Whoever has a token reads all of it, so that it is there to be seen.
-    headers = bearer(own_token(served.home))
-    for path in served.paths:
-        assert httpx.get(nginx + path, headers=headers).status_code == 200, path
+def test_through_a_proxy_that_adds_no_header(served: Served, tmp_path: Path) -> None:
+    port = free_port()
+    with nginx(tmp_path, port, CARELESS.format(port=port, api=served.port)) as url:
+        for name in ("images.example.org", "localhost", f"127.0.0.1:{served.port}"):
+            assert_closed(url, served.paths, headers={"Host": name})
+        # Whoever has a token reads all of it, so that it is there to be seen.
+        headers = bearer(own_token(served.home))
+        for path in served.paths:
+            assert httpx.get(url + path, headers=headers).status_code == 200, path
+
+
+def test_through_the_proxy_of_the_documents_which_lets_those_in_who_sign_in(
+    served: Served, tmp_path: Path
+) -> None:
+    (block,) = [block for block in blocks("docs/operating.md") if block.language == "nginx"]
+    port = free_port()
+    server = block.text.replace("127.0.0.1:8000", f"127.0.0.1:{served.port}")
+    server = server.replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
+    server = "".join(line for line in server.splitlines(True) if "ssl_" not in line)
+    own = {"Host": "images.example.org", "Origin": "http://images.example.org"}
+    with nginx(tmp_path, port, server) as url, served.browser() as browser:
+        assert_closed(url, served.paths, headers=own)
+        answer = browser.get(f"{url}/sign-in?{urlsplit(served.link()).query}")
+        assert SECRET in answer.text
+        retry = f"{url}/images/{served.photo}/retry"
+        assert browser.post(retry, headers=own).is_success
+        assert browser.post(retry, headers={**own, "Origin": "http://x.org"}).status_code == 401
 
 
 def test_through_a_forwarded_port(served: Served) -> None:
