@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 TESTS ?= not faults and not long
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install test faults check bench soak format clean
+.PHONY: run install test faults check bench soak outdated format clean
 
 run: $(VENV)/.installed  ## all set-up, then imgflow with sample input, until Ctrl-C
 	@exec $(BIN)/imgflow up --samples
@@ -32,6 +32,9 @@ faults: $(VENV)/.installed-dev  ## what becomes of a cluster whose parts are kil
 
 soak: $(VENV)/.installed-dev  ## 20,000 images through a cluster whose workers are killed; SOAK="--images 2000 --minutes 2"
 	$(BIN)/python -m imgflow_tests.cluster.soak $(SOAK)
+
+outdated: $(VENV)/.installed-dev  ## what has a newer release: packages, and images of containers
+	@$(BIN)/python deploy/outdated.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
