@@ -19,6 +19,7 @@ from imgflow.api.pictures import output_record
 from imgflow.api.problems import Refused
 from imgflow.catalog.depth_arrays import Interval, TooManyRows
 from imgflow.catalog.rows import Image
+from imgflow.errors import Trouble
 
 # Statistics take 30 bytes a pixel at their peak and frames 20, so 600 MB for one request at most.
 MOST_PIXELS = 20_000_000
@@ -152,14 +153,10 @@ def reading(connections: Connections) -> Iterator[None]:
     """Take a place among the requests that hold an interval in memory.
 
     Raises:
-        Refused: there was none for a while.
+        Trouble: there was none for a while.
     """
     if not connections.intervals.acquire(timeout=WAIT_SECONDS):
-        raise Refused(
-            "busy",
-            "Too many depth intervals are being read; ask again in a few seconds.",
-            headers={"Retry-After": "5"},
-        )
+        raise Trouble("Too many depth intervals are read at once.")
     try:
         yield
     finally:
