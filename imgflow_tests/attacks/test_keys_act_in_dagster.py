@@ -8,6 +8,7 @@ Chromium.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -37,6 +38,11 @@ query { runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { run
 """
 
 TAIL = "cat.jpg"
+
+ACTS = re.compile(
+    r"(https?://[^/]*)?/graphql\?query=|(https?:)?//[^/]*evil|javascript:|mailto:|owned"
+)
+"""Addresses that keys name, and what their scripts would say; Dagster's own pages name keys too."""
 
 
 def hostile(mutation: str) -> dict[str, str]:
@@ -130,10 +136,12 @@ def page(browser: Browser, visited: Visited) -> Iterator[Page]:
     page.on("request", lambda request: asked.append(request.url))
     page.on("dialog", lambda dialog: asked.append(dialog.message))
     yield page
-    assert [url for url in asked if "stopSensor" in url or "?query=" in url or "evil" in url] == []
-    for selector in ("img[src*='graphql']", "a[href*='?query=']", "a[href*='evil']"):
-        assert page.locator(selector).count() == 0, selector
-    assert page.locator("a[href^='javascript']").count() == 0
+    acted = [one for one in asked if ACTS.match(one)]
+    assert acted == []
+    links = page.locator("img, a").evaluate_all(
+        "all => all.map(one => one.getAttribute('href') || one.getAttribute('src') || '')"
+    )
+    assert [one for one in links if ACTS.match(one)] == []
     page.close()
     visited.check_intact()
 
