@@ -74,7 +74,7 @@ def ingest(as_json: AsJson = False) -> None:
                 prepare=partial(prepare_workers, stores),
             )
     for key, reason in report.reasons.items():
-        say(f"{key}: {reason}")
+        put(f"{key}: {reason}", people)
     say(
         f"{report.processed} processed, {report.unchanged} unchanged, {report.rejected} rejected, "
         f"{report.failed} failed in {report.seconds:.1f} s."
