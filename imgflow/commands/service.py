@@ -70,7 +70,7 @@ def ingest(as_json: AsJson = False) -> None:
                 build_families(settings),
                 batching=build_batching(settings),
                 follow=following(catalog, source, stores.open_outputs, settings.on_delete),
-                progress=say,
+                progress=partial(put, console=people),
                 prepare=partial(prepare_workers, stores),
             )
     for key, reason in report.reasons.items():
