@@ -50,7 +50,7 @@ class ClosedWebserver(DagsterWebserver):  # type: ignore[type-arg]  # Dagster's 
     def build_routes(self) -> list[Any]:
         """All but notebooks."""
         gone = [Route(self._app_path_prefix + path, _not_here) for path in NOTEBOOKS]
-        return [*gone, *super().build_routes()]
+        return [*gone, *super().build_routes()]  # type: ignore[no-untyped-call]  # Dagster's
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
         """Answer queries by POST only: any link or picture is a GET."""
@@ -93,7 +93,7 @@ def main() -> None:
         load_settings()
     except SettingsError as error:
         sys.exit(f"imgflow: {error}")
-    cli.host_dagster_ui_with_workspace_process_context = serve
+    cli.host_dagster_ui_with_workspace_process_context = serve  # type: ignore[assignment]  # by place
     cli.dagster_webserver(auto_envvar_prefix="DAGSTER_WEBSERVER", prog_name=NAME)
 
 

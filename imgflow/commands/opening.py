@@ -29,12 +29,12 @@ AsJson = Annotated[
 
 def say(line: str) -> None:
     """Report progress or an error to people."""
-    put(line, people)
+    people.print(visible(line, keep="\n"))
 
 
 def put(line: str, console: Console = answer) -> None:
-    """Print a line, in which keys and reasons may stand as they are."""
-    console.print(visible(line, keep="\n"))
+    """Print one line, in which keys and reasons may stand as they are."""
+    console.print(visible(line))
 
 
 def read_settings() -> Settings:

@@ -78,11 +78,11 @@ def ingest(as_json: AsJson = False) -> None:
                 build_families(settings),
                 batching=build_batching(settings),
                 follow=following(catalog, source, stores.open_outputs, settings.on_delete),
-                progress=say,
+                progress=partial(put, console=people),
                 prepare=partial(prepare_workers, stores),
             )
     for key, reason in report.reasons.items():
-        say(f"{key}: {reason}")
+        put(f"{key}: {reason}", people)
     say(
         f"{report.processed} processed, {report.unchanged} unchanged, {report.rejected} rejected, "
         f"{report.failed} failed in {report.seconds:.1f} s."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imgflow.commands.opening import read_settings, say
+from imgflow.commands.opening import people, put, read_settings, say
 from imgflow.errors import SettingsError
 
 
@@ -20,7 +21,7 @@ def upload(
 
     settings = read_settings()
     source = settings.stores.open_source()
-    done = upload_all(source, paths, prefix=prefix, progress=say)
+    done = upload_all(source, paths, prefix=prefix, progress=partial(put, console=people))
     say(f"{done.uploaded} uploaded, {done.skipped} unchanged, to {source.location.url}")
 
 

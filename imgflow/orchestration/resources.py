@@ -66,7 +66,8 @@ def nothing_kept() -> dg.IOManagerDefinition:
 
     Dagster's own keeps it in pickles, in a folder that a launched run may choose.
     """
-    return dg.IOManagerDefinition(lambda _context: dg.InMemoryIOManager(), config_schema={})
+    make: Any = dg.InMemoryIOManager
+    return dg.IOManagerDefinition(lambda _context: make(), config_schema={})
 
 
 class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself

@@ -8,8 +8,8 @@ Chromium.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -26,8 +26,8 @@ query { sensorsOrError(repositorySelector: {
 }) { ... on Sensors { results { name id sensorState { status } } } } }
 """
 AUDIT = """
-mutation { launchRun(executionParams: {
-  mode: "default", runConfigData: "{ops: {photo_checks: {config: {most: 0}}}}", selector: {
+mutation audit($config: RunConfigData!) { launchRun(executionParams: {
+  mode: "default", runConfigData: $config, selector: {
     jobName: "audit", repositoryName: "__repository__", repositoryLocationName: "imgflow"
   }
 }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
@@ -38,6 +38,11 @@ query { runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { run
 """
 
 TAIL = "cat.jpg"
+
+ACTS = re.compile(
+    r"(https?://[^/]*)?/graphql\?query=|(https?:)?//[^/]*evil|javascript:|mailto:|owned"
+)
+"""Addresses that keys name, and what their scripts would say; Dagster's own pages name keys too."""
 
 
 def hostile(mutation: str) -> dict[str, str]:
@@ -88,16 +93,19 @@ class Visited:
         for file in (self.running.home / "outputs" / "thumbnail").rglob("*"):
             if file.is_file():
                 file.unlink()
-        launched = self.running.graphql(AUDIT)["launchRun"]
+        self.examine(keys=[])
+
+    def examine(self, keys: list[str]) -> None:
+        """Execute the checks of these images, or of all, and wait until that is done."""
+        config = {"ops": {"photo_checks": {"config": {"most": 0, "keys": keys}}}}
+        launched = self.running.graphql(AUDIT, config=json.dumps(config))["launchRun"]
         run = launched["run"]["runId"]
 
-        def status() -> Any:
-            return self.running.graphql(RUN, id=run)["runOrError"]["status"] in (
-                "SUCCESS",
-                "FAILURE",
-            )
+        def has_ended() -> bool:
+            status = self.running.graphql(RUN, id=run)["runOrError"]["status"]
+            return status in ("SUCCESS", "FAILURE")
 
-        wait_until(status, PATIENCE_SECONDS)
+        wait_until(has_ended, PATIENCE_SECONDS)
 
     def check_intact(self) -> None:
         assert self.running.graphql(SENSORS)["sensorsOrError"]["results"] == self.sensors
@@ -122,30 +130,37 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, visited: Visited) -> Iterator[Page]:
     """A page in which nothing may come of a key: no request, no picture, no link, no dialog."""
     page = browser.new_page(base_url=visited.running.dagster)
-    page.set_default_timeout(1_000 * PATIENCE_SECONDS)
-    expect.set_options(timeout=1_000 * PATIENCE_SECONDS)
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("dialog", lambda dialog: asked.append(dialog.message))
     yield page
-    assert [url for url in asked if "stopSensor" in url or "graphql?" in url or "evil" in url] == []
-    for selector in ("img[src*='graphql']", "a[href*='graphql?']", "a[href*='evil']"):
-        assert page.locator(selector).count() == 0, selector
-    assert page.locator("a[href^='javascript']").count() == 0
+    acted = [one for one in asked if ACTS.match(one)]
+    assert acted == []
+    links = page.locator("img, a").evaluate_all(
+        "all => all.map(one => one.getAttribute('href') || one.getAttribute('src') || '')"
+    )
+    assert [one for one in links if ACTS.match(one)] == []
     page.close()
     visited.check_intact()
 
 
-def test_the_checks_of_an_asset_name_keys_as_they_are(page: Page) -> None:
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("picture", "![x](/graphql?query="),
+        ("behind a carriage return", "a\\r\\r![x](/graphql?query="),
+        ("HTML", "<img src='/graphql?query="),
+    ],
+)
+def test_a_check_names_keys_as_they_are(
+    page: Page, visited: Visited, name: str, shown: str
+) -> None:
+    visited.examine(keys=[visited.keys[name]])
     page.goto("/assets/photo/thumbnail?view=checks&checkDetail=readable")
-    expect(page.get_by_text("defective, such as").first).to_be_visible()
-    page.get_by_text("Show Markdown").first.click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("![x](/graphql?query=").first).to_be_visible()
-    expect(dialog.get_by_text("<img src='/graphql?").first).to_be_visible()
-    expect(
-        dialog.get_by_text("\\x0d\\x0d![x]").or_(dialog.get_by_text("\\r\\r![x]")).first
-    ).to_be_visible()
+    expect(page.get_by_text(shown).locator("visible=true").first).to_be_visible()
+    page.wait_for_load_state("networkidle")
 
 
 def test_the_partitions_of_an_asset_name_keys_as_they_are(page: Page, visited: Visited) -> None:
@@ -167,6 +182,6 @@ def test_a_run_names_keys_as_they_are(page: Page, visited: Visited) -> None:
 
 @pytest.mark.parametrize("name", ["arrivals", "failures"])
 def test_the_ticks_of_a_sensor_name_keys_as_they_are(page: Page, name: str) -> None:
-    page.goto(f"/locations/__repository__@imgflow/sensors/{name}")
-    expect(page.get_by_text("Tick").first).to_be_visible()
+    page.goto(f"/locations/imgflow/sensors/{name}")
+    expect(page.get_by_text(name).first).to_be_visible()
     page.wait_for_load_state("networkidle")
