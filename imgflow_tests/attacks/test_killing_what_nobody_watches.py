@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -30,8 +31,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def servers(running: Running) -> list[psutil.Process]:
     """Those that evaluate sensors: who has the definitions and listens."""
-    tree = psutil.Process(running.process.pid).children(recursive=True)
-    return [one for one in tree if "imgflow.definitions" in " ".join(one.cmdline())]
+    found = []
+    for process in psutil.Process(running.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "imgflow.definitions" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
