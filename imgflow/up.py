@@ -234,8 +234,9 @@ def _watch(
         Alarm(settings.alert_urls, settings.alert_minutes, say),
     )
     try:
-        for part in (*probes.values(), watch):
-            part.start()
+        watch.start()
+        for probe in probes.values():
+            probe.start()
         while True:
             if interrupted():  # raised within a finaliser, an exception gets lost
                 raise Interrupted
@@ -248,8 +249,9 @@ def _watch(
                     supervisor.restart(name, "lets no tick of the sensors end")
             time.sleep(LOOK_SECONDS)
     finally:
-        for part in (*probes.values(), watch):
-            part.stop()
+        watch.stop()
+        for probe in probes.values():
+            probe.stop()
 
 
 def _check_port(host: str, port: int, setting: str) -> None:

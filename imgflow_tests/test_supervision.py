@@ -103,6 +103,7 @@ def test_a_service_that_hangs_is_started_again_and_its_runs_go_on_until_the_end(
 
 def test_a_service_that_a_signal_stopped_is_started_again(page: Page) -> None:
     before = page.pid
+    page.probe.silent_seconds = 600
     os.kill(before, signal.SIGSTOP)
     page.look_until(lambda: page.said)
     assert page.said == ["The page was stopped by a signal and is started again."]

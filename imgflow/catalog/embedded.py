@@ -109,8 +109,8 @@ class EmbeddedPostgres:
             SettingsError: it does not start.
         """
         for process in self.processes():
-            if process.name().startswith("postgres"):
-                with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name().startswith("postgres"):
                     process.kill()
         self.ensure_running()
 
