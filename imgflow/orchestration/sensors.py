@@ -132,7 +132,7 @@ def list_and_announce(
             vanished = catalog.vanished(after, page.resume_after, there)
             missing += (image.key for image in vanished)
     # All at once: a wrong bucket may lack a few of each page, and that all are gone is to be seen.
-    if warning := follow(missing):
+    if missing and (warning := follow(missing)):
         seen.warnings.append(warning)
     return seen
 

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from imgflow.errors import NotOurs, Trouble
 from imgflow.store.location import parse_location
 from imgflow.store.naming import MARKER
 from imgflow.store.outputs import OutputStore
+from imgflow_tests.policies import User, allow, document
 
 MakeCatalog = Callable[[str], PostgresCatalog]
 
@@ -141,6 +143,30 @@ def test_a_marker_that_cannot_be_read_is_no_missing_one(
     with pytest.raises(Trouble):
         claim(catalog, outputs)
     assert (tmp_path / MARKER).is_dir()
+
+
+@pytest.mark.parametrize("may", [["s3:PutObject"], ["s3:PutObject", "s3:ListBucket"]])
+def test_without_the_right_to_read_the_marker_no_location_is_taken(
+    *,
+    s3: Any,
+    bucket: str,
+    user: User,
+    catalog: PostgresCatalog,
+    monkeypatch: pytest.MonkeyPatch,
+    may: list[str],
+) -> None:
+    s3.put_object(Bucket=bucket, Key=f"out/{MARKER}", Body=b"of another")
+    statements = [
+        allow("s3:PutObject", bucket=bucket, below="out/"),
+        allow("s3:ListBucket", bucket=bucket),
+    ]
+    user.may(document(*statements[: len(may)]))
+    for name, value in user.variables().items():
+        monkeypatch.setenv(name, value)
+    outputs = OutputStore(parse_location(f"s3://{bucket}/out", setting="TEST"))
+    with pytest.raises(Trouble, match=r"imgflow\.json.*s3:GetObject"):
+        claim(catalog, outputs)
+    assert s3.get_object(Bucket=bucket, Key=f"out/{MARKER}")["Body"].read() == b"of another"
 
 
 def test_a_process_looks_once_a_minute(
