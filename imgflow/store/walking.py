@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from imgflow.errors import Trouble
@@ -227,7 +227,7 @@ class Walk:
         """Whether it stands there still, and not so long that the folder may have changed."""
         return start_after == self.last and time.monotonic() < self._give_up
 
-    def files(self, root: int) -> Iterator[tuple[bytes, os.stat_result | None]]:
+    def files(self, root: int) -> Generator[tuple[bytes, os.stat_result | None], None, None]:
         """Yield names in the order of their bytes, with what the system says of each.
 
         None stands beside what is never listed: a file, or a folder that need not be read.
@@ -246,7 +246,8 @@ class Walk:
                     if name[-1] == NUL:
                         yield prefix + name, None
                     elif name[-1] == SLASH:
-                        folder = _closed(folder)
+                        _close(folder)
+                        folder = None
                         below = prefix + name if name != b"/" else b""
                         folder, inside = walker.enter(root, below, self._start_after)
                         way.append((below, inside))
@@ -257,12 +258,13 @@ class Walk:
                         yield prefix + name, status
                 else:
                     way.pop()
-                    folder = _closed(folder)
+                    _close(folder)
+                    folder = None
         finally:
-            _closed(folder)
+            _close(folder)
 
 
-def _closed(folder: int | None) -> None:
+def _close(folder: int | None) -> None:
     if folder is not None:
         os.close(folder)
 
