@@ -95,6 +95,21 @@ def test_it_shows_the_token_that_the_api_needs_when_it_was_made_and_nowhere_else
         assert token not in log.read_text(errors="replace")
 
 
+def test_it_prints_a_link_that_signs_a_browser_in_once_and_writes_it_into_no_log(
+    running: Running,
+) -> None:
+    (link,) = re.findall(rf"{running.api}/sign-in\?key=(\S+)", running.output())
+    with httpx.Client(base_url=running.api, follow_redirects=True) as browser:
+        assert browser.get("/").status_code == 401
+        assert browser.get("/sign-in", params={"key": link}).status_code == 200
+        assert browser.get("/session").json() == {"scopes": ["read", "write"]}
+    assert httpx.get(f"{running.api}/sign-in", params={"key": link}).status_code == 401
+    for log in (running.home / "logs").iterdir():
+        assert link not in log.read_text(errors="replace")
+    another = running.command("sign-in")
+    assert httpx.get(another.stdout.strip()).status_code == 303
+
+
 def test_an_upload_becomes_ready_by_itself(running: Running, tmp_path: Path) -> None:
     picture = tmp_path / "new one.jpg"
     picture.write_bytes(jpeg(200, 100))

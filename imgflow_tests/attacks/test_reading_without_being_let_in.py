@@ -230,13 +230,18 @@ def forwarded(port: int) -> Iterator[str]:
             with suppress(OSError):
                 other.shutdown(socket.SHUT_WR)
 
+        def serve(near: socket.socket) -> None:
+            with near, socket.create_connection(("127.0.0.1", port)) as far:
+                sending = threading.Thread(target=copy, args=(near, far), daemon=True)
+                sending.start()
+                copy(far, near)
+                sending.join()
+
         def forward() -> None:
             with suppress(OSError):  # the end of the test
                 while True:
                     near, _ = listening.accept()
-                    far = socket.create_connection(("127.0.0.1", port))
-                    for ends in ((near, far), (far, near)):
-                        threading.Thread(target=copy, args=ends, daemon=True).start()
+                    threading.Thread(target=serve, args=(near,), daemon=True).start()
 
         threading.Thread(target=forward, daemon=True).start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
