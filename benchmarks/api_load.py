@@ -71,7 +71,13 @@ class Load:
 
 
 async def load(
-    address: str, paths: dict[str, Sequence[str]], *, clients: int, seconds: float, pid: int
+    address: str,
+    paths: dict[str, Sequence[str]],
+    *,
+    clients: int,
+    seconds: float,
+    pid: int,
+    token: str,
 ) -> Load:
     """Ask for paths of each kind in turn, with so many connections at once, each kept open."""
     seen = Load({kind: [] for kind in paths})
@@ -95,7 +101,7 @@ async def load(
                 path = paths[kind][asked // len(kinds) % len(paths[kind])]
                 asked += 1
                 began = time.perf_counter()
-                status = await ask(reader, writer, host.netloc, path)
+                status = await ask(reader, writer, host.netloc, path, token)
                 if status != OK:
                     seen.errors.append(f"{status} {path}")
                 seen.seconds[kind].append(time.perf_counter() - began)
@@ -109,14 +115,15 @@ async def load(
 
 
 async def ask(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, path: str
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, path: str, token: str
 ) -> int:
     """One request and its whole answer; a client that costs as little as can be."""
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+    head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n"
+    writer.write(head.encode())
+    answered = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = answered.partition(b"content-length:")[2].partition(b"\r\n")[0]
     await reader.readexactly(int(length))
-    return int(head[9:12])
+    return int(answered[9:12])
 
 
 @contextlib.contextmanager
@@ -183,7 +190,16 @@ def measure(seconds: float = SECONDS, clients: int = CLIENTS) -> list[Measure]:
 
         def run(server: tuple[str, int], asked: dict[str, Sequence[str]]) -> Load:
             address, pid = server
-            seen = asyncio.run(load(address, asked, clients=clients, seconds=seconds, pid=pid))
+            seen = asyncio.run(
+                load(
+                    address,
+                    asked,
+                    clients=clients,
+                    seconds=seconds,
+                    pid=pid,
+                    token=library.token,
+                )
+            )
             if seen.errors:
                 raise RuntimeError(f"{len(seen.errors)} errors, such as {seen.errors[0]}")
             return seen

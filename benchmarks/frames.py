@@ -120,7 +120,7 @@ def serve(app: ASGIApp | Settings, listening: socket.socket) -> None:
     uvicorn.Server(config).run([listening])
 
 
-def over_http(app: ASGIApp | Settings, image_id: int, rows: int) -> float:
+def over_http(app: ASGIApp | Settings, image_id: int, rows: int, token: str = "") -> float:
     """The same on a connection to loopback that stays open."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = get_context("spawn").Process(target=serve, args=(app, listening), daemon=True)
@@ -129,7 +129,7 @@ def over_http(app: ASGIApp | Settings, image_id: int, rows: int) -> float:
 
         def frame(start: int) -> None:
             path = f"/image/{image_id}?depth_min={start}&depth_max={start + FRAME_ROWS - 1}"
-            connection.request("GET", path)
+            connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
             answer = connection.getresponse()
             answer.read()
             if answer.status != http.HTTPStatus.OK:
@@ -173,7 +173,7 @@ def measure(rows: int = 1_000_000) -> list[Measure]:
 
             name = f"frame of 500 rows of {height:,} from the database, ms"
             add(name, p50(frame, height), by_numpy, "numpy and Pillow")
-        ours = over_http(library.settings, images[rows], rows)
+        ours = over_http(library.settings, images[rows], rows, library.token)
         name = f"frame of 500 rows of {rows:,} over HTTP, ms"
         add(name, ours, over_http(bare_server, 0, rows), "behind uvicorn alone")
         add(name, ours, by_numpy, "without HTTP")

@@ -21,6 +21,7 @@ app = typer.Typer(
 # In the order in which `--help` lists them.
 for command in (
     service.up,
+    service.sign_in,
     service.migrate,
     service.ingest,
     images.status,

@@ -90,9 +90,8 @@ class Settings(BaseSettings):
     api_token: Annotated[
         ApiTokens,
         Field(
-            description="Token that API calls need to change something, and on other addresses "
-            "than loopback to read (`Authorization: Bearer`); several with commas, `TOKEN:read` or "
-            "`TOKEN:write` for one scope only. "
+            description="Token that API calls need (`Authorization: Bearer`); several with commas, "
+            "`TOKEN:read` or `TOKEN:write` for one scope only. "
             "Default: a random one in the file `api-token` in the home.",
             repr=False,
         ),
@@ -101,14 +100,22 @@ class Settings(BaseSettings):
         ListenAddress,
         Field(
             description="Address that the API listens on. Other than loopback it needs "
-            "`IMGFLOW_API_TOKEN`, also for reading."
+            "`IMGFLOW_API_TOKEN`."
         ),
     ] = "127.0.0.1"
+    open_reading: Annotated[
+        bool,
+        Field(
+            description="Anyone who reaches the API may read everything, without a token; changing "
+            "something needs one all the same. Web pages that a visitor of the machine opens may "
+            "reach it too."
+        ),
+    ] = False
     link_key: Annotated[
         LinkKey,
         Field(
-            description="Secret of 32 characters or more that signs picture links and sessions, "
-            "the same for all processes of the API. "
+            description="Secret of 32 characters or more that signs picture links, sign-in links "
+            "and sessions, the same for all processes of the API. "
             "Default: a random one in the file `link-key` in the home.",
             repr=False,
         ),
@@ -398,7 +405,7 @@ class Settings(BaseSettings):
         return self.dagster_url or f"http://127.0.0.1:{self.dagster_port}"
 
     def check_api_access(self) -> None:
-        """Raise `SettingsError` where others could read and nobody needed a token."""
+        """Raise `SettingsError` where others reach the API and nobody chose a token."""
         if not self.is_api_local and not self.api_token:
             raise SettingsError(
                 f"IMGFLOW_API_HOST={self.api_host} lets other machines reach the API, so it does "

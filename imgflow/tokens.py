@@ -91,6 +91,10 @@ class Tokens:
                 found = token
         return found
 
+    def widest(self) -> Token | None:
+        """The first of those that allow the most; None when there is none."""
+        return max(self._tokens, key=lambda token: len(token.scopes), default=None)
+
     def named(self, name: str) -> Token | None:
         """The token of this name, which a session bears; None when it is not taken any more."""
         return next((token for token in self._tokens if token.name == name), None)

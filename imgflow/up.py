@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import yaml
 
+from imgflow.api.signatures import sign_in_link
 from imgflow.catalog.connecting import database_url, make_engine, up_name
 from imgflow.catalog.embedded import close_embedded_postgres, embedded_postgres
 from imgflow.catalog.postgres import PostgresCatalog
@@ -173,9 +174,10 @@ def _start(settings: Settings, services: list[Service], say: Say) -> None:
             page = f"{pages[service.name]}/{'health/' if service.name == 'api' else 'server_info'}"
             _wait(services, service, partial(_answers, page))
     say(f"Dagster   {pages['webserver']}")
-    say(f"Gallery   {pages['api']}")
-    say(f"API       {pages['api']}/docs")
-    say(f"Token     {_place_of_token(settings)}, which API calls need to change something")
+    say(f"Gallery   {sign_in_link(settings)}")
+    say("          signs in once, within 15 minutes; `imgflow sign-in` prints a new link")
+    say(f"API       {settings.links_url}/docs")
+    say(f"Token     {_place_of_token(settings)}, which API calls need")
     if is_first and not settings.api_token:
         say(f"          {own_token(settings.home)} (shown this once)")
     say(f"Logs      {code_server.log.parent}")

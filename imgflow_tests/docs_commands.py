@@ -28,7 +28,7 @@ from imgflow_tests.pictures import jpeg
 SHELL = ("sh", "bash", "console")
 RUN = (*SHELL, "python")
 PARSED = ("dotenv", "toml", "json", "yaml")
-SHOWN = ("mermaid", "text")
+SHOWN = ("mermaid", "nginx", "text")
 """Languages of blocks: run, parsed, shown. Text behind a command is what it prints."""
 
 

@@ -52,10 +52,14 @@ class Running:
     def output(self) -> str:
         return self.log.read_text()
 
+    def read(self, path: str, **parameters: str) -> httpx.Response:
+        """Ask the API with the token that is in the home."""
+        token = self.variables.get("IMGFLOW_API_TOKEN") or (self.home / "api-token").read_text()
+        headers = {"Authorization": f"Bearer {token.strip()}"}
+        return httpx.get(f"{self.api}{path}", params=parameters or None, headers=headers)
+
     def images(self, **filters: str) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = httpx.get(f"{self.api}/images", params=filters).json()[
-            "items"
-        ]
+        items: list[dict[str, Any]] = self.read("/images", **filters).json()["items"]
         return items
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:

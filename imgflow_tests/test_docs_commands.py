@@ -21,6 +21,8 @@ import yaml
 from moto.server import ThreadedMotoServer
 
 from imgflow.settings import load_settings
+from imgflow.tokens import own_token
+from imgflow_tests.api.library import bearer
 from imgflow_tests.ceph import free_port
 from imgflow_tests.conftest import S3Server
 from imgflow_tests.docs_commands import (
@@ -85,10 +87,12 @@ def running(tmp_path_factory: pytest.TempPathFactory, web_port: int) -> Iterator
 
 def settle(api: str, source: Path) -> None:
     """Wait until every upload is processed."""
+    token = bearer(own_token(source.parent))
 
     def is_done() -> bool:
         files = sum(file.is_file() for file in source.rglob("*"))
-        images = httpx.get(f"{api}/images", params={"limit": 500}).json()["items"]
+        answer = httpx.get(f"{api}/images", params={"limit": 500}, headers=token)
+        images = answer.json()["items"]
         return len(images) >= files and all(image["state"] != "pending" for image in images)
 
     wait_until(is_done, "all uploads are processed")

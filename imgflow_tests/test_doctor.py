@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -252,9 +253,42 @@ def test_an_api_that_others_reach_without_a_token_is_wrong(
 
     assert (found().state, found().text) == (
         "ok",
-        "the API is for this machine only, reading is open",
+        "the API listens on 127.0.0.1 and asks everyone for a token",
     )
     open_to_all = found(api_host="192.0.2.1")
     assert open_to_all.state == "wrong"
     assert "does not start without IMGFLOW_API_TOKEN" in open_to_all.text
     assert found(api_host="192.0.2.1", api_token="a-token").state == "ok"  # noqa: S106
+    chosen = found(open_reading="true")
+    assert chosen.state == "notice"
+    assert "IMGFLOW_OPEN_READING" in chosen.text
+
+
+class ToAnybody(BaseHTTPRequestHandler):
+    """A proxy that lists images to whoever asks, or asks people to sign in itself."""
+
+    answer = b'{"items": [], "next": null}'
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"), [(ToAnybody.answer, "wrong"), (b"<h1>Sign in with us</h1>", "ok")]
+)
+def test_a_public_url_that_shows_images_to_strangers_is_wrong(
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: bytes,
+    state: str,
+) -> None:
+    monkeypatch.setattr(ToAnybody, "answer", answer)
+    with ThreadingHTTPServer(("127.0.0.1", 0), ToAnybody) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{proxy.server_port}"
+        (finding,) = local_checks(make_settings(public_url=url))["access"]()
+        proxy.shutdown()
+    assert finding.state == state
+    assert (f"anyone reads: {url}/images" in finding.text) == (state == "wrong")

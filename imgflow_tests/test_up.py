@@ -41,13 +41,13 @@ def test_the_samples_are_processed_by_the_sensor_within_a_minute_and_without_a_c
     for image in ready:
         for name, output in image["outputs"].items():
             if "url" in output and name != "resized":
-                picture = httpx.get(running.api + output["url"])
+                picture = running.read(output["url"])
                 assert picture.status_code == 200
                 assert picture.headers["content-type"] == output["media_type"]
     (depth,) = (image for image in ready if image["kind"] == "depth")
     assert (depth["facts"]["rows"], depth["facts"]["width"]) == (5_460, 150)
     assert (depth["facts"]["depth_min"], depth["facts"]["depth_max"]) == (9000.1, 9546.0)
-    frame = httpx.get(f"{running.api}/image/{depth['id']}?depth_min=9000.1&depth_max=9010")
+    frame = running.read(f"/image/{depth['id']}", depth_min="9000.1", depth_max="9010")
     assert frame.headers["content-type"] == "image/jpeg"
 
 
@@ -78,7 +78,7 @@ def test_it_prints_the_addresses_and_shows_progress(running: Running) -> None:
     assert running.api in running.output()
 
 
-def test_it_shows_the_token_that_changes_need_when_it_was_made_and_nowhere_else(
+def test_it_shows_the_token_that_the_api_needs_when_it_was_made_and_nowhere_else(
     running: Running,
 ) -> None:
     file = running.home / "api-token"
@@ -91,6 +91,21 @@ def test_it_shows_the_token_that_changes_need_when_it_was_made_and_nowhere_else(
     assert running.output().count(token) == 1
     for log in (running.home / "logs").iterdir():
         assert token not in log.read_text(errors="replace")
+
+
+def test_it_prints_a_link_that_signs_a_browser_in_once_and_writes_it_into_no_log(
+    running: Running,
+) -> None:
+    (link,) = re.findall(rf"{running.api}/sign-in\?key=(\S+)", running.output())
+    with httpx.Client(base_url=running.api, follow_redirects=True) as browser:
+        assert browser.get("/").status_code == 401
+        assert browser.get("/sign-in", params={"key": link}).status_code == 200
+        assert browser.get("/session").json() == {"scopes": ["read", "write"]}
+    assert httpx.get(f"{running.api}/sign-in", params={"key": link}).status_code == 401
+    for log in (running.home / "logs").iterdir():
+        assert link not in log.read_text(errors="replace")
+    another = running.command("sign-in")
+    assert httpx.get(another.stdout.strip()).status_code == 303
 
 
 def test_an_upload_becomes_ready_by_itself(running: Running, tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Who may do what: tokens, sessions and picture links.
 
-Changing something always needs a token with the scope `write`. Reading is open to this machine, as
-long as the API listens on loopback only; from anywhere else it needs a token with the scope `read`,
-or a link that is signed for the one picture.
+Nobody is let in by what a request lacks, or by where it seems to come from: a proxy, a forwarded
+port and every user of the machine look like its owner. Reading needs a token with the scope `read`,
+changing something one with the scope `write`; a session stands for a token, and a signed link lets
+anyone see the one picture that it is for. `IMGFLOW_OPEN_READING` opens reading to all, by the
+operator's word.
 """
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,44 +16,47 @@ from fastapi import Depends, Request
 
 from imgflow.api.connections import Connected, Connections
 from imgflow.api.problems import Refused
+from imgflow.api.signatures import Pass
 from imgflow.tokens import Scope, Token
 
 CHALLENGE = 'Bearer realm="imgflow"'
-COOKIE = "imgflow_session"
 SCHEME = "bearer"
 
 PROBLEMS_OF_TOKENS = ("token_missing", "token_unknown", "scope_missing")
 PROBLEMS_OF_LINKS = ("link_wrong", "link_expired")
 
-# A proxy in front speaks for others, whatever its own address is.
-PROXIED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
-
-SECURITY_SCHEMES = {
-    "token": {
-        "type": "http",
-        "scheme": SCHEME,
-        "description": "`IMGFLOW_API_TOKEN`, or the content of the file `api-token` in the home.",
-    },
-    "session": {
-        "type": "apiKey",
-        "in": "cookie",
-        "name": COOKIE,
-        "description": "Set by `POST /session`, for browsers.",
-    },
-    "link": {
-        "type": "apiKey",
-        "in": "query",
-        "name": "signature",
-        "description": "With `expires`, of a link that `POST /images/{image}/links` made.",
-    },
-}
-"""For OpenAPI."""
-
 Security = list[dict[str, list[str]]]
 WITH_TOKEN: Security = [{"token": []}, {"session": []}]
-# On loopback nothing is needed.
-READING: Security = [{}, *WITH_TOKEN]
-READING_PICTURES: Security = [*READING, {"link": []}]
+READING_PICTURES: Security = [*WITH_TOKEN, {"link": []}]
+
+
+def security_schemes(cookie: str) -> dict[str, Any]:
+    """The ways in, for OpenAPI.
+
+    Args:
+        cookie: name of the one that holds a session.
+    """
+    return {
+        "token": {
+            "type": "http",
+            "scheme": SCHEME,
+            "description": "`IMGFLOW_API_TOKEN`, or the content of the file `api-token` in the "
+            "home.",
+        },
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": cookie,
+            "description": "Set by the link that `imgflow up` prints and by `POST /session`, for "
+            "browsers.",
+        },
+        "link": {
+            "type": "apiKey",
+            "in": "query",
+            "name": "signature",
+            "description": "With `expires`, of a link that `POST /images/{image}/links` made.",
+        },
+    }
 
 
 def needs(scope: Scope) -> Any:
@@ -62,7 +66,7 @@ def needs(scope: Scope) -> Any:
     """
 
     async def check(request: Request, connections: Connected) -> None:
-        check_access(request, connections, scope)
+        await check_access(request, connections, scope)
 
     return Depends(check)
 
@@ -73,9 +77,9 @@ def needs_reader_or_link() -> Any:
     async def check(request: Request, connections: Connected) -> None:
         query = request.query_params
         if "signature" not in query:
-            check_access(request, connections, "read")
+            await check_access(request, connections, "read")
             return
-        # Looked at on loopback too, so that a link can be tried out where it is made.
+        # Judged whatever else the request bears, so that a link can be tried out where it is made.
         image, picture = request.scope["path"].rpartition("/images/")[2].split("/", 1)
         given = query.get("expires", ""), query["signature"]
         verdict = connections.signatures.check_link(image, picture, *given)
@@ -87,15 +91,16 @@ def needs_reader_or_link() -> Any:
     return Depends(check)
 
 
-def check_access(request: Request, connections: Connections, scope: Scope) -> None:
-    """Return when whoever asks has a scope.
+async def check_access(request: Request, connections: Connections, scope: Scope) -> None:
+    """Return when whoever asks has a scope; every route asks here, and nowhere else.
 
     Raises:
         Refused: says what is missing.
+        Trouble: the database does not say whether the session was ended.
     """
-    if scope == "read" and is_local(request, connections):
+    if scope == "read" and connections.reading_is_open:
         return
-    token = token_of(request, connections)
+    token = await token_of(request, connections)
     if scope not in token.scopes:
         raise Refused(
             "scope_missing",
@@ -106,31 +111,56 @@ def check_access(request: Request, connections: Connections, scope: Scope) -> No
         )
 
 
-def token_of(request: Request, connections: Connections) -> Token:
+async def token_of(request: Request, connections: Connections) -> Token:
     """The token that a request bears, itself or by its session.
 
     Raises:
-        Refused: there is none, or none that is taken.
+        Refused: there is none, or none that is accepted.
+        Trouble: the database does not say whether the session was ended.
     """
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == SCHEME and given.strip():
-        token = connections.tokens.find(given.strip())
-        if token is None:
-            raise Refused(
-                "token_unknown",
-                "It is neither in IMGFLOW_API_TOKEN nor, where that is empty, in the home.",
-                headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'},
-            )
+    token = bearer_of(request, connections)
+    if token is not None:
         return token
-    name = connections.signatures.token_of(request.cookies.get(COOKIE, ""))
-    token = connections.tokens.named(name) if name and is_own_page(request) else None
-    if token is None:
+    session = await session_of(request, connections)
+    token = connections.tokens.named(session.token_name) if session else None
+    if token is None or not is_own_page(request):
         raise Refused(
             "token_missing",
             "Send the header `Authorization: Bearer TOKEN`.",
             headers={"WWW-Authenticate": CHALLENGE},
         )
     return token
+
+
+def bearer_of(request: Request, connections: Connections) -> Token | None:
+    """The token in the header; None when there is none.
+
+    Raises:
+        Refused: it is none that is accepted.
+    """
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != SCHEME or not given.strip():
+        return None
+    token = connections.tokens.find(given.strip())
+    if token is None:
+        raise Refused(
+            "token_unknown",
+            "It is neither in IMGFLOW_API_TOKEN nor, where that is empty, in the home.",
+            headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'},
+        )
+    return token
+
+
+async def session_of(request: Request, connections: Connections) -> Pass | None:
+    """The session of the browser that asks; None when there is none, or none that is valid.
+
+    Raises:
+        Trouble: the database does not say whether it was ended.
+    """
+    session = connections.signatures.read("session", request.cookies.get(connections.cookie, ""))
+    if session is None or await connections.is_revoked(session.id):
+        return None
+    return session
 
 
 def is_own_page(request: Request) -> bool:
@@ -141,28 +171,3 @@ def is_own_page(request: Request) -> bool:
     if origin is None:
         return request.headers.get("Sec-Fetch-Site") == "same-origin"
     return urlsplit(origin).netloc == request.headers.get("Host")
-
-
-def is_local(request: Request, connections: Connections) -> bool:
-    """Whether a request comes from this machine to this machine, without a proxy in between.
-
-    The name it was sent to must be one of this machine too: any web page can have a name of its own
-    resolve to 127.0.0.1, and would read what its visitor may.
-    """
-    if not connections.is_local or any(name in request.headers for name in PROXIED):
-        return False
-    ends = (request.scope.get("server"), request.scope.get("client"))
-    if not all(end is not None and _is_loopback(end[0]) for end in ends):
-        return False
-    try:
-        name = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
-    except ValueError:
-        return False
-    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False

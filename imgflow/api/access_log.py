@@ -11,7 +11,10 @@ import re
 SERVER_LOG = "uvicorn.access"
 
 # Ours, those of presigned URLs that somebody puts into a query, and a token in the wrong place.
-SECRET = re.compile(r"(?i)(\b(?:signature|token|x-amz-[a-z-]+|awsaccesskeyid)(?:=|%3d))[^&\s\"]+")
+# A sign-in key is used up by the request that is logged; one that failed may not be.
+SECRET = re.compile(
+    r"(?i)(\b(?:signature|token|key|x-amz-[a-z-]+|awsaccesskeyid)(?:=|%3d))[^&\s\"]+"
+)
 
 
 class WithoutSecrets(logging.Filter):

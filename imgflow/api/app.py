@@ -26,12 +26,12 @@ from imgflow.api import (
     sharing,
     uploads,
 )
-from imgflow.api.access import SECURITY_SCHEMES
+from imgflow.api.access import security_schemes
 from imgflow.api.access_log import hide_secrets
 from imgflow.api.connections import Connections
 from imgflow.api.envelope import REQUEST_ID, TRACE_ID, Envelope
 from imgflow.api.errors import METHODS, add_handlers
-from imgflow.api.gallery import pages, static_files
+from imgflow.api.gallery import pages, sign_in, static_files
 from imgflow.api.gallery.rendering import Gallery
 from imgflow.api.keys import KeysInPaths
 from imgflow.api.measures import Measured, Measures
@@ -45,9 +45,9 @@ Images that landed in the bucket: the table, the pictures made from them, and fr
 images.
 
 An image is named by its integer id or by `key:` and its URL-encoded object key (`/` as `%2F`).
-What changes something needs a token (`IMGFLOW_API_TOKEN`): `Authorization: Bearer TOKEN`. Reading
-is open on the machine itself, and needs a token where the API listens to others too, or a link that
-is signed for one picture.
+Everything but `/health/`, `/health/ready` and `/problems` needs a token (`IMGFLOW_API_TOKEN`):
+`Authorization: Bearer TOKEN`. Browsers have a session instead, and a link that is signed for one
+picture shows that one to anybody.
 
 Errors are problem details (RFC 9457) with a `code`; `GET /problems` lists them all. Every answer
 has the header `X-Request-ID`, which is taken from the request where it has a well-formed one.
@@ -87,7 +87,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version="1",
         lifespan=lifespan,
-        docs_url=None,  # `explanations` has it, with a content security policy
+        # `explanations` has both, for those who may read
+        openapi_url=None,
+        docs_url=None,
         redoc_url=None,
         middleware=[
             Middleware(Envelope),
@@ -121,10 +123,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics,
         explanations,
         static_files,
+        sign_in,
         pages,
     ):
         app.include_router(module.router)
-    app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]  # FastAPI's own way
+    app.include_router(explanations.pages)
+    app.openapi = _with_problems(app.openapi, connections.cookie)  # type: ignore[method-assign]  # FastAPI's own way
     return app
 
 
@@ -150,8 +154,10 @@ def _cors(origins: tuple[str, ...]) -> list[Middleware]:
     ]
 
 
-def _with_problems(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """Add the schema that `problem_responses` refers to, and take out FastAPI's own errors.
+def _with_problems(
+    openapi: Callable[[], dict[str, Any]], cookie: str
+) -> Callable[[], dict[str, Any]]:
+    """Add the ways in and the schema of problems, and take out FastAPI's own errors.
 
     FastAPI declares those for any route with a parameter that declares no 422 itself.
     """
@@ -159,7 +165,7 @@ def _with_problems(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[s
     def described() -> dict[str, Any]:
         document = openapi()
         components = document.setdefault("components", {})
-        components["securitySchemes"] = SECURITY_SCHEMES
+        components["securitySchemes"] = security_schemes(cookie)
         schemas = components.setdefault("schemas", {})
         schemas["Problem"] = Problem.model_json_schema()
         for name in ("HTTPValidationError", "ValidationError"):

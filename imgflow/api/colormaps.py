@@ -38,7 +38,7 @@ class ColormapList(BaseModel):
     items: list[ColormapItem]
 
 
-@get(router, "/colormaps", access="open")
+@get(router, "/colormaps")
 async def list_colormaps() -> ColormapList:
     """All colour maps; a name with `_r` is the reverse of the one without."""
     return ColormapList(
@@ -52,7 +52,6 @@ async def list_colormaps() -> ColormapList:
 @get(
     router,
     "/colormaps/{name}",
-    access="open",
     problems=(
         "unknown_colormap",
         "bad_colormap",

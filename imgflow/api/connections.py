@@ -12,19 +12,21 @@ from typing import Annotated
 import sqlalchemy as sa
 from fastapi import Depends, Request
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 
 from imgflow.api.processing import Processor
 from imgflow.api.readiness import Probe
-from imgflow.api.signatures import Signatures
+from imgflow.api.signatures import REVOKED_SECONDS, Signatures, signatures_of, tokens_of
 from imgflow.catalog.connecting import database_url, make_engine
 from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.revoked import Revoked
 from imgflow.errors import SettingsError, Trouble
 from imgflow.images.outputs import enabled_outputs
 from imgflow.settings import Settings
 from imgflow.store.naming import OUTPUT_FOLDERS
 from imgflow.store.opening import StoreConfig
-from imgflow.tokens import Tokens, own_key, own_token
+from imgflow.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +69,16 @@ class Connections:
         """Take the settings.
 
         Raises:
-            SettingsError: the two locations are wrong, or others than this machine could read
-                without a token.
+            SettingsError: the two locations are wrong, or others than this machine reach the API
+                and no token was set.
         """
         settings.check_api_access()
         self._settings = settings
-        self.is_local = settings.is_api_local
+        self.reading_is_open = settings.open_reading
+        # Cookies know no ports: with one name, a second imgflow on the same host would end the
+        # sessions of the first. The browser sends them to whatever listens on that host all the
+        # same, which is why a session is short and can be ended.
+        self.cookie = f"imgflow_session_{settings.api_port}"
         self.most_upload_bytes = settings.upload_bytes
         self._stores = StoreConfig(
             settings.source_url, settings.output_url, settings.s3_checksums, str(settings.home)
@@ -108,6 +114,7 @@ class Connections:
             self._settings, self._stores, self._engine.url.render_as_string(False)
         )
         self.processing = Processing(ThreadPoolExecutor(PROCESSED_AT_ONCE, "process"))
+        self.revoked = Revoked(self._engine)
         self.tokens = self._open_tokens()
         self.signatures = self._open_signatures()
         self.probes = (
@@ -130,19 +137,44 @@ class Connections:
     def _open_tokens(self) -> Tokens:
         """The tokens of the setting, or the one in the home."""
         try:
-            return Tokens.parse(self._settings.api_token or own_token(self._settings.home))
+            return tokens_of(self._settings)
         except SettingsError as error:  # a home that is read-only, say
-            logger.warning("%s Until then nothing can be changed through the API.", error)
+            logger.warning("%s Until then the API lets nobody in.", error)
             return Tokens(())
 
     def _open_signatures(self) -> Signatures:
         """The key of the setting, or the one in the home."""
         try:
-            key = self._settings.link_key or own_key(self._settings.home)
+            return signatures_of(self._settings)
         except SettingsError as error:
             logger.warning("%s Until then links and sessions end when the API does.", error)
-            key = secrets.token_urlsafe(32)
-        return Signatures(key, self._source_url)
+            return Signatures(secrets.token_urlsafe(32), self._source_url)
+
+    async def is_revoked(self, pass_id: str) -> bool:
+        """Whether a session was ended.
+
+        Raises:
+            Trouble: the database does not answer, so that it cannot be known.
+        """
+        if not self.revoked.is_fresh():
+            await run_in_threadpool(self._refresh_revoked)
+        return pass_id in self.revoked
+
+    async def revoke(self, pass_id: str) -> bool:
+        """End a session or use up a sign-in key; false when it was already.
+
+        Raises:
+            Trouble: the database does not answer.
+        """
+        return await run_in_threadpool(self._revoke, pass_id)
+
+    def _refresh_revoked(self) -> None:
+        self._ensure_migrated()
+        self.revoked.refresh()
+
+    def _revoke(self, pass_id: str) -> bool:
+        self._ensure_migrated()
+        return self.revoked.revoke(pass_id, REVOKED_SECONDS)
 
     @property
     def catalog(self) -> PostgresCatalog:
@@ -151,9 +183,12 @@ class Connections:
         Raises:
             Trouble: the database was away when the app started, and still is.
         """
+        self._ensure_migrated()
+        return self._catalog
+
+    def _ensure_migrated(self) -> None:
         if not self._is_migrated:
             self._migrate()
-        return self._catalog
 
     def _migrate(self) -> None:
         # One request at a time waits for a database that is away; the others are answered at once.
@@ -168,8 +203,7 @@ class Connections:
             self._migration.release()
 
     def _check_database(self) -> None:
-        if not self._is_migrated:
-            self._migrate()
+        self._ensure_migrated()
         self._ask_database()
 
     def _ask_database(self) -> None:

@@ -1,23 +1,20 @@
-"""`/problems`: what the codes of problems mean, and `/docs`, the page of the API."""
+"""`/problems`: what the codes of problems mean; `/docs` and `/openapi.json`: the API described."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 
+from imgflow.api.gallery.rendering import POLICY, PageRoute, gallery_of
 from imgflow.api.problems import PROBLEMS, TYPE_PREFIX, Refused
 from imgflow.api.routing import get
 
 router = APIRouter()
+pages = APIRouter(route_class=PageRoute)
 
-# FastAPI's page: a script in the page, and Swagger UI from the network that FastAPI names.
-DOCS_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "img-src data: https://fastapi.tiangolo.com; connect-src 'self'; frame-ancestors 'none'"
-)
+# Swagger UI has its icons in its style sheet.
+DOCS_POLICY = POLICY.replace("img-src 'self'", "img-src 'self' data:")
 
 
 class ProblemMeaning(BaseModel):
@@ -50,14 +47,19 @@ async def read_problem(code: str) -> ProblemMeaning:
     return _meaning(code)
 
 
-@get(router, "/docs", access="open", include_in_schema=False)
-async def docs(request: Request) -> HTMLResponse:
-    """The API as a page."""
-    page = get_swagger_ui_html(
-        openapi_url=f"{request.scope.get('root_path', '')}/openapi.json", title="imgflow"
-    )
-    page.headers["Content-Security-Policy"] = DOCS_POLICY
-    return page
+@get(router, "/openapi.json", include_in_schema=False)
+async def read_openapi(request: Request) -> JSONResponse:
+    """The API for programs, in OpenAPI."""
+    document = request.app.openapi()
+    root = request.scope.get("root_path", "")
+    return JSONResponse({**document, "servers": [{"url": root}]} if root else document)
+
+
+@get(pages, "/docs", include_in_schema=False, response_class=HTMLResponse)
+def docs(request: Request) -> HTMLResponse:
+    """The API as a page: Swagger UI, all of which we serve, since it runs where the session is."""
+    headers = {"Content-Security-Policy": DOCS_POLICY}
+    return gallery_of(request).page(request, "docs.html", headers=headers)
 
 
 def _meaning(code: str) -> ProblemMeaning:

@@ -29,6 +29,7 @@ PROBLEMS: Mapping[str, Meaning] = {
     "bad_request": Meaning(400, "The request cannot be understood"),
     "token_missing": Meaning(401, "The route needs a token"),
     "token_unknown": Meaning(401, "The token is none that the API takes"),
+    "key_refused": Meaning(401, "The sign-in link was used before, or has expired"),
     "scope_missing": Meaning(403, "The token does not allow this"),
     "link_wrong": Meaning(403, "The link is not signed for this picture"),
     "link_expired": Meaning(403, "The link has expired"),

@@ -34,7 +34,7 @@ def quick_route(formats: frozenset[str]) -> type[APIRoute]:
 
             async def answer(request: Request) -> Response:
                 # By hand, since FastAPI would do so when it solves the route's dependencies.
-                check_access(request, request.app.state.connections, "read")
+                await check_access(request, request.app.state.connections, "read")
                 asked = plain_parameters(request.scope["query_string"])
                 if asked is None or asked.get("format", "jpeg") not in formats:
                     return await by_fastapi(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -12,9 +13,12 @@ logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 2.0
 
+# Anyone may ask, and a listing of a bucket costs money: however often, a part is asked this often.
+FRESH_SECONDS = 2.0
+
 
 class Probe:
-    """A check of one part; at most one runs at any time, however often it is asked for.
+    """A check of one part, made at most once in two seconds, however often it is asked for.
 
     Checks run in threads of their own: those of handlers may all be waiting for the very part, and
     a daemon thread keeps nobody from ending the process.
@@ -26,12 +30,15 @@ class Probe:
         self._check = check
         self._lock = threading.Lock()
         self._running: Future[None] | None = None
+        self._fresh_until = 0.0
 
     def start(self) -> Future[None]:
-        """Begin a check, or join the one that runs."""
+        """Begin a check, or join the one that runs or has just ended."""
         with self._lock:
-            if self._running is None or self._running.done():
+            now = time.monotonic()
+            if self._running is None or (self._running.done() and now >= self._fresh_until):
                 self._running = Future()
+                self._fresh_until = now + FRESH_SECONDS
                 threading.Thread(
                     target=self._run, args=(self._running,), name=f"probe-{self.name}", daemon=True
                 ).start()

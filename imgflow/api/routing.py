@@ -1,7 +1,6 @@
 """Registering routes: what each needs of its caller, and the problems that it answers with.
 
-Every GET is a HEAD too. Reading needs the scope `read` where the API is open to others, and
-changing something always needs the scope `write`.
+Every GET is a HEAD too. Reading needs the scope `read`, and changing something the scope `write`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from fastapi import APIRouter
 from imgflow.api.access import (
     PROBLEMS_OF_LINKS,
     PROBLEMS_OF_TOKENS,
-    READING,
     READING_PICTURES,
     WITH_TOKEN,
     needs,
@@ -41,7 +39,7 @@ def get(
     Args:
         router: to register with.
         path: of the route.
-        access: who may read; `open` is for what says nothing of any image.
+        access: who may read; `open` is for what says whether the API is up and how to get in.
         problems: codes that it answers with, besides those of access.
         responses: further answers, for OpenAPI.
         options: of `APIRouter.add_api_route`.
@@ -49,7 +47,7 @@ def get(
     if access == "reader":
         problems = (*PROBLEMS_OF_TOKENS, *problems)
         options["dependencies"] = [needs("read")]
-        options["openapi_extra"] = {"security": READING}
+        options["openapi_extra"] = {"security": WITH_TOKEN}
     elif access == "reader or link":
         problems = (*PROBLEMS_OF_TOKENS, *PROBLEMS_OF_LINKS, *problems)
         options["dependencies"] = [needs_reader_or_link()]

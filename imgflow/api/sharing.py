@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from imgflow.api.access import (
-    COOKIE,
+    CHALLENGE,
     PROBLEMS_OF_TOKENS,
     WITH_TOKEN,
+    bearer_of,
     check_access,
+    session_of,
     token_of,
 )
 from imgflow.api.bodies import json_of, read_json
@@ -21,12 +23,12 @@ from imgflow.api.connections import Connected, Connections
 from imgflow.api.keys import PICTURES, ImageInPath, find_image
 from imgflow.api.pictures import PICTURE_PROBLEMS, output_record
 from imgflow.api.problems import Refused, problem_responses
-from imgflow.api.routing import change, get
-from imgflow.tokens import SCOPES, Scope
+from imgflow.api.routing import change
+from imgflow.api.signatures import SESSION_SECONDS, Pass, new_pass
+from imgflow.tokens import SCOPES, Scope, Token
 
 router = APIRouter(tags=["access"])
 
-SESSION_SECONDS = 7 * 86_400
 LONGEST_LINK_SECONDS = 366 * 86_400
 
 
@@ -90,51 +92,93 @@ async def _with_picture(connections: Connections, image: str, picture: str) -> i
     return row.id
 
 
-@get(router, "/session", access="open")
-async def read_session(request: Request, connections: Connected) -> Session:
-    """What the caller may do, by its token, its session, or by being on this machine."""
-    return Session(scopes=scopes_of(request, connections))
-
-
-DECLARED: dict[str, Any] = {
+BY_TOKEN: dict[str, Any] = {
     "responses": problem_responses(*PROBLEMS_OF_TOKENS),
-    "openapi_extra": {"security": WITH_TOKEN},
+    "openapi_extra": {"security": [{"token": []}]},
 }
 
 
-@router.post("/session", **DECLARED)
+@router.get(
+    "/session",
+    responses=problem_responses(*PROBLEMS_OF_TOKENS),
+    openapi_extra={"security": WITH_TOKEN},
+)
+async def read_session(request: Request, response: Response, connections: Connected) -> Session:
+    """What the caller may do, by its token or its session, which is renewed."""
+    scopes = await scopes_of(request, connections)
+    if not scopes:
+        await token_of(request, connections)  # says what is missing
+    await renew_session(request, response, connections)
+    return Session(scopes=scopes)
+
+
+@router.post("/session", **BY_TOKEN)
 async def begin_session(request: Request, response: Response, connections: Connected) -> Session:
     """Begin a session of a browser: a cookie that stands for the token of this request.
 
     The cookie is out of reach of scripts and of other sites.
     """
-    token = token_of(request, connections)
-    response.set_cookie(
-        COOKIE,
-        connections.signatures.session(token.name, SESSION_SECONDS),
-        max_age=SESSION_SECONDS,
-        path=request.scope.get("root_path") or "/",
-        secure=request.url.scheme == "https",
-        httponly=True,
-        samesite="strict",
-    )
+    token = bearer_of(request, connections)
+    if token is None:
+        raise Refused(
+            "token_missing",
+            "Send the header `Authorization: Bearer TOKEN`.",
+            headers={"WWW-Authenticate": CHALLENGE},
+        )
+    await replace_session(request, response, connections, token)
     return Session(scopes=[scope for scope in SCOPES if scope in token.scopes])
 
 
 @router.delete("/session", status_code=204, responses=problem_responses())
-async def end_session(request: Request, response: Response) -> None:
-    """End the session of this browser; doing it again is no error."""
+async def end_session(request: Request, response: Response, connections: Connected) -> None:
+    """End the session of this browser, wherever its cookie is; doing it again is no error."""
+    session = await session_of(request, connections)
+    if session is not None:
+        await connections.revoke(session.id)
     response.delete_cookie(
-        COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict"
+        connections.cookie, path=_root(request), httponly=True, samesite="strict"
     )
 
 
-def scopes_of(request: Request, connections: Connections) -> list[Scope]:
+async def replace_session(
+    request: Request, response: Response, connections: Connections, token: Token
+) -> None:
+    """Begin a session for a token, and end the one that the browser had."""
+    before = await session_of(request, connections)
+    if before is not None:
+        await connections.revoke(before.id)
+    _keep(request, response, connections, new_pass(token.name, SESSION_SECONDS))
+
+
+async def renew_session(request: Request, response: Response, connections: Connections) -> None:
+    """Renew the session of whoever asks, where half of its time has passed."""
+    session = await session_of(request, connections)
+    if session is not None and session.seconds_left < SESSION_SECONDS / 2:
+        _keep(request, response, connections, session.renewed)
+
+
+def _keep(request: Request, response: Response, connections: Connections, session: Pass) -> None:
+    response.set_cookie(
+        connections.cookie,
+        connections.signatures.write("session", session),
+        max_age=session.seconds_left,
+        path=_root(request),
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def _root(request: Request) -> str:
+    return request.scope.get("root_path") or "/"
+
+
+async def scopes_of(request: Request, connections: Connections) -> list[Scope]:
     """What the caller of a request may do."""
     found: list[Scope] = []
     for scope in SCOPES:
         try:
-            check_access(request, connections, scope)
+            await check_access(request, connections, scope)
         except Refused:
             continue
         found.append(scope)

@@ -1,8 +1,10 @@
-"""Signed picture links and sessions: what may be done without a token, and until when.
+"""What lets people in without a token: picture links, sign-in keys and sessions.
 
-Both are signed with one key and are stored nowhere. A link is for one picture of one image; another
-name, id or time does not fit its signature. A session stands for the token that it was begun with,
-so it ends at the latest when that token is not taken any more.
+All are signed with one key, so whoever has the home can make them, whichever process serves them. A
+link is for one picture of one image; another name, id or time does not fit its signature. A sign-in
+key begins one session, and a session stands for the token that it was begun with, so it ends at the
+latest when that token is no longer accepted. That a key was used or a session was ended is in the
+database (`imgflow.catalog.revoked`).
 """
 
 from __future__ import annotations
@@ -11,15 +13,31 @@ import base64
 import hashlib
 import hmac
 import re
+import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from imgflow.errors import SettingsError
+from imgflow.settings import Settings
+from imgflow.store.opening import StoreConfig
+from imgflow.tokens import Tokens, own_key, own_token
+
 Verdict = Literal["good", "wrong", "expired"]
+Use = Literal["key", "session"]
+
+KEY_SECONDS = 15 * 60
+# A working day without a page of the gallery; each page renews it.
+SESSION_SECONDS = 8 * 3_600
+LONGEST_SESSION_SECONDS = 7 * 86_400
+# Longer than any session that another process may renew before it learns of the end.
+REVOKED_SECONDS = 2 * SESSION_SECONDS
 
 SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")
 TIME = re.compile(r"[0-9]{1,12}")
-SESSION = re.compile(r"([0-9a-f]{16})\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
+PASS = re.compile(
+    r"([0-9a-f]{16})\.([A-Za-z0-9_-]{22})\.([0-9]{1,12})\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})"
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,40 @@ class Link:
 
     url: str
     expires: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A sign-in key or a session.
+
+    Attributes:
+        token_name: of the token that it stands for.
+        id: what it is revoked by; a renewed session keeps it.
+        begun: seconds since the epoch.
+        expires: seconds since the epoch.
+    """
+
+    token_name: str
+    id: str
+    begun: int
+    expires: int
+
+    @property
+    def renewed(self) -> Pass:
+        """The same for another while, up to the longest that a session may last."""
+        expires = int(time.time() + SESSION_SECONDS)
+        return replace(self, expires=min(expires, self.begun + LONGEST_SESSION_SECONDS))
+
+    @property
+    def seconds_left(self) -> int:
+        """Until it expires."""
+        return self.expires - int(time.time())
+
+
+def new_pass(token_name: str, seconds: float) -> Pass:
+    """A pass that begins now."""
+    now = int(time.time())
+    return Pass(token_name, secrets.token_urlsafe(16), now, int(now + seconds))
 
 
 class Signatures:
@@ -67,19 +119,21 @@ class Signatures:
         wanted = self._sign("picture", image, picture, expires)
         return self._judge(wanted, signature, expires)
 
-    def session(self, token_name: str, seconds: float) -> str:
-        """Make the value of a cookie that stands for a token for a while from now."""
-        expires = str(int(time.time() + seconds))
-        return f"{token_name}.{expires}.{self._sign('session', token_name, expires)}"
+    def write(self, use: Use, given: Pass) -> str:
+        """A pass as text that only this key can make, and that is good for one use only."""
+        parts = (given.token_name, given.id, str(given.begun), str(given.expires))
+        return ".".join((*parts, self._sign(use, *parts)))
 
-    def token_of(self, session: str) -> str | None:
-        """The name of the token that a session stands for; None when it is not good any more."""
-        match = SESSION.fullmatch(session)
+    def read(self, use: Use, text: str) -> Pass | None:
+        """The pass that a text is; None when it is not valid, or not any more."""
+        match = PASS.fullmatch(text)
         if match is None:
             return None
-        name, expires, signature = match.groups()
-        wanted = self._sign("session", name, expires)
-        return name if self._judge(wanted, signature, expires) == "good" else None
+        *parts, signature = match.groups()
+        name, pass_id, begun, expires = parts
+        if self._judge(self._sign(use, *parts), signature, expires) != "good":
+            return None
+        return Pass(name, pass_id, int(begun), int(expires))
 
     def _judge(self, wanted: str, signature: str, expires: str) -> Verdict:
         is_signed = bool(SIGNATURE.fullmatch(signature) and TIME.fullmatch(expires))
@@ -91,3 +145,35 @@ class Signatures:
         text = "\0".join((self._source, *parts))
         digest = hmac.new(self._key, text.encode("utf-8", "surrogateescape"), hashlib.sha256)
         return base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")
+
+
+def tokens_of(settings: Settings) -> Tokens:
+    """The tokens of the setting, or the one in the home.
+
+    Raises:
+        SettingsError: the one in the home cannot be read or made.
+    """
+    return Tokens.parse(settings.api_token or own_token(settings.home))
+
+
+def signatures_of(settings: Settings) -> Signatures:
+    """What signs with the key of the setting, or with the one in the home.
+
+    Raises:
+        SettingsError: the one in the home cannot be read or made.
+    """
+    source, _ = StoreConfig(settings.source_url, settings.output_url).locations()
+    return Signatures(settings.link_key or own_key(settings.home), source.url)
+
+
+def sign_in_link(settings: Settings) -> str:
+    """Make a link that signs a browser in once, with all that the settings' tokens allow.
+
+    Raises:
+        SettingsError: the token or the key in the home cannot be read or made.
+    """
+    token = tokens_of(settings).widest()
+    if token is None:
+        raise SettingsError("There is no token to sign in with; set IMGFLOW_API_TOKEN.")
+    key = signatures_of(settings).write("key", new_pass(token.name, KEY_SECONDS))
+    return f"{settings.links_url}/sign-in?key={key}"

@@ -168,3 +168,10 @@ counters = sa.Table(
     # Whole numbers are exact up to 2^53: nine petabytes.
     sa.Column("value", sa.Double, nullable=False),
 )
+
+revoked = sa.Table(
+    "revoked",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True, comment="of a session or a sign-in key"),
+    sa.Column("until", sa.DateTime(timezone=True), nullable=False, comment="kept as long"),
+)

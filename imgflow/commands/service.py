@@ -33,6 +33,13 @@ def up(
     start(read_settings(), say, with_samples=samples)
 
 
+def sign_in() -> None:
+    """Print a link that signs a browser in to the gallery, once and within 15 minutes."""
+    from imgflow.api.signatures import sign_in_link
+
+    print(sign_in_link(read_settings()))
+
+
 def migrate(
     make_buckets: Annotated[
         bool, typer.Option("--make-buckets", help="Make the S3 buckets that are missing.")

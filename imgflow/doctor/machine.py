@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imgflow.channels import check_channel, scheme_of
-from imgflow.doctor.findings import Finding, ok, wrong
+from imgflow.doctor.findings import Finding, notice, ok, wrong
 from imgflow.observability.traces import check_traces
 from imgflow.running import running_process
 from imgflow.settings import Settings
@@ -69,12 +70,20 @@ def check_open_files() -> Iterator[Finding]:
 
 
 def check_access(settings: Settings) -> Iterator[Finding]:
-    """Who reaches the API, and whether it asks them for a token; raises when it would not start."""
+    """Who may read, by the settings and as a stranger finds it; raises when it would not start."""
     settings.check_api_access()
-    if settings.is_api_local:
-        yield ok("access", "the API is for this machine only, reading is open")
+    part, page = "access", f"{settings.links_url}/images?limit=1"
+    is_open = _shows_images(page)
+    if settings.open_reading:
+        yield notice(part, "anyone who reaches the API reads: IMGFLOW_OPEN_READING is set")
+    elif is_open:
+        yield wrong(
+            part,
+            f"anyone reads: {page} answers without a token; restart the API if it runs with "
+            "IMGFLOW_OPEN_READING, and see whether a proxy in front adds a token to each request",
+        )
     else:
-        yield ok("access", f"the API listens on {settings.api_host} and asks everyone for a token")
+        yield ok(part, f"the API listens on {settings.api_host} and asks everyone for a token")
 
 
 def check_alerts(settings: Settings) -> Iterator[Finding]:
@@ -132,6 +141,15 @@ def _is_free(host: str, port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _shows_images(page: str) -> bool:
+    """Whether a page lists images for somebody without a token; a proxy's own page is none."""
+    try:
+        with urllib.request.urlopen(page, timeout=3) as answer:  # noqa: S310 - our own pages
+            return "items" in json.load(answer)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _answers(url: str) -> bool:

@@ -22,6 +22,7 @@ from imgflow.orchestration.tasks import WorkerConfig
 from imgflow.orchestration.worker import Worker, answered
 from imgflow.settings import load_settings
 from imgflow.store.opening import StoreConfig
+from imgflow.tokens import own_token
 
 RUN_ID = "5f0c3c5e-0000-4000-8000-000000000000"
 
@@ -94,14 +95,26 @@ class Library:
 
     @contextmanager
     def client(self) -> Iterator[TestClient]:
-        """A client of an API over this library."""
+        """A client of an API over this library, with the first of its tokens."""
         app = create_app(self.settings)
         with local(app) as client:
+            client.headers.update(bearer(self.token))
             yield client
+
+    @property
+    def token(self) -> str:
+        """The first of the API's tokens."""
+        first = self.settings.api_token.split(",")[0].partition(":")[0].strip()
+        return first or own_token(self.settings.home)
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that a token is sent in."""
+    return {"Authorization": f"Bearer {token}"}
 
 
 def local(app: FastAPI, client: str = "127.0.0.1", host: str = "127.0.0.1") -> TestClient:
-    """A client of this machine, or of another one."""
+    """A client of this machine, or of another one, without a token."""
     return TestClient(
         app,
         base_url=f"http://{host}:8000",

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from imgflow.api.app import create_app
 from imgflow.tokens import FILE_NAME
-from imgflow_tests.api.library import Library
+from imgflow_tests.api.library import Library, local
 from imgflow_tests.api.test_problems import check
 from imgflow_tests.pictures import jpeg
 
@@ -25,8 +26,10 @@ def own_library(make_library: MakeLibrary) -> Library:
 
 
 def delete(client: TestClient, path: str, authorization: str | None = None) -> httpx.Response:
-    headers = {} if authorization is None else {"Authorization": authorization}
-    return client.delete(path, headers=headers)
+    if authorization is None:
+        client.headers.pop("Authorization", None)
+        return client.delete(path)
+    return client.delete(path, headers={"Authorization": authorization})
 
 
 @pytest.mark.parametrize(
@@ -79,15 +82,22 @@ def test_each_token_that_may_write_does(own_library: Library, scheme: str, token
     assert (answer.status_code, answer.json()["images"]) == (200, 1)
 
 
-def test_reading_is_open_whatever_token_is_sent(own_library: Library) -> None:
-    image = own_library.add("a.jpg", jpeg())
-    with own_library.client() as client:
+def test_reading_is_open_whatever_token_is_sent_where_the_operator_says_so(
+    make_library: MakeLibrary,
+) -> None:
+    library = make_library(api_token=f"{BOTH}", open_reading=True)
+    image = library.add("a.jpg", jpeg())
+    with local(create_app(library.settings)) as client:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}):
-            for path in ("/images", f"/images/{image.id}", f"/images/{image.id}/thumbnail"):
+            for path in ("/images", f"/images/{image.id}", f"/images/{image.id}/thumbnail", "/"):
                 for method in ("GET", "HEAD"):
                     answer = client.request(method, path, headers=headers)
                     assert answer.status_code == 200
                     assert "WWW-Authenticate" not in answer.headers
+        assert client.get("/session").json() == {"scopes": ["read"]}
+        check(delete(client, f"/images/{image.id}"), "token_missing")
+    with local(create_app(make_library().settings)) as client:
+        check(client.get("/images"), "token_missing")
 
 
 def test_without_the_setting_the_token_in_the_home_is_made_once_and_works(
@@ -106,14 +116,15 @@ def test_without_the_setting_the_token_in_the_home_is_made_once_and_works(
         assert delete(client, f"/images/{image.id}", f"Bearer {token}").status_code == 200
 
 
-def test_where_no_token_can_be_kept_the_api_only_reads(
+def test_where_no_token_can_be_kept_nobody_is_let_in(
     make_library: MakeLibrary, caplog: pytest.LogCaptureFixture
 ) -> None:
     library = make_library()
     image = library.add("a.jpg", jpeg())
     (library.settings.home / FILE_NAME).mkdir()
-    with library.client() as client:
-        assert client.get(f"/images/{image.id}").status_code == 200
+    with local(create_app(library.settings)) as client:
+        assert client.get("/health/").status_code == 200
+        check(client.get(f"/images/{image.id}"), "token_missing")
         for given in ("Bearer x", "Bearer  "):
             assert delete(client, f"/images/{image.id}", given).status_code == 401
     assert "set IMGFLOW_API_TOKEN" in caplog.text
@@ -142,19 +153,22 @@ def test_openapi_shows_which_routes_need_a_token(client: TestClient) -> None:
         if "security" in operation
     }
     with_token = [{"token": []}, {"session": []}]
-    changing = {route for route, security in secured.items() if security == with_token}
+    changing = {
+        route
+        for route, security in secured.items()
+        if security == with_token and not route.startswith("get ")
+    }
     assert changing == {
         "delete /images/{image}",
         "put /images/{image}/original",
         "post /images/{image}/links",
         "post /images/{image}/retry",
-        "post /session",
         "post /process",
     }
-    # Reading needs nothing on the machine itself.
-    assert all({} in secured[route] for route in secured.keys() - changing)
-    assert secured["get /images"] == [{}, *with_token]
-    assert secured["get /images/{image}/proof"] == [{}, *with_token, {"link": []}]
+    assert secured["post /session"] == [{"token": []}]
+    assert {} not in [way for ways in secured.values() for way in ways]
+    assert secured["get /images"] == with_token
+    assert secured["get /images/{image}/proof"] == [*with_token, {"link": []}]
     assert "get /health/" not in secured
     answers = document["paths"]["/images/{image}"]["delete"]["responses"]
     assert {"200", "401", "403", "404", "422", "503"} <= answers.keys()

@@ -10,12 +10,15 @@ import psycopg2
 import pytest
 from fastapi.testclient import TestClient
 
+from imgflow.api import readiness
 from imgflow.api.app import create_app
 from imgflow.api.readiness import Probe, silent_parts
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.errors import SettingsError, Trouble
 from imgflow.settings import load_settings
-from imgflow_tests.api.library import Library, local
+from imgflow.tokens import own_token
+from imgflow_tests.api.library import Library, bearer, local
+from imgflow_tests.running import wait_until
 
 
 def silent(client: TestClient) -> list[str]:
@@ -46,11 +49,25 @@ def test_readiness_names_the_store_that_is_gone_until_it_is_back(own_library: Li
         shutil.rmtree(own_library.folder)
         assert silent(client) == ["source"]
         shutil.rmtree(outputs)
-        assert silent(client) == ["source", "outputs"]
+        # An answer is kept for two seconds.
+        wait_until(lambda: silent(client) == ["source", "outputs"], 10)
         assert client.get("/health/").status_code == 200
         own_library.folder.mkdir()
         outputs.mkdir()
-        assert silent(client) == []
+        wait_until(lambda: silent(client) == [], 10)
+
+
+def test_however_many_ask_a_part_is_asked_once_in_two_seconds(
+    own_library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with own_library.client() as client:
+        source = client.app.state.connections.probes[1]  # type: ignore[attr-defined]
+        asked: list[float] = []
+        check = source._check
+        monkeypatch.setattr(source, "_check", lambda: (asked.append(time.monotonic()), check()))
+        began = time.monotonic()
+        wait_until(lambda: silent(client) == [] and len(asked) > 1, 10)
+        assert asked[1] - began >= readiness.FRESH_SECONDS
 
 
 def test_an_api_starts_without_its_database_and_finds_it_later(
@@ -62,6 +79,7 @@ def test_an_api_starts_without_its_database_and_finds_it_later(
     connection = psycopg2.connect(postgres.url)
     connection.autocommit = True
     with local(create_app(settings)) as client:
+        client.headers.update(bearer(own_token(settings.home)))
         began = time.monotonic()
         assert silent(client) == ["database"]
         assert client.get("/health/").status_code == 200
@@ -70,7 +88,7 @@ def test_an_api_starts_without_its_database_and_finds_it_later(
         with connection.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {name}")
         assert client.get("/images").json() == {"items": [], "next": None}
-        assert silent(client) == []
+        wait_until(lambda: silent(client) == [], 10)
     with connection.cursor() as cursor:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
     connection.close()

@@ -23,7 +23,8 @@ from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.monitoring import read_state
 from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
 from imgflow.errors import OutputFailed, Trouble
-from imgflow_tests.api.library import Library, encoded, local
+from imgflow.tokens import own_token
+from imgflow_tests.api.library import Library, bearer, encoded, local
 
 # What Prometheus sends.
 ACCEPT = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
@@ -199,12 +200,14 @@ def test_without_its_database_the_api_says_so_and_what_it_still_knows(
 ) -> None:
     for name in ("FRESH_SECONDS", "FRESH_PER_SECOND"):
         monkeypatch.setattr(f"imgflow.api.metrics.{name}", 0.0)
+    monkeypatch.setattr("imgflow.api.readiness.FRESH_SECONDS", 0.0)
     name = "later_" + urlsplit(own_library.settings.database_url).path.strip("/")
     url = postgres.url.replace("/imgflow?", f"/{name}?")
     settings = own_library.settings.model_copy(update={"database_url": url})
     connection = psycopg2.connect(postgres.url)
     connection.autocommit = True
     with local(create_app(settings)) as client:
+        client.headers.update(bearer(own_token(settings.home)))
         began = time.monotonic()
         found = values(client)
         assert time.monotonic() - began < 3

@@ -14,7 +14,8 @@ from imgflow.api.problems import PROBLEMS
 from imgflow.errors import Withheld
 from imgflow.store.folder import FolderSource
 from imgflow.store.objects import SourceObject
-from imgflow_tests.api.library import Library, encoded, local
+from imgflow.tokens import own_token
+from imgflow_tests.api.library import Library, bearer, encoded, local
 from imgflow_tests.pictures import depth_csv, jpeg
 
 PHOTO, HOLE = encoded("photos/a.jpg"), encoded("holes/one.csv")
@@ -94,6 +95,7 @@ ELSEWHERE = {
     "image_deleted",
     "image_too_large",  # test_process, and the other problems of URLs
     "image_unprocessable",
+    "key_refused",  # test_reading_without_being_let_in
     "link_expired",  # test_sharing
     "link_wrong",
     "method_not_allowed",
@@ -272,6 +274,7 @@ def test_trouble_outside_is_a_503_that_says_nothing_of_the_inside(
         update={"database_url": "postgresql://imgflow:hunter2@127.0.0.1:1/imgflow"}
     )
     with local(create_app(away)) as client:
+        client.headers.update(bearer(own_token(away.home)))
         for path in ("/images", "/images/1", "/images/1/thumbnail", "/image/1"):
             answer = client.get(path)
             check(answer, "unavailable")

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from imgflow_tests.api.library import Library, encoded
+from imgflow_tests.api.library import Library, bearer, encoded
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import depth_csv, png
 
@@ -62,7 +62,11 @@ def server(served: Library, server_log: Path) -> Iterator[httpx.Client]:
             stderr=log,
         )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}",
+            headers=bearer(served.token),
+            timeout=PATIENCE_SECONDS,
+        ) as client:
             for _ in range(200):
                 assert process.poll() is None, server_log.read_text()
                 try:

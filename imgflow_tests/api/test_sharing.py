@@ -13,10 +13,11 @@ from fastapi.testclient import TestClient
 
 from imgflow.api import signatures
 from imgflow.api.app import create_app
-from imgflow_tests.api.library import Library, encoded, local
+from imgflow.catalog.connecting import make_engine
+from imgflow_tests.api.library import Library, bearer, encoded, local
 from imgflow_tests.api.test_problems import check
-from imgflow_tests.api.test_remote_access import bearer
 from imgflow_tests.pictures import jpeg
+from imgflow_tests.running import wait_until
 
 BOTH, READER = "both-token", "reader-token"
 MakeLibrary = Callable[..., Library]
@@ -144,17 +145,83 @@ def test_links_are_made_of_pictures_that_are_there(shared: Library, client: Test
 
 
 def test_a_session_stands_for_its_token(shared: Library, client: TestClient) -> None:
-    assert client.get("/session").json() == {"scopes": []}
+    check(client.get("/session"), "token_missing")
     begun = client.post("/session", headers=bearer(READER))
     assert (begun.status_code, begun.json()) == (200, {"scopes": ["read"]})
     cookie = begun.headers["Set-Cookie"]
-    assert re.search(r"HttpOnly.*Max-Age=604800; Path=/; SameSite=strict$", cookie)
+    # The port, since cookies know none, and a second imgflow of this host has its own sessions.
+    assert re.match(rf"imgflow_session_{shared.settings.api_port}=", cookie)
+    assert re.search(r"HttpOnly.*Max-Age=28800; Path=/; SameSite=strict$", cookie)
     assert READER not in cookie
     assert client.get("/session").json() == {"scopes": ["read"]}
     assert client.get(f"/images/{shared.image('a.jpg').id}/original").status_code == 200
     check(client.delete("/images/1", headers={"Origin": "http://192.0.2.1:8000"}), "scope_missing")
     assert client.delete("/session").status_code == 204
     check(client.get("/images"), "token_missing")
+    # It takes a token to begin one, and not another session.
+    client.post("/session", headers=bearer(READER))
+    check(client.post("/session", headers={"Origin": "http://192.0.2.1:8000"}), "token_missing")
+
+
+def test_a_session_that_was_ended_is_over_wherever_its_cookie_is(
+    shared: Library, client: TestClient
+) -> None:
+    client.post("/session", headers=bearer(BOTH))
+    stolen = {"Cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
+    with stranger(shared) as other:  # another process of the API
+        assert other.get("/images", headers=stolen).status_code == 200
+        assert client.delete("/session").status_code == 204
+        for path in ("/images", "/", "/session", f"/images/{shared.image('a.jpg').id}/thumbnail"):
+            assert client.get(path, headers=stolen).status_code == 401
+        wait_until(lambda: other.get("/images", headers=stolen).status_code == 401, 10)
+    with stranger(shared) as restarted:
+        check(restarted.get("/images", headers=stolen), "token_missing")
+        assert restarted.delete("/session", headers=stolen).status_code == 204
+
+
+def test_signing_in_again_ends_the_session_before(client: TestClient) -> None:
+    client.post("/session", headers=bearer(READER))
+    before = {"Cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
+    client.post("/session", headers=bearer(BOTH))
+    assert client.get("/session").json() == {"scopes": ["read", "write"]}
+    client.cookies.clear()
+    check(client.get("/images", headers=before), "token_missing")
+
+
+def test_a_session_is_renewed_while_it_is_used_and_not_for_ever(
+    shared: Library, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.post("/session", headers=bearer(READER))
+    (first,) = client.cookies.values()
+    began = time.time()
+    for hour in range(0, 7 * 24, 3):
+        monkeypatch.setattr(signatures.time, "time", lambda now=began + hour * 3_600: now)
+        assert client.get("/").status_code == 200, hour
+    (last,) = client.cookies.values()
+    assert last != first
+    monkeypatch.setattr(signatures.time, "time", lambda: began + 7 * 86_400 + 1)
+    client.cookies.clear()
+    name = f"imgflow_session_{shared.settings.api_port}"
+    check(client.get("/images", headers={"Cookie": f"{name}={last}"}), "token_missing")
+    # What was renewed is the same session, so that all its cookies end with it.
+    monkeypatch.setattr(signatures.time, "time", lambda: began + 60)
+    cookies = [{"Cookie": f"{name}={value}"} for value in (first, last)]
+    assert client.get("/images", headers=cookies[0]).status_code == 200
+    client.delete("/session", headers=cookies[1])
+    check(client.get("/images", headers=cookies[0]), "token_missing")
+
+
+def test_while_nobody_knows_what_was_ended_no_session_is_good(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.post("/session", headers=bearer(BOTH))
+    revoked = client.app.state.connections.revoked  # type: ignore[attr-defined]
+    away = make_engine("postgresql://imgflow@127.0.0.1:1/imgflow")
+    monkeypatch.setattr(revoked, "_engine", away)
+    monkeypatch.setattr(revoked, "_fresh_until", 0.0)
+    check(client.get("/colormaps"), "unavailable")
+    assert client.get("/").status_code == 503
+    assert client.get("/colormaps", headers=bearer(READER)).status_code == 200
 
 
 def test_a_session_changes_something_only_from_our_own_pages(
@@ -185,12 +252,15 @@ def test_a_session_ends_with_its_token_and_with_time(
         elsewhere.cookies.update(cookies)
         check(elsewhere.get("/images"), "token_missing")
     now = time.time()
-    monkeypatch.setattr(signatures.time, "time", lambda: now + 8 * 86_400)
+    monkeypatch.setattr(signatures.time, "time", lambda: now + 9 * 3_600)
     client.cookies.clear()
     name, value = next(iter(cookies.items()))
     check(client.get("/images", headers={"Cookie": f"{name}={value}"}), "token_missing")
 
 
-@pytest.mark.parametrize("value", ["", "x", "a.b.c", "0" * 16 + ".9999999999." + "A" * 43])
+@pytest.mark.parametrize(
+    "value", ["", "x", "a.b.c", "0" * 16 + f".{'A' * 22}.1.9999999999." + "A" * 43]
+)
 def test_a_made_up_session_is_none(client: TestClient, value: str) -> None:
-    check(client.get("/images", headers={"Cookie": f"imgflow_session={value}"}), "token_missing")
+    cookie = f"imgflow_session_8000={value}"
+    check(client.get("/images", headers={"Cookie": cookie}), "token_missing")

@@ -60,7 +60,7 @@ RUNS = """
 
 
 def processed(running: Running) -> float:
-    text = httpx.get(f"{running.api}/metrics").text
+    text = running.read("/metrics").text
     line = 'imgflow_image_outcomes_total{kind="photo",outcome="processed"} '
     return sum(float(found[len(line) :]) for found in text.splitlines() if found.startswith(line))
 
@@ -91,7 +91,7 @@ def test_images_wait_while_the_disk_is_full_and_are_made_once_it_has_room(
     named = {}
     for image in running.images(limit="100"):
         for name in ("grayscale", "thumbnail"):
-            shown = httpx.get(f"{running.api}/images/{image['id']}/{name}")
+            shown = running.read(f"/images/{image['id']}/{name}")
             assert shown.status_code == 200
             named[f"{image['key']} {name}"] = hashlib.sha256(shown.content).hexdigest()
     files = [file for file in (disk / "outputs").rglob("*") if file.is_file()]

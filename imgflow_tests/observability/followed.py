@@ -14,6 +14,7 @@ from typing import Any
 import boto3
 import httpx
 
+from imgflow_tests.api.library import bearer
 from imgflow_tests.observability.receiver import Receiver, Span
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
@@ -90,7 +91,8 @@ def follow(running: Running, s3: Any, bucket: str, receiver: Receiver) -> Follow
     s3.put_object(Bucket=bucket, Key="in/a b.jpg", Body=jpeg(200, 100))
     (rejected,) = wait_until(lambda: running.images(state="rejected"), PATIENCE_SECONDS)
     (image,) = wait_until(lambda: running.images(state="ready"), PATIENCE_SECONDS)
-    headers = {"X-Request-ID": "r-1", "traceparent": CALLER}
+    token = (running.home / "api-token").read_text().strip()
+    headers = {**bearer(token), "X-Request-ID": "r-1", "traceparent": CALLER}
     with httpx.Client(base_url=running.api, headers=headers) as client:
         paths = (f"/images/{image['id']}", image["outputs"]["thumbnail"]["url"])
         answers = [client.get(path).headers for path in paths]

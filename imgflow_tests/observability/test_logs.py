@@ -17,6 +17,8 @@ import pytest
 from imgflow.log_lines import as_json
 from imgflow.observability.trace_ids import root_span_id, trace_id
 from imgflow.settings import Settings
+from imgflow.tokens import own_token
+from imgflow_tests.api.library import bearer
 from imgflow_tests.ceph import free_port
 from imgflow_tests.observability.followed import Followed
 from imgflow_tests.patience import PATIENCE_SECONDS
@@ -83,7 +85,8 @@ def test_the_api_alone_writes_nothing_but_json(
     settings = make_settings(log_format="json", api_port=free_port())
     (settings.home / "source").mkdir(parents=True)
     with api_alone(settings, tmp_path) as log:
-        httpx.get(f"{settings.api_url}/images", params={"token": "secret"})
+        token = bearer(own_token(settings.home))
+        httpx.get(f"{settings.api_url}/images", params={"token": "secret"}, headers=token)
     first, *lines = log.read_text().splitlines()
     assert first.startswith("Token, shown this once")
     parsed = [json.loads(line) for line in lines]

@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from imgflow.api.app import create_app
 from imgflow.catalog.counters import ARRIVAL_TO_READY, Counters
-from imgflow_tests.api.library import local
+from imgflow.tokens import own_token
+from imgflow_tests.api.library import bearer, local
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import depth_csv, jpeg
 
@@ -24,6 +25,7 @@ def put(project: Project, key: str, body: bytes) -> None:
 def scraped(project: Project) -> dict[tuple[str, ...], float]:
     """A scrape of an API that has just started: name and values of labels to value."""
     with local(create_app(project.settings)) as client:
+        client.headers.update(bearer(own_token(project.settings.home)))
         text = client.get("/metrics").text
     return {
         (sample.name, *sample.labels.values()): sample.value

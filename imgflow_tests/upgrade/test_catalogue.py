@@ -14,7 +14,8 @@ from imgflow.api.app import create_app
 from imgflow.catalog import schema
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.postgres import PostgresCatalog
-from imgflow_tests.api.library import encoded, local
+from imgflow.tokens import own_token
+from imgflow_tests.api.library import bearer, encoded, local
 from imgflow_tests.catalog.migrating import migrate_at_once
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
 from imgflow_tests.pictures import depth_csv, jpeg, png
@@ -92,6 +93,7 @@ def test_images_of_an_earlier_schema_are_kept_and_cost_no_pixel_work(
         }
     assert processed.stored().items() >= stored.items()
     with local(create_app(processed.settings)) as client:
+        client.headers.update(bearer(own_token(processed.settings.home)))
         listed = {item["key"]: item for item in client.get("/images").json()["items"]}
         assert {key: item["state"] for key, item in listed.items()} == {
             "in/a.jpg": "ready",

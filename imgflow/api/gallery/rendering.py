@@ -11,14 +11,14 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from imgflow.api.access import is_local
+from imgflow.api.access import session_of
 from imgflow.api.connections import Connections
 from imgflow.api.errors import EXCEPTIONS, refused_by
 from imgflow.api.gallery.dagster_ui import DagsterUi
 from imgflow.api.gallery.static_files import BASE
 from imgflow.api.gallery.wording import shown, size_of, time_of
 from imgflow.api.problems import PROBLEMS, Refused
-from imgflow.api.sharing import scopes_of
+from imgflow.api.sharing import renew_session, scopes_of
 from imgflow.settings import Settings
 
 # Nothing inline, nothing from elsewhere: what a key or a reason holds is text, whatever it looks
@@ -41,8 +41,7 @@ class Gallery:
 
     def __init__(self, settings: Settings) -> None:
         """Read the templates' settings; nothing is rendered yet."""
-        self._dagster_url = settings.dagster_url.rstrip("/")
-        self._dagster_port = settings.dagster_port
+        self._dagster = _dagster_of(settings)
         self._templates = Environment(
             loader=PackageLoader("imgflow.api.gallery"),
             autoescape=True,
@@ -62,24 +61,39 @@ class Gallery:
         **values: Any,
     ) -> HTMLResponse:
         """Render a template."""
-        connections: Connections = request.app.state.connections
         root = request.scope.get("root_path", "")
         text = self._templates.get_template(template).render(
             root=root,
             static=f"{root}{BASE}",
-            scopes=scopes_of(request, connections),
-            dagster=self.dagster(request, connections),
+            scopes=request.state.scopes,
+            signed_in=request.state.signed_in,
+            dagster=self._dagster,
             **values,
         )
         return HTMLResponse(text, status, {**HEADERS, **(headers or {})})
 
-    def dagster(self, request: Request, connections: Connections) -> DagsterUi | None:
-        """Dagster's UI; None where only this machine reaches it and the caller is elsewhere."""
-        if self._dagster_url:
-            return DagsterUi(self._dagster_url)
-        if is_local(request, connections):
-            return DagsterUi(f"http://{request.url.hostname}:{self._dagster_port}")
+    def sign_in_page(
+        self, request: Request, title: str, refused: Refused | None = None
+    ) -> HTMLResponse:
+        """How to sign in, and a form for a token that leads back to the page that was wanted."""
+        return self.page(
+            request,
+            "sign-in.html",
+            status=PROBLEMS[refused.code].status if refused else 200,
+            headers={"Cache-Control": "no-store", **(refused.headers if refused else {})},
+            title=title,
+            # That none was sent is no news to a person.
+            detail=refused.detail if refused and refused.code != "token_missing" else "",
+            wanted=getattr(request.state, "wanted", "") or _asked_for(request),
+        )
+
+
+def _dagster_of(settings: Settings) -> DagsterUi | None:
+    """Dagster's UI; None where people are elsewhere and nobody said how they reach it."""
+    is_elsewhere = bool(settings.public_url) or not settings.is_api_local
+    if is_elsewhere and not settings.dagster_url:
         return None
+    return DagsterUi(settings.dagster_page.rstrip("/"))
 
 
 class PageRoute(APIRoute):
@@ -90,10 +104,16 @@ class PageRoute(APIRoute):
         answer: Handler = super().get_route_handler()
 
         async def answer_with_page(request: Request) -> Response:
+            connections: Connections = request.app.state.connections
+            request.state.scopes, request.state.signed_in = [], False
             try:
-                return await answer(request)
+                request.state.scopes = await scopes_of(request, connections)
+                request.state.signed_in = await session_of(request, connections) is not None
+                response = await answer(request)
+                await renew_session(request, response, connections)
             except PAGED as error:
                 return _refusal(request, refused_by(error))
+            return response
 
         return answer_with_page
 
@@ -106,13 +126,20 @@ def gallery_of(request: Request) -> Gallery:
 
 def _refusal(request: Request, refused: Refused) -> HTMLResponse:
     status, title = PROBLEMS[refused.code]
-    is_stranger = status == UNAUTHORIZED or refused.code == "scope_missing"
+    if status == UNAUTHORIZED or refused.code == "scope_missing":
+        return gallery_of(request).sign_in_page(request, title, refused)
     return gallery_of(request).page(
         request,
-        "sign-in.html" if is_stranger else "refusal.html",
+        "refusal.html",
         status=status,
         headers={"Cache-Control": "no-store", **refused.headers},
         title=title,
         detail=refused.detail,
-        code=refused.code,
     )
+
+
+def _asked_for(request: Request) -> str:
+    """The page that a stranger asked for, as the path of a link."""
+    path: str = request.scope["raw_path"].decode("latin-1")
+    query: str = request.scope["query_string"].decode("latin-1")
+    return f"{path}?{query}" if query else path

@@ -1,4 +1,4 @@
-"""Scripts, styles and the icon of the gallery: a few small files, read once, kept by browsers.
+"""Scripts, styles and icons of all pages: a few files, read once, kept by browsers.
 
 Their path holds a digest of all of them, so that the modules of one page are of one version, and
 caches may keep them for ever.
@@ -22,9 +22,15 @@ MEDIA_TYPES = {
 }
 CACHE_CONTROL = "public, max-age=31536000, immutable"
 
+# Of `/docs`, in the release that the package holds.
+SWAGGER_UI = ("swagger-ui-bundle.js", "swagger-ui.css")
+
 FILES = {
     file.name: file.read_bytes()
-    for file in sorted(files("imgflow.api.gallery").joinpath("static").iterdir(), key=str)
+    for file in (
+        *sorted(files("imgflow.api.gallery").joinpath("static").iterdir(), key=str),
+        *(files("fastapi_offline").joinpath("static", name) for name in SWAGGER_UI),
+    )
     if file.name.endswith(tuple(MEDIA_TYPES))
 }
 VERSION = hashlib.sha256(

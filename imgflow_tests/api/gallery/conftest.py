@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.samples import upload_samples
-from imgflow_tests.api.gallery.site import TOKEN, Site
+from imgflow_tests.api.gallery.site import READER, TOKEN, Site
 from imgflow_tests.browser import started_chromium
 from imgflow_tests.pictures import jpeg
 
@@ -81,17 +81,23 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser, site: Site) -> Iterator[Page]:
-    """A page of a stranger's browser; nothing may be wrong in its console when a test ends."""
+    """A page of who may only read; nothing may be wrong in its console when a test ends."""
     with watched(chromium, site) as page:
+        begin_session(page, READER)
         yield page
 
 
 @pytest.fixture
-def signed_in(page: Page, site: Site) -> Page:
+def signed_in(page: Page) -> Page:
     """The same with a session that may change something."""
-    answer = page.request.post(f"{site.url}/session", headers={"Authorization": f"Bearer {TOKEN}"})
-    assert answer.ok
+    begin_session(page, TOKEN)
     return page
+
+
+def begin_session(page: Page, token: str) -> None:
+    """Sign a browser in."""
+    answer = page.request.post("/session", headers={"Authorization": f"Bearer {token}"})
+    assert answer.ok
 
 
 class watched:

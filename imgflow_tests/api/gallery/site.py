@@ -20,7 +20,8 @@ from imgflow_tests.api.library import Library
 from imgflow_tests.ceph import free_port
 from imgflow_tests.patience import PATIENCE_SECONDS
 
-TOKEN = "the-token"  # noqa: S105 - of these tests
+TOKEN, READER = "the-token", "the-reader"  # of these tests
+TOKENS = f"{TOKEN},{READER}:read"
 WATERMARK = "© imgflow"
 
 
@@ -28,7 +29,7 @@ class Site:
     """A home, its images, and the address of its gallery."""
 
     def __init__(self, home: Path, database_url: str) -> None:
-        self.library = Library(home, database_url, api_token=TOKEN, watermark_text=WATERMARK)
+        self.library = Library(home, database_url, api_token=TOKENS, watermark_text=WATERMARK)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.variables = {
@@ -36,7 +37,7 @@ class Site:
             "PYTHONPATH": str(Path(__file__).parents[3]),
             "IMGFLOW_HOME": str(home),
             "IMGFLOW_DATABASE_URL": database_url,
-            "IMGFLOW_API_TOKEN": TOKEN,
+            "IMGFLOW_API_TOKEN": TOKENS,
             "IMGFLOW_API_PORT": str(self.port),
             "IMGFLOW_WATERMARK_TEXT": WATERMARK,
             "IMGFLOW_WORKERS": "2",

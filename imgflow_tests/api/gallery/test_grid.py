@@ -6,8 +6,15 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from imgflow_tests.api.gallery.accessibility import check_accessibility, check_width
-from imgflow_tests.api.gallery.conftest import DEPTH, ODD_KEYS, PHOTO, REJECTED, watched
-from imgflow_tests.api.gallery.site import Site
+from imgflow_tests.api.gallery.conftest import (
+    DEPTH,
+    ODD_KEYS,
+    PHOTO,
+    REJECTED,
+    begin_session,
+    watched,
+)
+from imgflow_tests.api.gallery.site import READER, Site
 
 pytestmark = pytest.mark.long
 
@@ -43,6 +50,7 @@ def test_further_pages_come_by_scrolling_and_each_image_once(page: Page, site: S
 
 def test_further_pages_come_without_scripts_too(chromium: Browser, site: Site) -> None:
     with watched(chromium, site, java_script_enabled=False) as page:
+        begin_session(page, READER)
         page.goto("/?kind=photo")
         first = names(page)
         page.get_by_role("link", name="Show more").click()
@@ -130,6 +138,7 @@ def test_every_page_is_accessible_in_light_and_dark_and_fits_a_phone(
 ) -> None:
     options = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}}
     with watched(chromium, site, **options) as page:
+        begin_session(page, READER)
         for path in ("/", *(site.page_of(key) for key in (PHOTO, DEPTH, REJECTED, ODD_KEYS[-1]))):
             page.goto(path)
             page.wait_for_load_state("load")

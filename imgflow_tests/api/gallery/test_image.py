@@ -8,13 +8,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from imgflow_tests.api.gallery.accessibility import check_accessibility
-from imgflow_tests.api.gallery.conftest import PHOTO, REJECTED, watched
+from imgflow_tests.api.gallery.conftest import PHOTO, REJECTED, begin_session, watched
 from imgflow_tests.api.gallery.site import TOKEN, Site
 from imgflow_tests.pictures import png
 
 pytestmark = pytest.mark.long
-
-ELSEWHERE = {"X-Forwarded-For": "192.0.2.1"}  # a proxy's header: the caller is on another machine
 
 
 def sign_in(page: Page, token: str) -> None:
@@ -65,29 +63,55 @@ def test_a_rejected_image_says_why_and_is_tried_again_by_who_signs_in(
     site.library.add(REJECTED, b"notes once more")
 
 
-def test_who_is_elsewhere_signs_in_to_see_anything(chromium: Browser, site: Site) -> None:
-    with watched(chromium, site, extra_http_headers=ELSEWHERE) as page:
-        answer = page.goto(site.page_of(PHOTO))
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_a_stranger_signs_in_and_gets_the_page_that_was_asked_for(
+    chromium: Browser, site: Site, has_scripts: bool
+) -> None:
+    with watched(chromium, site, java_script_enabled=has_scripts) as page:
+        answer = page.goto(f"{site.page_of(PHOTO)}?q=coffee")
         assert answer is not None
         assert answer.status == 401
-        assert "coffee" not in page.content()
-        check_accessibility(page)
+        assert "coffee.png" not in page.content()
+        if has_scripts:
+            check_accessibility(page)
+        expect(page.locator("main")).to_contain_text("imgflow sign-in")
+        sign_in(page, "wrong")
+        expect(page.get_by_role("alert")).to_contain_text("neither in IMGFLOW_API_TOKEN")
+        assert page.url == f"{site.url}/sign-in"
         sign_in(page, TOKEN)
         expect(page.get_by_role("heading", level=1)).to_have_text("coffee.png")
-        expect(page.get_by_role("link", name="Its partition in Dagster")).to_have_count(0)
-        page.get_by_role("button", name="Sign out").click()
-        expect(page.get_by_role("heading", level=1)).to_have_text("The route needs a token")
+        assert page.url == f"{site.page_of(PHOTO)}?q=coffee"
+        if has_scripts:
+            page.get_by_role("button", name="Sign out").click()
+            expect(page.get_by_role("heading", level=1)).to_have_text("The route needs a token")
 
 
 def test_a_session_is_found_where_the_browser_left_its_cookie_out(
     chromium: Browser, site: Site
 ) -> None:
-    with watched(chromium, site, extra_http_headers=ELSEWHERE) as page:
-        page.request.post("/session", headers={"Authorization": f"Bearer {TOKEN}"})
+    with watched(chromium, site) as page:
+        begin_session(page, TOKEN)
         # As a link of another site leads here: without the cookie, which is `SameSite=Strict`.
         page.goto("data:text/html,<a href='" + site.page_of(PHOTO) + "'>there</a>")
         page.get_by_role("link").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("coffee.png")
+
+
+def test_the_page_of_the_api_shows_its_operations_and_loads_nothing_foreign(
+    page: Page, site: Site
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto("/docs")
+    expect(
+        page.locator(".opblock-summary-path", has_text="/images/{image}/original")
+    ).to_have_count(2)
+    expect(page.get_by_role("heading", name="imgflow")).to_be_visible()
+    page.locator("#operations-health-health_health__get button").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table")).to_contain_text('"status": "ok"')
+    assert not [url for url in asked if not url.startswith((f"{site.url}/", "data:"))]
 
 
 def test_what_is_not_there_is_said_on_a_page(page: Page) -> None:

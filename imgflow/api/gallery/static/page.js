@@ -10,7 +10,7 @@ const signOut = document.getElementById("sign-out");
 
 function show() {
   signIn.hidden = may("write");
-  signOut.hidden = !may("write");
+  if (may("write")) signOut.hidden = false;
 }
 
 /** Ask for a token; resolves to whether there is a session that may change something now. */
@@ -56,7 +56,7 @@ signOut.addEventListener("click", async () => {
   location.reload();
 });
 
-// The session may have begun on this machine while reading needs none.
+// The session may have begun in another tab while reading needs none.
 if (may("read")) refresh().then(show);
 
 /** Whether a key that was pressed is meant for what has the focus. */

@@ -40,9 +40,11 @@ export const may = (scope) => scopes.has(scope);
 export async function refresh() {
   for (;;) {
     const before = refusals;
-    const found = await (await ask("/session")).json();
+    const answer = await fetch(`${root}/session`);
+    const found = await answer.text();
+    if (!answer.ok && answer.status !== 401) throw problemOf(answer.status, found);
     if (refusals !== before) continue; // a request was refused meanwhile, and this may be older
-    scopes = new Set(found.scopes);
+    scopes = new Set(answer.ok ? JSON.parse(found).scopes : []); // 401: there is no session
     return scopes;
   }
 }
