@@ -348,6 +348,33 @@ def test_an_object_of_the_source_is_recognised_and_has_one_row(
         assert newer.headers["X-Imgflow-Image"] == str(image.id)
 
 
+@pytest.mark.parametrize("times", [1, 9])
+def test_an_object_that_is_overwritten_while_its_url_is_checked_is_checked_again(
+    in_bucket: Library,
+    s3: Any,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    times: int,
+) -> None:
+    s3.put_object(Bucket=bucket, Key="in/a.jpg", Body=jpeg(80, 60))
+    newer = iter(range(times))
+    stat = S3Source.stat
+
+    def overwritten(source: S3Source, key: str) -> Any:
+        if (seed := next(newer, None)) is not None:
+            s3.put_object(Bucket=bucket, Key="in/a.jpg", Body=png(30, 20, seed=seed))
+        return stat(source, key)
+
+    monkeypatch.setattr(S3Source, "stat", overwritten)
+    with in_bucket.client() as client:
+        answer = process(client, presigned(s3, bucket, "in/a.jpg"))
+    if times == 1:
+        assert answer.status_code == 200, answer.text
+        assert Image.open(io.BytesIO(answer.content)).size == (30, 20)
+    else:
+        check(answer, "url_refused")
+
+
 def test_other_objects_of_the_bucket_are_images_from_elsewhere(
     in_bucket: Library, s3: Any, bucket: str
 ) -> None:
