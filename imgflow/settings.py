@@ -246,8 +246,9 @@ class Settings(BaseSettings):
     dagster_url: Annotated[
         WebUrl,
         Field(
-            description="Where people reach the Dagster UI, for links of the gallery "
-            "(`https://dagster.example.org`). Default: links on this machine only, to its port."
+            description="Where people reach the Dagster UI (`https://dagster.example.org`): for "
+            "links of the gallery, and the one host besides loopback that the UI answers to. "
+            "Default: this machine only, at its port."
         ),
     ] = ""
     alert_urls: Annotated[

@@ -11,13 +11,13 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
 from dagster_webserver import cli
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from imgflow import http_server
 from imgflow.errors import SettingsError
 from imgflow.same_origin import SameOrigin
 from imgflow.settings import PREFIX, load_settings
@@ -84,7 +84,14 @@ def serve(  # noqa: PLR0917 - as Dagster's command calls it
     logging.getLogger(NAME).info(
         "Serving the Dagster UI on http://%s:%d%s", host, port, path_prefix
     )
-    uvicorn.run(app, host=host, port=port, log_level=log_level, server_header=False)
+    http_server.serve(
+        app,
+        host=host,
+        port=port,
+        log_level=log_level,
+        websockets=True,
+        health=f"{path_prefix}/server_info".encode(),
+    )
 
 
 def main() -> None:

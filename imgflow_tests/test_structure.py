@@ -24,7 +24,7 @@ ALLOWED = {
     "errors": {"foreign_text"},
     "amazon": set(),
     "same_origin": {"foreign_text"},
-    "webserver": {"errors", "same_origin", "settings"},
+    "webserver": {"errors", "http_server", "same_origin", "settings"},
     "mends": set(),
     "home": set(),
     "channels": {"errors"},
