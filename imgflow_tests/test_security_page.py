@@ -21,7 +21,7 @@ def promises() -> list[str]:
     return [row for row in rows if not row.startswith(("| --", "| promise"))]
 
 
-def tests_in(file: str) -> set[str]:
+def names_of_tests(file: str) -> set[str]:
     """Names of the test functions of a file, also of those in classes."""
     tree = ast.parse((ROOT / "imgflow_tests" / file).read_text())
     return {
@@ -37,7 +37,9 @@ def test_every_promise_names_a_test_that_exists() -> None:
         named = TEST.findall(promise)
         assert named, f"No test keeps: {promise}"
         for file, name in named:
-            assert name in tests_in(file), f"{file} has no {name}, which is to keep: {promise}"
+            assert name in names_of_tests(file), (
+                f"{file} has no {name}, which is to keep: {promise}"
+            )
 
 
 def test_every_file_of_attacks_keeps_a_promise() -> None:
