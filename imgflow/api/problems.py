@@ -27,7 +27,7 @@ PROBLEMS: Mapping[str, Meaning] = {
     "not_found": Meaning(404, "The API has no such route"),
     "method_not_allowed": Meaning(405, "The route does not take this method"),
     "bad_request": Meaning(400, "The request cannot be understood"),
-    "token_missing": Meaning(401, "The route needs a token"),
+    "token_missing": Meaning(401, "Sign in or send a token"),
     "token_unknown": Meaning(401, "The token is none that the API takes"),
     "key_refused": Meaning(401, "The sign-in link was used before, or has expired"),
     "scope_missing": Meaning(403, "The token does not allow this"),

@@ -171,7 +171,7 @@ def test_a_full_disk_of_the_database_is_said_aloud_and_all_goes_on_once_it_has_r
             "The disk of the database is full"
             in (httpx.get(f"{running.api}/health/ready", timeout=10).json()["detail"])
         )
-        assert 'imgflow_disk_full{disk="home"} 1.0' in httpx.get(f"{running.api}/metrics").text
+        assert 'imgflow_disk_full{disk="home"} 1.0' in running.read("/metrics").text
         doctor = running.command("doctor", "--json")
         assert doctor.returncode == 1
         findings = json.loads(doctor.stdout.splitlines()[-1])["findings"]

@@ -55,10 +55,7 @@ class Arrivals:
     def are_ready(self, keys: list[str]) -> bool:
         """Whether all works again: these images, everything that answers, both pages."""
         try:
-            states = [
-                httpx.get(f"{self.running.api}/images/key:{key}", timeout=5).json().get("state")
-                for key in keys
-            ]
+            states = [self.running.read(f"/images/key:{key}").json().get("state") for key in keys]
             pages = (f"{self.running.api}/health/ready", f"{self.running.dagster}/server_info")
             answers = [httpx.get(page, timeout=5).status_code for page in pages]
         except (httpx.HTTPError, ValueError):
@@ -130,7 +127,7 @@ def test_whatever_process_is_hit_all_goes_on_within_20_seconds(
     assert max(hit.values()) <= HEALED_SECONDS, hit
     arrivals.seconds_until_ready(arrivals.keys)
     assert running.process.poll() is None
-    rows = {key: httpx.get(f"{running.api}/images/key:{key}").json()["id"] for key in arrivals.keys}
+    rows = {key: running.read(f"/images/key:{key}").json()["id"] for key in arrivals.keys}
     assert len({*rows.values()}) == len(arrivals.keys)
 
     def agrees() -> bool:

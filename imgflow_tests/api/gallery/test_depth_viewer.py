@@ -12,7 +12,8 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from imgflow_tests.api.gallery.conftest import DEPTH, ONE_ROW, UNEVEN
-from imgflow_tests.api.gallery.site import Site
+from imgflow_tests.api.gallery.site import TOKEN, Site
+from imgflow_tests.api.library import bearer
 
 pytestmark = pytest.mark.long
 
@@ -28,7 +29,7 @@ def viewer(page: Page, site: Site) -> Page:
 def array(site: Site) -> NDArray[np.float32]:
     """All rows, from the database."""
     image = site.image(DEPTH)
-    body = httpx.get(f"{site.url}/image/{image.id}?format=npy").content
+    body = httpx.get(f"{site.url}/image/{image.id}?format=npy", headers=bearer(TOKEN)).content
     values: NDArray[np.float32] = np.load(io.BytesIO(body))
     return values
 

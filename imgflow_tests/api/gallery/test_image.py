@@ -83,7 +83,7 @@ def test_a_stranger_signs_in_and_gets_the_page_that_was_asked_for(
         assert page.url == f"{site.page_of(PHOTO)}?q=coffee"
         if has_scripts:
             page.get_by_role("button", name="Sign out").click()
-            expect(page.get_by_role("heading", level=1)).to_have_text("The route needs a token")
+            expect(page.get_by_role("heading", level=1)).to_have_text("Sign in or send a token")
 
 
 def test_a_session_is_found_where_the_browser_left_its_cookie_out(

@@ -102,7 +102,7 @@ def test_a_session_that_has_ended_is_begun_anew_and_the_upload_goes_on(
     page.goto("/")
     page.context.clear_cookies()
     drop(page, tmp_path / "ended.jpg")
-    expect(page.locator(".upload")).to_contain_text("The route needs a token")
+    expect(page.locator(".upload")).to_contain_text("Sign in or send a token")
     page.get_by_role("button", name="Try again: ended.jpg").click()
     page.get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")
@@ -122,7 +122,7 @@ def test_an_answer_from_before_the_end_of_a_session_does_not_bring_it_back(
         page.goto("/")
     page.context.clear_cookies()
     drop(page, tmp_path / "late.jpg")
-    expect(page.locator(".upload")).to_contain_text("The route needs a token")
+    expect(page.locator(".upload")).to_contain_text("Sign in or send a token")
     ((route, answer),) = held
     with page.expect_response("**/session"):
         route.fulfill(response=answer)
