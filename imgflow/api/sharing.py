@@ -23,7 +23,7 @@ from imgflow.api.connections import Connected, Connections
 from imgflow.api.keys import PICTURES, ImageInPath, find_image
 from imgflow.api.pictures import PICTURE_PROBLEMS, output_record
 from imgflow.api.problems import Refused, problem_responses
-from imgflow.api.routing import change
+from imgflow.api.routing import change, get
 from imgflow.api.signatures import SESSION_SECONDS, Pass, new_pass
 from imgflow.tokens import SCOPES, Scope, Token
 
@@ -98,9 +98,11 @@ BY_TOKEN: dict[str, Any] = {
 }
 
 
-@router.get(
+@get(
+    router,
     "/session",
-    responses=problem_responses(*PROBLEMS_OF_TOKENS),
+    access="open",
+    problems=PROBLEMS_OF_TOKENS,
     openapi_extra={"security": WITH_TOKEN},
 )
 async def read_session(request: Request, response: Response, connections: Connected) -> Session:
