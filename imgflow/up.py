@@ -33,7 +33,6 @@ from imgflow.running import only_one
 from imgflow.samples import upload_samples
 from imgflow.settings import Settings
 from imgflow.store.disks import places
-from imgflow.store.opening import make_default_source
 from imgflow.supervision import Supervisor, ended
 from imgflow.tokens import FILE_NAME, own_token
 from imgflow.watching import Watch
@@ -100,7 +99,7 @@ def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCat
     """See to stores, database and Dagster home, once and before anything starts."""
     stores = settings.stores
     source_location, output_location = stores.locations()
-    make_default_source(source_location, settings.home)
+    stores.make_default_source()
     source = stores.open_source()
     source.check()
     outputs = stores.open_outputs()

@@ -95,6 +95,7 @@ class Connections:
         Raises:
             SettingsError: the embedded database does not start.
         """
+        self._stores.make_default_source()
         self.source = self._stores.open_source()
         self.outputs = self._stores.open_outputs()
         self._engine = make_engine(

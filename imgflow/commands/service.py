@@ -63,10 +63,9 @@ def ingest(as_json: AsJson = False) -> None:
         from imgflow.orchestration.instance import open_instance
         from imgflow.orchestration.pool import prepare_workers
         from imgflow.orchestration.sensors import following
-        from imgflow.store.opening import make_default_source
 
         stores = settings.stores
-        make_default_source(stores.locations()[0], settings.home)
+        stores.make_default_source()
         claim(catalog, stores.open_outputs())
         with open_instance(settings, catalog.engine.url.render_as_string(False)) as instance:
             source = stores.open_source()

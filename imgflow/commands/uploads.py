@@ -20,6 +20,7 @@ def upload(
     from imgflow.store.uploading import upload_all
 
     settings = read_settings()
+    settings.stores.make_default_source()
     source = settings.stores.open_source()
     done = upload_all(source, paths, prefix=prefix, progress=partial(put, console=people))
     say(f"{done.uploaded} uploaded, {done.skipped} unchanged, to {source.location.url}")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from imgflow.errors import ImgflowError, Trouble, is_of_machine
+from imgflow.foreign_text import visible
 from imgflow.orchestration.tasks import Failure, Outcome, Task
 from imgflow.orchestration.verdicts import rejected, shortened
 
@@ -59,6 +60,7 @@ def in_words(error: BaseException) -> Failure:
     """What a person reads of an exception, and what stands in the log."""
     try:
         trace = "".join(traceback.format_exception(error))[-MOST_TRACE:]
+        trace = visible(trace, keep="\n")
     except Exception:  # its own text cannot be had
         trace = ""
     return Failure(f"processing it failed unexpectedly ({_text(error)})", trace)
@@ -94,7 +96,7 @@ def _text(error: BaseException) -> str:
         text = str(error)
     except Exception:
         text = ""
-    line = " ".join(shortened(text, MOST_MESSAGE).split())
+    line = visible(" ".join(shortened(text, MOST_MESSAGE).split()))
     # What a store answered may hold the request that was signed, and its signature.
     line = line.partition("<?xml")[0].partition("<Error>")[0]
     return f"{type(error).__name__}: {line}".rstrip(": ")

@@ -17,12 +17,6 @@ from imgflow.store.outputs import OutputStore
 SOURCE_IN_HOME = "source/"
 
 
-def make_default_source(source: Location, home: Path) -> None:
-    """Make the local bucket in the home; elsewhere a missing folder may be a disk not mounted."""
-    if source.scheme == "file" and source.folder.is_relative_to(home):
-        make_folder(source.folder)
-
-
 @dataclass(frozen=True)
 class StoreConfig:
     """What it takes to open the stores, small enough to be sent to every worker process.
@@ -87,6 +81,12 @@ class StoreConfig:
                 f"IMGFLOW_SOURCE_URL ({source.url}) lies in IMGFLOW_HOME, among imgflow's own "
                 "files. Choose the folder `source` in the home, or one outside of it."
             )
+
+    def make_default_source(self) -> None:
+        """Make the source folder in the home; elsewhere a missing one may be a disk not mounted."""
+        source = self.locations()[0]
+        if self.home and source.scheme == "file" and source.folder.is_relative_to(self.home):
+            make_folder(source.folder)
 
     @property
     def is_remote(self) -> bool:

@@ -21,7 +21,7 @@ from imgflow.api import processing
 from imgflow.errors import Trouble
 from imgflow.orchestration import worker
 from imgflow.store.s3 import S3Source
-from imgflow_tests.api.library import Library
+from imgflow_tests.api.library import Library, local
 from imgflow_tests.api.test_problems import check
 from imgflow_tests.api.test_remote_access import bearer
 from imgflow_tests.fetch.servers import WebServer, ok, serving, status
@@ -244,7 +244,8 @@ def test_problems_of_urls(
         answer = client.post("/process", json=body, headers=bearer(TOKEN))
         check(answer, "invalid_parameter")
         assert SIGNATURE not in answer.text
-    check(client.post("/process", json={"url": signed(web)}), "token_missing")
+    stranger = local(client.app)
+    check(stranger.post("/process", json={"url": signed(web)}), "token_missing")
     assert own_library.catalog.page(limit=10) == []
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from imgflow_tests.api.library import Library, encoded
+from imgflow_tests.api.library import Library, encoded, local
 from imgflow_tests.api.test_problems import check
 from imgflow_tests.api.test_remote_access import bearer
 from imgflow_tests.pictures import depth_csv, jpeg, png
@@ -143,7 +143,7 @@ def test_only_a_token_that_may_write_uploads_and_others_are_not_read(
     library = make_library(api_token="reader:read")  # noqa: S106
     with library.client() as client:
         url = f"/images/{encoded('a.jpg')}/original"
-        check(client.put(url, content=jpeg()), "token_missing")
+        check(local(client.app).put(url, content=jpeg()), "token_missing")
         check(client.put(url, content=jpeg(), headers=bearer("reader")), "scope_missing")
     assert list(library.folder.iterdir()) == []
 
@@ -171,7 +171,7 @@ def test_a_rejected_image_is_looked_at_again_when_asked_for(
     image = own_library.add("a.jpg", b"no picture")
     assert image.state == "rejected"
     url = f"/images/{image.id}/retry"
-    check(client.post(url), "token_missing")
+    check(local(client.app).post(url), "token_missing")
     answer = client.post(url, headers=bearer(TOKEN))
     assert (answer.status_code, answer.json()["state"]) == (202, "pending")
     own_library.process()

@@ -175,9 +175,10 @@ def test_another_database_at_the_same_location_deletes_nothing(
 
     other = Project(make_settings(database_url=make_database()), instance)
     assert "IMGFLOW_OUTPUT_URL" in other.night("reconcile")["reconcile"]
-    # Another database for one run, as the launchpad lets one set it.
+    # Another database for one run, which the launchpad let one set.
     resource = {"resources": {"catalog": {"config": {"database_url": make_database()}}}}
-    assert "IMGFLOW_OUTPUT_URL" in project.night("reconcile", config=resource)["reconcile"]
+    with pytest.raises(dg.DagsterInvalidConfigError, match="database_url"):
+        project.night("reconcile", config=resource)
 
     assert stored(project.outputs) == set(names)
     assert project.outputs.get(MARKER) is not None

@@ -17,7 +17,7 @@ from imgflow.home import make_home
 from imgflow.orchestration.instance import prepare_dagster_home
 from imgflow.processes import Service
 from imgflow.settings import Settings
-from imgflow.store.opening import StoreConfig, make_default_source
+from imgflow.store.opening import StoreConfig
 from imgflow.tokens import own_token
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def test_folders_that_imgflow_makes_are_for_its_user_only(
     own_token(home)
     prepare_dagster_home(settings)
     stores = StoreConfig(settings.source_url, settings.output_url, home=str(home))
-    make_default_source(stores.locations()[0], home)
+    stores.make_default_source()
     stores.open_outputs()
     service = Service("true", ["true"], os.environ, home / "logs" / "true.log")
     service.start()
