@@ -96,7 +96,10 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._look()
+            try:
+                self._look()
+            except Exception as error:  # whatever it is: the next look may go well, and must come
+                self._show(f"imgflow up could not look: {type(error).__name__}: {error}")
             self._stop.wait(LOOK_SECONDS)
 
     def _look(self) -> None:
@@ -116,10 +119,14 @@ class Watch:
             wrong |= {f"sensor {one.name}": one.words() for one in pulse.silent}
         if self._embedded is not None:
             self._embedded.ensure_guarded()
+        self._show(line)
+        self._tell(wrong)
+
+    def _show(self, line: str) -> None:
+        """Say how things stand, unless that is what was said last."""
         if line != self._line:
             self._news.put(line)
             self._line = line
-        self._tell(wrong)
 
     def _ask(self) -> None:
         """Ask the database once; all else asks again and again before it gives up."""
