@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from imgflow.errors import SettingsError
+from imgflow.foreign_text import chat
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
@@ -26,6 +27,9 @@ SEND_SECONDS = 20.0
 CHANNEL = re.compile(r"[a-z][a-z0-9+-]*://\S+", re.IGNORECASE)
 BETWEEN = re.compile(r"[\s,]+(?=[a-z][a-z0-9+-]*://)", re.IGNORECASE)
 SHORTEST_SECRET = 4
+
+# Read by programs, or as plain text; all others show people what they make of it.
+EXACT = frozenset({"json", "jsons", "xml", "xmls", "form", "forms", "mailto", "mailtos"})
 
 
 def parse_channels(text: str) -> tuple[str, ...]:
@@ -103,7 +107,7 @@ def _send(url: str, title: str, body: str) -> str | None:
         # service renders: without, keys are HTML in mail with `format=html`, and links in chats.
         is_taken = channel.notify(
             title=title,
-            body=body,
+            body=body if scheme_of(url) in EXACT else chat(body),
             notify_type=apprise.NotifyType.FAILURE,
             body_format=apprise.NotifyFormat.TEXT,
         )

@@ -29,6 +29,9 @@ _START = re.compile(r"^(\d*)([-+=.])")
 # Made into links where they are text, whatever is escaped in them; not within code.
 _ADDRESS = re.compile(r"(\S*(?:://|www\.|@)\S*)", re.IGNORECASE)
 
+# Where `[text](address)` becomes a link, and `@here` calls everybody.
+_CHAT = re.compile(r"(?<=\])(?=\()|(?<=@)(?=everyone|here|channel|all)", re.IGNORECASE)
+
 
 def visible(text: str, *, keep: str = "") -> str:
     r"""Text for terminals, logs and messages: characters that are not seen are spelled, as `\x1b`.
@@ -56,6 +59,11 @@ def markdown(text: str) -> str:
     """Text within a paragraph or an entry of Markdown, in which it looks as it is."""
     parts = _ADDRESS.split(visible(text).strip())
     return "".join(_code(part) if place % 2 else _escaped(part) for place, part in enumerate(parts))
+
+
+def chat(text: str) -> str:
+    """Lines for a chat, some of which make links and calls of plain text too."""
+    return _CHAT.sub(" ", visible(text, keep="\n"))
 
 
 def _escaped(text: str) -> str:

@@ -38,6 +38,20 @@ def test_a_mail_is_plain_text_with_its_lines() -> None:
     ]
 
 
+def test_in_a_chat_a_key_is_no_link_and_calls_nobody() -> None:
+    text = "[open](http://evil.test/) failed\n@here.jpg, @Everyone.jpg, a@allison.jpg[1].jpg"
+    with webhook() as hook:
+        chat = f"mmost://127.0.0.1:{hook.port}/abcdefghijklmnopqrstuvwx"
+        assert send({chat: ("t", text), hook.url: ("t", text)}) == {chat: None, hook.url: None}
+    shown = next(message["text"] for message in hook.messages if "text" in message)
+    exact = next(message["message"] for message in hook.messages if "message" in message)
+    assert "](" not in shown
+    assert "@here" not in shown
+    assert "@Everyone" not in shown
+    assert "http://evil.test/" in shown, "nothing is left out"
+    assert exact == text, "programs get it as it is"
+
+
 @pytest.mark.parametrize("status", [500, 404, 302])
 def test_an_answer_other_than_success_is_a_failure_that_names_no_secret(
     status: int, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture

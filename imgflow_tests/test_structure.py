@@ -27,7 +27,7 @@ ALLOWED = {
     "webserver": {"errors", "http_server", "same_origin", "settings"},
     "mends": set(),
     "home": set(),
-    "channels": {"errors"},
+    "channels": {"errors", "foreign_text"},
     "images": {"errors"},
     "depth": {"errors"},
     "tokens": {"errors", "home"},
