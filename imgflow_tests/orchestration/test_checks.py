@@ -141,7 +141,7 @@ def test_a_defect_is_found_named_and_its_mend_works(
         assert text in str(one.description)
         assert "force: true" in str(one.metadata["mend"].value)
         assert one.metadata["defective"].value == 1
-        assert "- `b.jpg`: " in str(one.metadata["images"].value)
+        assert "- b.jpg: " in str(one.metadata["images"].value)
         assert of_image(done, name, "b.jpg").passed is False
 
     forced = done.materialize(["b.jpg"], force=True)
