@@ -42,13 +42,11 @@ def process_photo(
 
     Raises:
         Rejected: The file is no acceptable photograph; see `imgflow.images.failures` for the codes.
-        OutputFailed: An output that another package makes raised an error of its own, gave no
-            picture, or does not exist here.
+        OutputFailed: An output that another package makes raised an error of its own, or gave no
+            picture.
+        KeyError: There is no output of a name.
     """
-    try:
-        asked = [find_output(name) for name in outputs]
-    except KeyError as error:
-        raise OutputFailed(f"The output {error} is not installed where workers run.") from error
+    asked = [find_output(name) for name in outputs]
     try:
         photo = open_photo(data, limits)
         made = {output.name: _rendered(output, photo, recipe) for output in asked}

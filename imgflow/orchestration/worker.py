@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,8 +18,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from imgflow.catalog.rows import Content
-from imgflow.errors import Rejected, SourceChanged, Trouble, Withheld
+from imgflow.errors import OutputFailed, Rejected, SourceChanged, Trouble, Withheld
 from imgflow.images.decoding import prepare_decoder
+from imgflow.images.outputs import find_output
 from imgflow.images.process import process_photo
 from imgflow.orchestration.failed import expected, outside, packed, unexpected
 from imgflow.orchestration.tasks import Outcome, OutputRecord, Task, WorkerConfig, aws_variables
@@ -118,6 +119,7 @@ class Worker:
                     beside=BESIDE_BYTES if self._transfers else 0,
                 ),
             ):
+                _check_installed(wanted)
                 done = process_photo(
                     body, self.config.photo_recipe, self.config.photo_limits, sorted(wanted)
                 )
@@ -234,6 +236,17 @@ def _outcomes(work: Callable[[Task], Outcome], tasks: Sequence[Task]) -> list[Ou
         else:
             return worker.overlapping(tasks, work)
     return [answered(task, work) for task in tasks]
+
+
+def _check_installed(outputs: Iterable[str]) -> None:
+    """Raise `OutputFailed` where a package that the run knows is missing in this process."""
+    for name in outputs:
+        try:
+            find_output(name)
+        except KeyError as error:
+            raise OutputFailed(
+                f"The output {name!r} is not installed where workers run."
+            ) from error
 
 
 def _written(outcome: Outcome, writes: Sequence[Future[None]], _task: Task) -> Outcome:
