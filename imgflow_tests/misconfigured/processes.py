@@ -120,9 +120,22 @@ def taken_port(case: Case, fixture: Fixture) -> Iterator[None]:
         yield
 
 
-@wrong("others reach the API without a token", "IMGFLOW_API_TOKEN")
-def open_api(case: Case, fixture: Fixture) -> Iterator[None]:
+@wrong("others reach the API and no token is set", "IMGFLOW_API_TOKEN")
+def no_token(case: Case, fixture: Fixture) -> Iterator[None]:
     case.values["api_host"] = "0.0.0.0"  # noqa: S104 - nothing listens
+    yield
+
+
+@wrong("the public URL shows images to who has no token", "IMGFLOW_OPEN_READING")
+def open_proxy(case: Case, fixture: Fixture) -> Iterator[None]:
+    with serving(ok(b'{"items": []}', "Content-Type: application/json")) as server:
+        case.values["public_url"] = f"http://127.0.0.1:{server.port}"
+        yield
+
+
+@wrong("reading is open to all", "IMGFLOW_OPEN_READING")
+def open_reading(case: Case, fixture: Fixture) -> Iterator[None]:
+    case.values["open_reading"] = True
     yield
 
 

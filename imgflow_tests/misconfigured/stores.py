@@ -215,10 +215,10 @@ def same_place(case: Case, fixture: Fixture) -> Iterator[None]:
 def others_outputs(case: Case, fixture: Fixture) -> Iterator[None]:
     case.values["output_url"] = fixture("tmp_path").as_uri()
     for number, url in enumerate((fixture("make_database")(), case.database_url)):
-        catalog = PostgresCatalog(make_engine(url), "file:///")
+        catalog = PostgresCatalog(make_engine(url), "file:///photos")
         catalog.migrate()
         if not number:
-            _, location = StoreConfig("file:///", case.values["output_url"]).locations()
+            _, location = StoreConfig("file:///photos", case.values["output_url"]).locations()
             claim(catalog, OutputStore(location))
         catalog.engine.dispose()
     yield
