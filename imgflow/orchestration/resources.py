@@ -54,8 +54,16 @@ def bound(resource: dg.ConfigurableResource[Any]) -> dg.ResourceDefinition:
     that the workers can read, and write into any other.
     """
 
-    def initialize(_context: object) -> Any:
-        return resource.process_config_and_initialize()  # resolves `EnvVar` at run time
+    cls = type(resource)
+
+    def initialize(context: dg.InitResourceContext) -> Any:
+        # Not `process_config_and_initialize`, which makes an instance of Dagster each time.
+        values = {name: getattr(resource, name) for name in cls.model_fields}
+        config = {
+            name: value.get_value() if isinstance(value, dg.EnvVar) else value
+            for name, value in values.items()
+        }
+        return cls.from_resource_context(context.replace_config(config))
 
     # Without a schema, Dagster would take any config and ignore it.
     return dg.ResourceDefinition(initialize, config_schema={}, description=resource.__doc__)
