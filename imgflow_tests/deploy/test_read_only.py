@@ -99,17 +99,16 @@ class Namespace:
     def _command(self, pod: Pod) -> list[str]:
         container = pod.container
         command = container.get("command") or [*ENTRY_POINT, *container["args"]]
-        local = {
-            **{f" {port} ": f" {own} " for port, own in self.ports.items()},
-            chart.WORKSPACE: str(self.workspace),
-            "0.0.0.0": "127.0.0.1",  # noqa: S104
-        }
-        for found, instead in local.items():
-            command = [f" {part} ".replace(found, instead)[1:-1] for part in command]
-        return command
+        return [self._here(part).replace(chart.WORKSPACE, str(self.workspace)) for part in command]
+
+    def _here(self, words: str) -> str:
+        """Put free ports of this machine, reached from it alone, in place of the pods'."""
+        for port, own in self.ports.items():
+            words = f" {words} ".replace(f" {port} ", f" {own} ")[1:-1]
+        return words.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
 
     def _environment(self, pod: Pod, home: Path, tmp: Path) -> dict[str, str]:
-        own = dict(literals(pod.container))
+        own = {name: self._here(value) for name, value in literals(pod.container)}
         variables = {
             "PATH": f"{ROOT}/deploy/bin:{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),

@@ -169,11 +169,11 @@ def test_each_role_is_enough_for_its_process(  # noqa: PLR0917 - fixtures
         assert project.source.stat("up.jpg") is not None
         deleted = api.delete("/images/key:a.jpg", params={"source": True}, headers=TOKEN)
         assert deleted.status_code in (200, 204), deleted.text
-    assert {name.split("/")[1] for name in project.stored()} == {"b.jpg", "d.csv"}
+    assert {name.split("/")[2] for name in project.stored()} == {"b.jpg", "d.csv"}
 
     s3.delete_object(Bucket=bucket, Key="in/b.jpg")
     take_role("CodeRoleArn")
     project.tick()
     project.tick()
     take_role("WorkerRoleArn")
-    assert {name.split("/")[1] for name in project.stored()} == {"d.csv"}
+    assert {name.split("/")[2] for name in project.stored()} == {"d.csv"}

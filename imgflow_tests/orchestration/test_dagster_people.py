@@ -28,6 +28,7 @@ from imgflow.definitions import build_definitions
 from imgflow.orchestration.event_log import PARTITION_NAME_TAG
 from imgflow.orchestration.resources import StoresResource, nothing_kept
 from imgflow.settings import Settings
+from imgflow.store.naming import MARKER
 from imgflow_tests.ceph import free_port
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.patience import PATIENCE_SECONDS
@@ -306,7 +307,7 @@ def test_the_wheel_works_in_another_project_with_its_own_stores(
     assert str(installed / "imgflow" / "__init__.py") in done
     assert "\na.jpg\n" in done
     stored = s3.list_objects_v2(Bucket=bucket, Prefix="made/")["Contents"]
-    assert {entry["Key"].split("/")[1] for entry in stored} == {"grayscale", "thumbnail"}
+    assert {entry["Key"].split("/")[1] for entry in stored} == {"grayscale", "thumbnail", MARKER}
     call(
         sys.executable, "-m", "imgflow", "doctor", "--selftest",
         folder=folder, variables=variables,
