@@ -68,6 +68,10 @@ class Holder:
         self.process.communicate(timeout=PATIENCE_SECONDS)
 
 
+def _pid(home: Path) -> int:
+    return int((home / "postgres" / "postmaster.pid").read_text().split()[0])
+
+
 def answers(url: str) -> bool:
     try:
         psycopg2.connect(url).close()
@@ -123,15 +127,25 @@ def test_a_killed_process_does_not_count_as_a_user(own_home: Path) -> None:
     assert not answers(url)
 
 
-def test_a_server_that_all_users_left_by_kill_is_joined_and_stopped_by_the_next(
+def test_a_server_that_all_users_left_by_kill_is_stopped_without_anybody_coming(
     own_home: Path,
 ) -> None:
     holder = Holder(own_home)
     url = holder.url()
+    server = psutil.Process(_pid(own_home))
     holder.kill()
-    assert answers(url)
+    server.wait(PATIENCE_SECONDS)
+    assert not answers(url)
+    assert not (own_home / "postgres" / "postmaster.pid").exists()
+
+
+def test_who_comes_while_the_server_of_killed_users_is_stopped_has_one(own_home: Path) -> None:
+    holder = Holder(own_home)
+    url = holder.url()
+    holder.kill()
     server = EmbeddedPostgres(own_home)
     assert server.url == url
+    assert answers(url)
     server.close()
     assert not answers(url)
 
