@@ -53,7 +53,6 @@ def bound(resource: dg.ConfigurableResource[Any]) -> dg.ResourceDefinition:
     For what says where things lie: who may launch a run could otherwise have it read any folder
     that the workers can read, and write into any other.
     """
-
     cls = type(resource)
 
     def initialize(context: dg.InitResourceContext) -> Any:
