@@ -10,7 +10,6 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
-from imgflow.catalog.owning import claim
 from imgflow.catalog.partition_keys import object_key
 from imgflow.depth.recipe import DepthRecipe
 from imgflow.images.outputs import PHOTO_OUTPUTS, find_output
@@ -140,7 +139,6 @@ def family_assets(
     ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]  # none is yielded
         prepare_workers(stores.config, [family.kind])
         with catalog.open(stores.source_name) as rows:
-            claim(rows, stores.open_outputs(), afresh=True)
             worker = WorkerConfig(
                 stores=stores.config,
                 database_url=catalog.url(),

@@ -7,10 +7,11 @@ from functools import partial
 
 import dagster as dg
 
+from imgflow.catalog.owning import claim
 from imgflow.catalog.partition_keys import object_key
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import Image
-from imgflow.errors import SourceChanged
+from imgflow.errors import SourceChanged, Trouble
 from imgflow.foreign_text import visible
 from imgflow.mends import with_mend
 from imgflow.orchestration import batch
@@ -20,7 +21,7 @@ from imgflow.orchestration.families import Family
 from imgflow.orchestration.image_events import ImageEvent, report_images
 from imgflow.orchestration.pool import WorkerPool, group_size
 from imgflow.orchestration.progress import Progress
-from imgflow.orchestration.tasks import Task, WorkerConfig
+from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
 from imgflow.store.looking import look_at
 from imgflow.store.objects import Source
 from imgflow.store.outputs import OutputStore
@@ -116,6 +117,7 @@ def process_partitions(
     )
     if plan.tasks:
         tasks = plan.tasks if force else batch.with_twins(plan.tasks, catalog, family.kind)
+        trouble = _trouble_with(catalog, open_outputs)
 
         progress = Progress(len(tasks), context.log.info)
         with WorkerPool(worker, min(workers, len(plan.tasks))) as pool:
@@ -124,9 +126,10 @@ def process_partitions(
                 """Run tasks, and return the keys of those whose upload is not the announced one."""
                 together = group_size(worker.stores) if family.is_quick else 1
                 outcomes = pool.outcomes(tasks, family.work, worker.seconds_of, together=together)
+                kept = ((task, Outcome(trouble=trouble)) for task in tasks)
                 return batch.run_tasks(
                     images,
-                    progress.counting(outcomes),
+                    progress.counting(kept if trouble else outcomes),
                     catalog,
                     open_outputs=open_outputs,
                     report=partial(_report, context, family, selected, finished),
@@ -152,6 +155,19 @@ def process_partitions(
     judged = summary.processed + len(summary.rejected)
     catalog.holds.end(run_id, images=judged, size=summary.bytes)
     return summary
+
+
+def _trouble_with(catalog: PostgresCatalog, open_outputs: Callable[[], OutputStore]) -> str:
+    """What keeps this run from writing outputs; empty when nothing does.
+
+    Raises:
+        NotOurs: the location belongs to another catalogue.
+    """
+    try:
+        claim(catalog, open_outputs(), afresh=True)
+    except Trouble as trouble:
+        return str(trouble)
+    return ""
 
 
 def _report(

@@ -177,7 +177,9 @@ class OutputStore:
                 raise FileNotFoundError(name) from None
             if code:
                 raise Trouble(explain(self.location, what, code)) from error
+            is_remote = self.location.scheme == "s3"
+            fix = "AWS_ENDPOINT_URL" if is_remote else "that it is writable"
             raise Trouble(
                 f"{self.location.url} could not be {what}: {first_line(error)}. "
-                "Check IMGFLOW_OUTPUT_URL and that it is writable."
+                f"Check IMGFLOW_OUTPUT_URL and {fix}."
             ) from error
