@@ -286,7 +286,11 @@ class Cluster:
             for name, value in self.image.environment.items()
             if name != "PATH"
         }
-        file = {name: self._localised(value) for name, value in spec.environment.items()}
+        listens = self.machines[spec.name].listens
+        file = {
+            name: self._localised(value).replace("0.0.0.0", listens)  # noqa: S104
+            for name, value in spec.environment.items()
+        }
         return {**image, **file, **of_this_installation()}
 
     def _local(self, command: list[str] | tuple[str, ...]) -> list[str]:

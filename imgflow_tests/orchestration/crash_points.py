@@ -33,7 +33,7 @@ from imgflow.orchestration.pool import CONTEXT, PRELOADED, PRELOADED_FOR
 from imgflow.orchestration.tasks import WorkerConfig
 from imgflow.store.folder import FolderSource
 from imgflow.store.outputs import OutputStore
-from imgflow_tests.orchestration.crash_states import half_visible, state_of
+from imgflow_tests.orchestration.crash_states import half_visible, state_of, unvarying
 
 CRASH_AT = "IMGFLOW_CRASH_AT"
 """Name of the point at which the process dies."""
@@ -70,8 +70,9 @@ def install() -> None:
     """Put the points that main process and workers share into this process."""
     _wrap_statements()
     _wrap(FolderSource, "read", lambda _self, upload: f"read {upload.key}")
-    _wrap(OutputStore, "put", lambda _self, name, *_: f"put {re.sub('@[0-9a-f]+', '@', name)}")
-    _wrap(OutputStore, "copy", lambda _self, _from, name: f"copy {re.sub('@[0-9a-f]+', '@', name)}")
+    _wrap(OutputStore, "put", lambda _self, name, *_: f"put {unvarying(name)}")
+    _wrap(OutputStore, "put_first", lambda _self, name, *_: f"put {name}")
+    _wrap(OutputStore, "copy", lambda _self, _from, name: f"copy {unvarying(name)}")
     stream = FolderSource.stream
 
     def streamed(self: FolderSource, announced: Any) -> Iterator[bytes]:

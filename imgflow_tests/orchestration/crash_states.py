@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
+
+
+def unvarying(name: str) -> str:
+    """An output's name without what depends on the source, of which every run has its own."""
+    return re.sub(r"^(\w+)/[0-9a-f]{8}/(.+/@)[0-9a-f]{32}", r"\1/\2", name)
 
 
 def half_visible(project: Any) -> list[str]:
@@ -107,10 +113,8 @@ def state_of(project: Any) -> dict[str, Any]:
             for key, image in images.items()
         },
         "arrays": [list(map(str, row)) for row in arrays],
-        "stored": sorted([name.split("/@")[0], stored[name]] for name in stored if name in named),
-        "orphans": sorted(
-            [name.split("/@")[0], stored[name]] for name in stored if name not in named
-        ),
+        "stored": sorted([unvarying(name), stored[name]] for name in stored if name in named),
+        "orphans": sorted([unvarying(name), stored[name]] for name in stored if name not in named),
         "partitions": partitions,
         "colours": {
             f"{kind}/{asset}": dict(sorted(project.statuses(f"{kind}/{asset}").items()))

@@ -25,6 +25,7 @@ import pytest
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.store.location import parse_location
+from imgflow.store.naming import MARKER
 from imgflow.store.outputs import OutputStore
 from imgflow_tests.orchestration.crash_points import CRASH_AT, CRASH_TRACE
 from imgflow_tests.orchestration.crash_states import half_visible
@@ -122,6 +123,7 @@ class Machine:
         shutil.copytree(
             self.folder / "begin", home, copy_function=os.link, ignore=shutil.ignore_patterns("log")
         )
+        (home / "outputs" / MARKER).unlink()  # as who takes the outputs over with a copied database
         with self.creating:
             self.sql(f"CREATE DATABASE {name} TEMPLATE begin")
         source = (home / "source").as_uri()
