@@ -16,6 +16,10 @@ from typing import IO
 
 import psutil
 
+# The programs that a start consists of. They go on when whoever began it is killed.
+PROGRAMS = ("initdb", "pg_ctl", "sh", "postgres")
+START_SECONDS = 60.0
+
 # What is not stopped within that time is asked less politely.
 FAST_SECONDS, IMMEDIATE_SECONDS = 60.0, 10.0
 
@@ -53,6 +57,28 @@ def stop_server(folder: Path) -> None:
         return
 
 
+def stop_all(folder: Path) -> None:
+    """Stop the server of a folder, also one that is only just being started, with no file yet."""
+    give_up = time.monotonic() + START_SECONDS
+    while True:
+        stop_server(folder)
+        if not _is_in_use(folder) or time.monotonic() > give_up:
+            return
+        time.sleep(0.05)
+
+
+def _is_in_use(folder: Path) -> bool:
+    for process in psutil.process_iter():
+        try:
+            if process.name() in PROGRAMS:
+                said = " ".join(process.cmdline()).replace('"', "")  # of `sh` it is one argument
+                if f" -D {folder.resolve()} " in f"{said} ":
+                    return True
+        except psutil.Error:
+            continue
+    return False
+
+
 def main(folder: Path, users: Path, guard: Path) -> None:
     """Wait in the background, unless another one does."""
     if os.fork():
@@ -66,7 +92,7 @@ def main(folder: Path, users: Path, guard: Path) -> None:
         place.flush()
         with users.open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            stop_server(folder)
+            stop_all(folder)
             # While nobody can become a user yet: the next one starts a guard of its own.
             fcntl.flock(place, fcntl.LOCK_UN)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow_tests.ceph import free_port
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.running import start, wait_until
@@ -23,6 +24,20 @@ import time
 from imgflow.commands.opening import open_catalog
 with open_catalog():
     time.sleep(600)
+"""
+
+# Ends as soon as it has begun a program, in the middle of the start of the database.
+DIES = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from imgflow.catalog.embedded import EmbeddedPostgres
+begin = subprocess.Popen.__init__
+def begin_and_die(process, command, *arguments, **options):
+    begin(process, command, *arguments, **options)
+    if Path(command[0]).name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+subprocess.Popen.__init__ = begin_and_die
+EmbeddedPostgres(Path(sys.argv[1]))
 """
 
 
@@ -68,6 +83,19 @@ def test_postgresql_ends_with_its_last_user_however_that_ends(
         user.wait(PATIENCE_SECONDS)
     wait_until(lambda: not server.is_running(), PATIENCE_SECONDS)
     wait_until(lambda: left(home) == [], PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("program", ["initdb", "pg_ctl"])
+def test_a_start_whose_user_is_killed_is_ended_too(tmp_path: Path, program: str) -> None:
+    home = tmp_path / "home"
+    command = [sys.executable, "-c", DIES, str(home), program]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    wait_until(lambda: left(home) == [], PATIENCE_SECONDS)
+    assert database(home) is None
+
+    server = EmbeddedPostgres(home)
+    assert server.processes()
+    server.close()
 
 
 def test_a_killed_imgflow_up_leaves_nothing_behind(tmp_path: Path) -> None:
