@@ -58,7 +58,8 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     folder = tmp_path / "home" / "source"
-    folder.mkdir(parents=True)
+    folder.parent.mkdir(mode=0o700)  # as imgflow makes it
+    folder.mkdir()
     return folder
 
 
