@@ -49,7 +49,8 @@ class NotRun:
     def covers(self, command: str) -> bool:
         """Whether it speaks of a command, comments aside."""
         if self.command.endswith(" …"):
-            return command.split()[:1] == [self.command.removesuffix(" …")]
+            program = self.command.removesuffix(" …").split()
+            return command.split()[: len(program)] == program
         return bare(command) == self.command
 
 
