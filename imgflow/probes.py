@@ -44,6 +44,7 @@ class Probe:
         silent_seconds: after so long without an answer, the service is to be restarted. Each time
             that happens doubles it, so that a machine which is merely too slow gets its time.
         trouble: what came instead of the last answer.
+        is_starting: whether the service was started and has not answered since.
     """
 
     def __init__(self, ask: Callable[[], None], *, silent_seconds: float = SILENT_SECONDS) -> None:
@@ -52,14 +53,14 @@ class Probe:
         self.trouble = ""
         self._ask = ask
         self._answered = time.monotonic()
-        self._is_starting = True
+        self.is_starting = True
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
 
     def start(self) -> None:
         """Begin to ask a service that was just started; once, or each time."""
         self.forgive()
-        self._is_starting = True
+        self.is_starting = True
         if not self._thread.is_alive():
             self._thread.start()
 
@@ -69,7 +70,7 @@ class Probe:
 
     def is_silent(self) -> bool:
         """Whether there was no answer for too long."""
-        patience = max(self.silent_seconds, START_SECONDS if self._is_starting else 0.0)
+        patience = max(self.silent_seconds, START_SECONDS if self.is_starting else 0.0)
         return time.monotonic() - self._answered > patience
 
     def forgive(self) -> None:
@@ -85,7 +86,7 @@ class Probe:
             else:
                 self.trouble = ""
                 self._answered = time.monotonic()
-                self._is_starting = False
+                self.is_starting = False
             self._stop.wait(PAUSE_SECONDS)
 
 

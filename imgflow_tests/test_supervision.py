@@ -52,14 +52,7 @@ class Page:
         self.supervisor = Supervisor([self.service], {"page": self.probe}, tuple, self.said.append)
         self.service.start()
         self.probe.start()
-        wait_until(lambda: not self.probe.trouble and self.answers(question))
-
-    def answers(self, question: Callable[[], None]) -> bool:
-        try:
-            question()
-        except OSError:
-            return False
-        return True
+        wait_until(lambda: not self.probe.is_starting)
 
     @property
     def pid(self) -> int:
