@@ -72,8 +72,11 @@ def cut_out(name: str, margin: float) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def watch(running: Running) -> Iterator[Watch]:
-    """A browser whose pages are watched."""
+    """A browser of somebody who is signed in, as the pictures of events need; it is watched."""
     with started_chromium() as browser, watched(browser, running) as watching:
+        link = running.command("sign-in").stdout.strip()
+        with watching.page() as page:
+            page.goto(link)
         yield watching
 
 
