@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import Annotated
@@ -19,7 +20,7 @@ from imgflow.commands.opening import (
     read_settings,
     say,
 )
-from imgflow.errors import SettingsError
+from imgflow.errors import SettingsError, Trouble
 
 
 def up(
@@ -66,7 +67,8 @@ def ingest(as_json: AsJson = False) -> None:
 
         stores = settings.stores
         stores.make_default_source()
-        claim(catalog, stores.open_outputs())
+        with suppress(Trouble):  # a store that is away is the images' trouble, counted at the end
+            claim(catalog, stores.open_outputs())
         with open_instance(settings, catalog.engine.url.render_as_string(False)) as instance:
             source = stores.open_source()
             report = run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from imgflow.catalog.owning import claim
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.rows import kind_of
 from imgflow.definitions import build_batching, build_definitions, build_families, build_resources
+from imgflow.errors import Trouble
 from imgflow.orchestration.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -52,7 +54,8 @@ class Project:
 
     def ingest(self) -> IngestReport:
         """As `imgflow ingest`."""
-        claim(self.catalog, self.outputs)
+        with suppress(Trouble):
+            claim(self.catalog, self.outputs)
         return ingest(
             self.source,
             self.catalog,

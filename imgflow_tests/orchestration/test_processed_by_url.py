@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from imgflow.api.app import create_app
 from imgflow_tests.api.library import local
 from imgflow_tests.fetch.servers import ok, serving
@@ -43,11 +45,14 @@ def test_its_partition_is_made_and_materialised(make_project: MakeProject) -> No
     assert SECRET not in str(events)
 
 
-def test_a_rejected_one_turns_red(make_project: MakeProject) -> None:
-    with serving(ok(b"no picture")) as web:
+@pytest.mark.parametrize("body", [b"no picture", jpeg()[:-200]], ids=["other", "cut short"])
+def test_one_that_cannot_be_used_leaves_nothing_for_a_run(
+    make_project: MakeProject, body: bytes
+) -> None:
+    with serving(ok(body)) as web:
         project = make_project(api_token=TOKEN, fetch_hosts=f"http://127.0.0.1:{web.port}")
         process(project, f"http://127.0.0.1:{web.port}/a")
-    (image,) = project.catalog.page(limit=10)
-    project.run_requests(project.tick())
-    assert project.statuses("photo/grayscale") == {image.key: "red"}
+    assert project.catalog.page(limit=10) == []
+    assert list(project.source.location.folder.rglob("fetched/*")) == []
     assert not project.tick().run_requests
+    assert project.statuses("photo/grayscale") == {}

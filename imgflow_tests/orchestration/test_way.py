@@ -265,9 +265,9 @@ def test_a_partition_without_an_object_fails_with_its_name(project: Project) -> 
 
 
 def test_source_and_outputs_in_one_folder_never_feed_on_themselves(
-    make_project: Callable[..., Project], home: Path
+    make_project: Callable[..., Project], tmp_path: Path
 ) -> None:
-    url = (home / "bucket").as_uri()
+    url = (tmp_path / "bucket").as_uri()
     project = make_project(source_url=url, output_url=f"{url}/derived")
     put(project, "a.jpg", jpeg())
     for _ in range(3):

@@ -242,7 +242,8 @@ def test_an_object_that_may_not_be_read_is_tried_again_until_the_policy_is_mende
     assert states(project) == {"a.jpg": ("pending", "unreadable"), "b.jpg": ("ready", None)}
     assert project.tick().run_requests == [], "there is a pause before the next attempt"
     report = project.ingest()
-    assert report.failed == 0, "and nobody waits for it"
+    assert report.failed == 1, "nobody waits for it, and it is not forgotten"
+    assert report.retry_seconds is not None
 
     run = project.materialize(["a.jpg", "b.jpg"])
     assert "'a.jpg' may not be read" in failure_text(run), "the head is refused as well"

@@ -191,5 +191,5 @@ def test_force_in_the_launchpad_makes_one_partition_again(ui: Ui, running: Runni
     after = written(running, key)
     assert after.keys() == before.keys()
     changed = {name for name in after if after[name] != before[name]}
-    assert {Path(name).parts[-4] for name in changed - {key}} == {"thumbnail"}
+    assert {Path(name).parts[-5] for name in changed - {key}} == {"thumbnail"}
     assert written(running, other) == untouched

@@ -20,7 +20,8 @@ NEWEST = VERSIONS[-1]
 MISSING = ("missing_pixels", "rows_with_missing", "missing_lines")
 
 OWN = "catalogue"  # its row is made with it
-TABLES = ("images", "depth_chunks", "run_holds", "counters", "unreadable_messages", OWN)
+LATER = ("revoked", "sensor_ticks")
+TABLES = ("images", "depth_chunks", "run_holds", "counters", "unreadable_messages", *LATER, OWN)
 
 COLUMNS = sa.text(
     "SELECT column_name FROM information_schema.columns "
