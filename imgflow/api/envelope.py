@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imgflow.api.errors import answer, refused_by
+from imgflow.api.errors import answer, cause_of, refused_by
 from imgflow.api.problems import Refused
 from imgflow.errors import Trouble
 from imgflow.observability import context, traces
@@ -92,17 +92,13 @@ class Envelope:
             return
         # Everything, as the outermost: the client gets a constant text, the log the whole error.
         except Exception as error:
-            if has_started and isinstance(_cause(error), Trouble):
+            cause = cause_of(error)
+            if has_started and isinstance(cause, Trouble):
                 # The server closes the connection, and the client sees that bytes are missing.
-                logger.warning("An answer was cut short: %s (request %s)", error, request_id)
+                logger.warning("An answer was cut short: %s (request %s)", cause, request_id)
                 return
-            if has_started or not isinstance(error, Refused):
+            if has_started or not isinstance(cause, Refused):
                 logger.exception("A request failed (request %s)", request_id)
             if has_started:
                 raise
-            await answer(Request(scope), refused_by(error))(scope, receive, send_wrapped)
-
-
-def _cause(error: Exception) -> BaseException:
-    """What happened while an answer was sent, which Starlette wraps."""
-    return error.__cause__ or error
+            await answer(Request(scope), refused_by(cause))(scope, receive, send_wrapped)

@@ -76,7 +76,13 @@ def answer(request: Request, refused: Refused) -> JSONResponse:
     return JSONResponse(body, status, headers, MEDIA_TYPE)
 
 
-def refused_by(error: Exception) -> Refused:
+def cause_of(error: BaseException) -> BaseException:
+    """What happened while an answer was sent; Starlette wraps what it has a handler for."""
+    wrapped = error.__cause__ if isinstance(error, RuntimeError) else None
+    return wrapped or error
+
+
+def refused_by(error: BaseException) -> Refused:
     """Find the problem of an exception."""
     if isinstance(error, Refused):
         return error

@@ -23,6 +23,9 @@ from prometheus_client import (
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from imgflow.api.errors import cause_of, refused_by
+from imgflow.api.problems import PROBLEMS
+
 # A label has few values, whatever callers send: each makes series that live as long as the process.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
@@ -118,7 +121,7 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500  # what the layers around make of an exception
+        status = 500
         began = time.perf_counter()
         passed = Passed()
 
@@ -140,6 +143,10 @@ class Measured:
             await self._app(scope, receive_noted, send_noted)
         except ClientDisconnect:
             status = CLIENT_GONE
+            raise
+        except Exception as error:
+            # What had been said before is not what the client got.
+            status = PROBLEMS[refused_by(cause_of(error)).code].status
             raise
         finally:
             # Paths that lead nowhere have no route, and callers invent any number of them.

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
+from fastapi import FastAPI, Response
+from starlette.middleware import Middleware
 from starlette.types import Message, Receive, Scope, Send
 
 from imgflow.api import outgoing
+from imgflow.api.envelope import Envelope
+from imgflow.api.errors import add_handlers
+from imgflow.api.measures import Measured, Measures
 from imgflow.api.outgoing import PIECE_BYTES, Outgoing
 from imgflow.api.problems import Refused
 from imgflow.errors import Trouble
@@ -82,6 +88,40 @@ def test_an_answer_without_room_is_refused_before_it_began_and_small_ones_are_no
         assert len(other.body) == MIB
 
     asyncio.run(run())
+
+
+def test_a_caller_without_room_is_told_so_and_the_metrics_count_what_it_was_told() -> None:
+    measures = Measures()
+    app = FastAPI(
+        middleware=[
+            Middleware(Envelope),
+            Middleware(Outgoing, room_bytes=MIB),
+            Middleware(Measured, measures=measures),
+        ]
+    )
+    add_handlers(app)
+
+    @app.get("/large")
+    def large() -> Response:
+        return Response(bytes(MIB))
+
+    scope = {"method": "GET", "path": "/large", "query_string": b"", "headers": []}
+
+    async def run() -> None:
+        slow, other = Client(reads=False), Client()
+        first = asyncio.create_task(app({**SCOPE, **scope}, receive, slow.send))
+        while not slow.body:
+            await asyncio.sleep(0.001)
+        await app({**SCOPE, **scope}, receive, other.send)
+        assert other.messages[0]["status"] == 503
+        assert json.loads(other.body)["code"] == "busy"
+        slow.may_read.set()
+        await first
+
+    asyncio.run(run())
+    for status in ("200", "503"):
+        labels = {"method": "GET", "route": "/large", "status": status}
+        assert measures.registry.get_sample_value("imgflow_http_requests_total", labels) == 1
 
 
 def test_who_reads_slowly_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
