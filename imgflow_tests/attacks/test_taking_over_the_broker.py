@@ -16,6 +16,7 @@ import pytest
 import redis
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
+from celery.signals import setup_logging
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
@@ -70,10 +71,21 @@ def test_without_the_password_nothing_is_answered(broker: str) -> None:
         redis.Redis.from_url(f"redis://{address}").ping()
 
 
+@pytest.fixture
+def _logging_stays() -> Iterator[None]:
+    """Keep Celery from setting this process's root logger up, for all tests that follow too."""
+
+    def leave_it(**_: object) -> None: ...
+
+    setup_logging.connect(leave_it)
+    yield
+    setup_logging.disconnect(leave_it)
+
+
+@pytest.mark.usefixtures("_logging_stays")
 def test_it_is_enough_for_celery(broker: str) -> None:
     """Sending, taking, answering, asking workers, and taking back what a dead worker had."""
     app = Celery("imgflow", broker=broker, backend=broker)
-    app.conf.update(worker_hijack_root_logger=False)
 
     @app.task
     def double(number: int) -> int:
