@@ -37,8 +37,7 @@ def close_home(home: Path) -> None:
     if status.st_uid != os.geteuid():
         return
     wanted = PRIVATE
-    server = _server_folder(home)
-    if server is not None and server.st_uid != status.st_uid:
+    if _has_server_of_another_user(home):
         wanted = ALSO_PASSED_BY_SERVER
         if status.st_gid != os.getegid():
             os.chown(home, -1, os.getegid())
@@ -49,17 +48,15 @@ def close_home(home: Path) -> None:
 def who_looks_in(home: Path) -> str | None:
     """Who besides its owner can look into the home, in words; None when nobody can."""
     status = home.stat()
-    server = _server_folder(home)
     others = stat.S_IMODE(status.st_mode) & OTHERS
-    if server is not None and server.st_uid != status.st_uid and status.st_gid == os.getegid():
+    if _has_server_of_another_user(home) and status.st_gid == os.getegid():
         others &= ~(ALSO_PASSED_BY_SERVER & OTHERS)
     if not others:
         return None
     return "every user of this machine" if others & 0o007 else "its group"
 
 
-def _server_folder(home: Path) -> os.stat_result | None:
-    try:
-        return (home / "postgres").stat()
-    except OSError:
-        return None
+def _has_server_of_another_user(home: Path) -> bool:
+    # By the file that is there before the server: whoever closes the home while another process
+    # makes the server's folder would lock that server out.
+    return os.geteuid() == 0 and (home / "postgres.users").exists()
