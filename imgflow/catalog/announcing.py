@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from imgflow.catalog.connected import BIGINT, TEXT
 from imgflow.catalog.connecting import retried
 from imgflow.catalog.rows import Announcement, Image, image_of, kind_of
 from imgflow.catalog.tables import COLUMNS
@@ -87,7 +88,6 @@ VANISHED = sa.text(
 # Runs that found an upload changed or gone, after which a further one waits as after other trouble.
 MOST_UNREAD = 3
 
-TEXT, BIGINT = sa.ARRAY(sa.Text), sa.ARRAY(sa.BigInteger)
 TIME = sa.ARRAY(sa.DateTime(timezone=True))
 
 
