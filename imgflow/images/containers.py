@@ -26,6 +26,9 @@ _EOI, _SOS = b"\xff\xd9", b"\xff\xda"
 _FIND_EOI = re.compile(_EOI).search  # takes a third of the time of `bytes.find`
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _NOT_FRAMES = (0xC4, 0xC8, 0xCC)  # tables, among the markers of frames
+# As libjpeg looks for the next one: whatever stands before it is passed over.
+_FIND_MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL).search
+_ALONE = (0x01, *range(0xD0, 0xD9))  # no length follows them
 # Eight bytes of ones: what the decoder reads ahead, and hardly a block for one that still waits for
 # data, since no code is all ones.
 _PADDING = b"\xff\x00" * 8
@@ -64,20 +67,22 @@ def for_decoder(data: bytes, kind: str) -> tuple[bytes, tuple[str, ...]]:
 
 def _jpeg(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     frame = _first_scan(data)
-    if frame is None or frame.kind > _PROGRESSIVE:
+    if frame is None:
         return data, ()  # the decoder knows what to say
     if frame.is_single_scan:
         # Without an end marker, a decoder that lacks data says so instead of going on without.
         end = _FIND_EOI(data, frame.data)
         return (data[: end.start()] + _PADDING if end else data), ()
     if data.count(_SOS, frame.data) >= MOST_SCANS:
-        scans = 1 + data.count(_SOS, frame.data, data.find(_EOI, frame.data))
+        scans = _count_scans(data, frame)
         if scans > MOST_SCANS:
             raise Rejected(
                 "too_many_scans",
                 f"The JPEG picture is made of {scans:,} scans, and at most {MOST_SCANS} are "
                 "accepted.",
             )
+    if frame.kind > _PROGRESSIVE:
+        return data, ()
     # Each block of at least one component has a code of its own, of one bit at least.
     blocks = -(-frame.width // _BLOCK_SIDE) * -(-frame.height // _BLOCK_SIDE)
     if (len(data) - frame.data) * 8 < blocks:
@@ -92,22 +97,32 @@ def _jpeg(data: bytes) -> tuple[bytes, tuple[str, ...]]:
 def _first_scan(data: bytes) -> _Frame | None:
     """Walk the segments of a JPEG up to its first scan (ITU T.81, annex B); None without one."""
     at, size, kind = 2, b"", 0
-    while at + 4 <= len(data) and data[at] == 0xFF:  # noqa: PLR2004 - begins each marker
-        marker = data[at + 1]
-        if marker == 0xFF:  # noqa: PLR2004 - may be repeated
-            at += 1
+    while found := _FIND_MARKER(data, at):
+        marker, at = found[1][0], found.end()
+        if marker in _ALONE:
             continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        length = int.from_bytes(data[at : at + 2], "big")
         if 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES:  # noqa: PLR2004 - frames
-            kind, size = marker, data[at + 5 : at + 10]
+            kind, size = marker, data[at + 3 : at + 8]
         if marker == _SOS[1]:
-            if len(size) < 5 or at + 4 >= len(data):  # noqa: PLR2004 - height, width, components
+            if len(size) < 5 or at + 2 >= len(data):  # noqa: PLR2004 - height, width, components
                 return None
             height, width, components = struct.unpack(">HHB", size)
-            is_single = kind in (_BASELINE, _EXTENDED) and data[at + 4] == components
-            return _Frame(kind, width, height, components, at + 2 + length, is_single)
-        at += 2 + length
+            is_single = kind in (_BASELINE, _EXTENDED) and data[at + 2] == components
+            return _Frame(kind, width, height, components, at + length, is_single)
+        at += length
     return None
+
+
+def _count_scans(data: bytes, frame: _Frame) -> int:
+    """The scans up to the end of the picture; a comment between them may hold any bytes."""
+    scans, at = 1, frame.data
+    while (found := _FIND_MARKER(data, at)) and found[0] != _EOI:
+        at = found.end()
+        if found[1][0] not in _ALONE:
+            scans += found[0] == _SOS
+            at += int.from_bytes(data[at : at + 2], "big")
+    return scans
 
 
 def _png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
