@@ -7,6 +7,7 @@ PNG with much text damaged. Nothing is decoded here.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
@@ -21,6 +22,7 @@ megapixel however short it is, so 100 of a picture at the pixel limit take 7 s."
 MOST_TEXT_BYTES = 4 * 2**20
 """Of one text or profile of a PNG, unpacked."""
 MOST_TEXTS_BYTES = 32 * 2**20
+"""Of all that are kept; and of all that are unpacked, what is dropped included."""
 
 _EOI, _SOS = b"\xff\xd9", b"\xff\xda"
 _FIND_EOI = re.compile(_EOI).search  # takes a third of the time of `bytes.find`
@@ -128,12 +130,18 @@ def _count_scans(data: bytes, frame: _Frame) -> int:
 def _png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     kept: list[bytes] = []
     notes: list[str] = []
-    total, kept_to, at = 0, 0, _PNG_SIGNATURE_BYTES
+    total = unpacked = 0.0
+    kept_to, at = 0, _PNG_SIGNATURE_BYTES
     while at + _PNG_CHUNK_BYTES <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         kind, end = data[at + 4 : at + 8], at + _PNG_CHUNK_BYTES + length
         if kind in _TEXTS:
-            size = _unpacked_bytes(kind, data[at + 8 : end - 4])
+            content = data[at + 8 : end - 4]
+            packed = _packed(kind, content)
+            size = len(content)
+            if packed is not None:
+                size = _unpacked_bytes(packed, size) if unpacked < MOST_TEXTS_BYTES else math.inf
+                unpacked += size
             if size <= MOST_TEXT_BYTES and total + size <= MOST_TEXTS_BYTES:
                 total += size
             else:
@@ -147,17 +155,19 @@ def _png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     return b"".join((*kept, data[kept_to:])), tuple(dict.fromkeys(notes))
 
 
-def _unpacked_bytes(kind: bytes, content: bytes) -> int:
-    """How long a text is, or that it is longer than is read."""
+def _packed(kind: bytes, content: bytes) -> bytes | None:
+    """What of a text is to be unpacked; None where it is not packed."""
     rest = content.partition(b"\0")[2]
-    if kind == b"iTXt" and rest[:1] == b"\1":
+    if kind == b"iTXt":
         # Method, language and translated keyword come before the text.
-        packed = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
-    elif kind in (b"zTXt", b"iCCP"):
-        packed = rest[1:]
-    else:
-        return len(content)
+        is_packed = rest[:1] not in (b"", b"\0")
+        return rest[2:].partition(b"\0")[2].partition(b"\0")[2] if is_packed else None
+    return rest[1:] if kind in (b"zTXt", b"iCCP") else None
+
+
+def _unpacked_bytes(packed: bytes, size: int) -> int:
+    """How long a text is, or that it is longer than is read; `size` where it is damaged."""
     try:
         return len(zlib.decompressobj().decompress(packed, MOST_TEXT_BYTES + 1))
     except zlib.error:
-        return len(content)
+        return size
