@@ -7,7 +7,6 @@ PNG with much text damaged. Nothing is decoded here.
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 import zlib
@@ -130,8 +129,7 @@ def _count_scans(data: bytes, frame: _Frame) -> int:
 def _png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     kept: list[bytes] = []
     notes: list[str] = []
-    total = unpacked = 0.0
-    kept_to, at = 0, _PNG_SIGNATURE_BYTES
+    total, unpacked, kept_to, at = 0, 0, 0, _PNG_SIGNATURE_BYTES
     while at + _PNG_CHUNK_BYTES <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         kind, end = data[at + 4 : at + 8], at + _PNG_CHUNK_BYTES + length
@@ -139,9 +137,12 @@ def _png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
             content = data[at + 8 : end - 4]
             packed = _packed(kind, content)
             size = len(content)
-            if packed is not None:
-                size = _unpacked_bytes(packed, size) if unpacked < MOST_TEXTS_BYTES else math.inf
-                unpacked += size
+            if packed is not None and unpacked >= MOST_TEXTS_BYTES:
+                size = MOST_TEXT_BYTES + 1
+            elif packed is not None:
+                found = _unpacked_bytes(packed)
+                size = size if found is None else found
+                unpacked += MOST_TEXT_BYTES if found is None else found
             if size <= MOST_TEXT_BYTES and total + size <= MOST_TEXTS_BYTES:
                 total += size
             else:
@@ -165,9 +166,9 @@ def _packed(kind: bytes, content: bytes) -> bytes | None:
     return rest[1:] if kind in (b"zTXt", b"iCCP") else None
 
 
-def _unpacked_bytes(packed: bytes, size: int) -> int:
-    """How long a text is, or that it is longer than is read; `size` where it is damaged."""
+def _unpacked_bytes(packed: bytes) -> int | None:
+    """How long a text is, or that it is longer than is read; None where it is damaged."""
     try:
         return len(zlib.decompressobj().decompress(packed, MOST_TEXT_BYTES + 1))
-    except zlib.error:
-        return size
+    except zlib.error:  # which may come after as much work
+        return None

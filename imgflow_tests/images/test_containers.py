@@ -150,6 +150,7 @@ LARGE_TEXTS = {
     "iTXt": [chunk(b"iTXt", b"Comment\0\1\0en\0\0" + zlib.compress(TEXT))],
     "odd iTXt": [chunk(b"iTXt", b"Comment\0\2\0en\0\0" + zlib.compress(TEXT))],
     "many zTXt": [chunk(b"zTXt", b"Comment\0\0" + zlib.compress(TEXT, 9))] * 1_000,
+    "damaged zTXt": [chunk(b"zTXt", b"C\0\0" + zlib.compress(TEXT[2:], 9)[:-1] + b"!")] * 1_000,
     "tEXt": [chunk(b"tEXt", b"Comment\0" + TEXT)],
     "many": [chunk(b"tEXt", b"Comment\0" + b"a" * 1_000_000)] * 70,
 }
