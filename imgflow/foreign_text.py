@@ -27,7 +27,8 @@ _PUNCTUATION = re.compile(f"[{re.escape(''.join(set(punctuation) - set(_PLAIN)))
 _START = re.compile(r"^(\d*)([-+=.])")
 
 # Made into links where they are text, whatever is escaped in them; not within code.
-_ADDRESS = re.compile(r"(\S*(?:://|www\.|@)\S*)", re.IGNORECASE)
+_ADDRESS = re.compile(r"://|www\.|@", re.IGNORECASE)
+_WORD = re.compile(r"(\S+)")
 
 # Where `[text](address)` becomes a link, and `@here` calls everybody.
 _CHAT = re.compile(r"(?<=\])(?=\()|(?<=@)(?=everyone|here|channel|all)", re.IGNORECASE)
@@ -57,8 +58,8 @@ def is_hidden(letter: str) -> bool:
 
 def markdown(text: str) -> str:
     """Text within a paragraph or an entry of Markdown, in which it looks as it is."""
-    parts = _ADDRESS.split(visible(text).strip())
-    return "".join(_code(part) if place % 2 else _escaped(part) for place, part in enumerate(parts))
+    parts = _WORD.split(visible(text).strip())
+    return _START.sub(r"\1\\\2", "".join(map(_word, parts)))
 
 
 def chat(text: str) -> str:
@@ -66,8 +67,8 @@ def chat(text: str) -> str:
     return _CHAT.sub(" ", visible(text, keep="\n"))
 
 
-def _escaped(text: str) -> str:
-    return _START.sub(r"\1\\\2", _PUNCTUATION.sub(r"\\\g<0>", text))
+def _word(text: str) -> str:
+    return _code(text) if _ADDRESS.search(text) else _PUNCTUATION.sub(r"\\\g<0>", text)
 
 
 def _code(text: str) -> str:

@@ -130,6 +130,9 @@ class Client(HttpToolsProtocol):
         clients.open = self.connections
         # Bytes since the parser last said what they were.
         self._unexplained = 0
+        # Of the last read, and of the one in which the last request ended: what follows it there
+        # is not among the former.
+        self._read = self._shared = 0
         self._received = 0
         self._emptied = 0
         self._progress = NOTHING_OWED
@@ -149,7 +152,8 @@ class Client(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, as long as it leads somewhere: the parser itself would keep it all."""
-        self._unexplained += len(data)
+        self._read = len(data)
+        self._unexplained += self._read
         super().data_received(data)
         if self._unexplained > self._bounds.head_bytes and not self.transport.is_closing():
             self.send_400_response("Too many bytes of headers.")
@@ -157,7 +161,7 @@ class Client(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to answer, or refuse to."""
         bounds = self._bounds
-        if self._unexplained > bounds.head_bytes:
+        if self._unexplained + self._shared > bounds.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > bounds.head_bytes:
                 raise Unacceptable
@@ -179,6 +183,7 @@ class Client(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note that what follows is another request."""
         self._unexplained = 0
+        self._shared = self._read
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import unicodedata
 from string import punctuation
 
@@ -99,3 +100,10 @@ def test_json_means_the_same(text: str) -> None:
 def test_errors_quote_strangers_without_what_they_hide() -> None:
     assert str(Trouble("a\x1b[31mb\nc")) == "a\\x1b[31mb\nc"
     assert Rejected("corrupt", "a\x1b\nb").reason == "a\\x1b\\nb"
+
+
+def test_long_words_take_no_longer_than_they_are_long() -> None:
+    began = time.process_time()
+    assert markdown("a" * 100_000) == "a" * 100_000
+    assert markdown("www." * 25_000).startswith("`www.")
+    assert time.process_time() - began < 1

@@ -170,4 +170,7 @@ def is_own_page(request: Request) -> bool:
     origin = request.headers.get("Origin")
     if origin is None:
         return request.headers.get("Sec-Fetch-Site") == "same-origin"
-    return urlsplit(origin).netloc == request.headers.get("Host")
+    try:
+        return urlsplit(origin).netloc == request.headers.get("Host")
+    except ValueError:  # no browser sends it
+        return False

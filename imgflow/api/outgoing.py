@@ -8,12 +8,15 @@ room; when others need it, the slow ones lose theirs.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imgflow.api.problems import Refused
 from imgflow.errors import Trouble
+from imgflow.store.objects import CHUNK_BYTES
 
 # As many depth arrays of the largest size as are read at once, and some.
 ROOM_BYTES = 256 * 2**20
@@ -36,10 +39,10 @@ class Room:
     """
 
     def __init__(self, size: int) -> None:
-        self.free = size
+        self.free: float = size
         self.holders: set[Answer] = set()
 
-    def take(self, answer: Answer, size: int) -> None:
+    def take(self, answer: Answer, size: float) -> None:
         """Let an answer hold so many bytes, if need be at the cost of slow clients.
 
         Raises:
@@ -61,7 +64,7 @@ class Room:
         answer.held = 0
         self.holders.discard(answer)
 
-    def _make_free(self, wanted: int) -> None:
+    def _make_free(self, wanted: float) -> None:
         now = time.monotonic()
         slow = sorted((a for a in self.holders if a.is_slow(now)), key=lambda a: a.rate(now))
         if self.free + sum(answer.held for answer in slow) < wanted:
@@ -86,12 +89,13 @@ class Answer:
     """
 
     def __init__(self, room: Room, send: Send) -> None:
-        self.held = 0
+        self.held: float = 0
         self.has_lost = False
         self._room = room
         self._send = send
         self._task = asyncio.current_task()
         self._start: Message | None = None
+        self._length: float = math.inf
         self._sent = 0
         self._began = 0.0
 
@@ -105,13 +109,15 @@ class Answer:
         """
         if message["type"] == "http.response.start":
             self._start = message
+            told = Headers(raw=message["headers"]).get("content-length", "")
+            self._length = int(told) if told.isdecimal() else math.inf
             return
         body: bytes = message.get("body", b"")
         has_more = message.get("more_body", False)
-        if len(body) > PIECE_BYTES:
+        holds = self._stream_holds(len(body)) if has_more else len(body)
+        if holds > PIECE_BYTES:
             self._began = self._began or time.monotonic()
-            # Who sends a stream has the next piece in hand.
-            self._room.take(self, len(body) * (2 if has_more else 1))
+            self._room.take(self, holds)
         if self._start is not None:
             start, self._start = self._start, None
             await self._send(start)
@@ -127,6 +133,13 @@ class Answer:
                 {"type": message["type"], "body": piece, "more_body": has_more or not is_last}
             )
             self._sent += len(piece)
+
+    def _stream_holds(self, size: int) -> float:
+        """What a stream comes to hold: its next piece is in hand while one of this size is sent.
+
+        The first one may be small, as that of a range which begins near the end of a piece.
+        """
+        return min(2 * max(size, CHUNK_BYTES), self._length)
 
     def rate(self, now: float) -> float:
         """Bytes a second that the client takes."""

@@ -65,7 +65,10 @@ class Recent(Generic[Found]):
 
 def digest_of(url: str) -> str:
     """What a URL leads to, whoever signed it and when; a digest, so that it holds no secret."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whoever fetches it says what is wrong with it
+        return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
     query = [
         (name, value)
         for name, value in parse_qsl(parts.query, keep_blank_values=True)

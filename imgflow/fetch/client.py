@@ -199,7 +199,10 @@ class Fetcher:
                 if answer.status not in REDIRECTS or location is None:
                     yield answer, deadline
                     return
-            url = urljoin(f"{target.origin}{target.path}", location)
+            try:
+                url = urljoin(f"{target.origin}{target.path}", location)
+            except ValueError:
+                raise NotAllowed("It redirects to what is no URL.") from None
         raise NotAllowed(f"It redirects more than {self._limits.redirects} times.")
 
     @contextmanager

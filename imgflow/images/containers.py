@@ -21,11 +21,15 @@ megapixel however short it is, so 100 of a picture at the pixel limit take 7 s."
 MOST_TEXT_BYTES = 4 * 2**20
 """Of one text or profile of a PNG, unpacked."""
 MOST_TEXTS_BYTES = 32 * 2**20
+"""Of all that are kept; and of all that are unpacked, what is dropped included."""
 
 _EOI, _SOS = b"\xff\xd9", b"\xff\xda"
 _FIND_EOI = re.compile(_EOI).search  # takes a third of the time of `bytes.find`
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _NOT_FRAMES = (0xC4, 0xC8, 0xCC)  # tables, among the markers of frames
+# As libjpeg looks for the next one: whatever stands before it is passed over.
+_FIND_MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL).search
+_ALONE = (0x01, *range(0xD0, 0xD9))  # no length follows them
 # Eight bytes of ones: what the decoder reads ahead, and hardly a block for one that still waits for
 # data, since no code is all ones.
 _PADDING = b"\xff\x00" * 8
@@ -64,20 +68,22 @@ def for_decoder(data: bytes, kind: str) -> tuple[bytes, tuple[str, ...]]:
 
 def _jpeg(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     frame = _first_scan(data)
-    if frame is None or frame.kind > _PROGRESSIVE:
+    if frame is None:
         return data, ()  # the decoder knows what to say
     if frame.is_single_scan:
         # Without an end marker, a decoder that lacks data says so instead of going on without.
         end = _FIND_EOI(data, frame.data)
         return (data[: end.start()] + _PADDING if end else data), ()
     if data.count(_SOS, frame.data) >= MOST_SCANS:
-        scans = 1 + data.count(_SOS, frame.data, data.find(_EOI, frame.data))
+        scans = _count_scans(data, frame)
         if scans > MOST_SCANS:
             raise Rejected(
                 "too_many_scans",
                 f"The JPEG picture is made of {scans:,} scans, and at most {MOST_SCANS} are "
                 "accepted.",
             )
+    if frame.kind > _PROGRESSIVE:
+        return data, ()
     # Each block of at least one component has a code of its own, of one bit at least.
     blocks = -(-frame.width // _BLOCK_SIDE) * -(-frame.height // _BLOCK_SIDE)
     if (len(data) - frame.data) * 8 < blocks:
@@ -92,33 +98,51 @@ def _jpeg(data: bytes) -> tuple[bytes, tuple[str, ...]]:
 def _first_scan(data: bytes) -> _Frame | None:
     """Walk the segments of a JPEG up to its first scan (ITU T.81, annex B); None without one."""
     at, size, kind = 2, b"", 0
-    while at + 4 <= len(data) and data[at] == 0xFF:  # noqa: PLR2004 - begins each marker
-        marker = data[at + 1]
-        if marker == 0xFF:  # noqa: PLR2004 - may be repeated
-            at += 1
+    while found := _FIND_MARKER(data, at):
+        marker, at = found[1][0], found.end()
+        if marker in _ALONE:
             continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        length = int.from_bytes(data[at : at + 2], "big")
         if 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES:  # noqa: PLR2004 - frames
-            kind, size = marker, data[at + 5 : at + 10]
+            kind, size = marker, data[at + 3 : at + 8]
         if marker == _SOS[1]:
-            if len(size) < 5 or at + 4 >= len(data):  # noqa: PLR2004 - height, width, components
+            if len(size) < 5 or at + 2 >= len(data):  # noqa: PLR2004 - height, width, components
                 return None
             height, width, components = struct.unpack(">HHB", size)
-            is_single = kind in (_BASELINE, _EXTENDED) and data[at + 4] == components
-            return _Frame(kind, width, height, components, at + 2 + length, is_single)
-        at += 2 + length
+            is_single = kind in (_BASELINE, _EXTENDED) and data[at + 2] == components
+            return _Frame(kind, width, height, components, at + length, is_single)
+        at += length
     return None
+
+
+def _count_scans(data: bytes, frame: _Frame) -> int:
+    """The scans up to the end of the picture; a comment between them may hold any bytes."""
+    scans, at = 1, frame.data
+    while (found := _FIND_MARKER(data, at)) and found[0] != _EOI:
+        at = found.end()
+        if found[1][0] not in _ALONE:
+            scans += found[0] == _SOS
+            at += int.from_bytes(data[at : at + 2], "big")
+    return scans
 
 
 def _png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     kept: list[bytes] = []
     notes: list[str] = []
-    total, kept_to, at = 0, 0, _PNG_SIGNATURE_BYTES
+    total, unpacked, kept_to, at = 0, 0, 0, _PNG_SIGNATURE_BYTES
     while at + _PNG_CHUNK_BYTES <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         kind, end = data[at + 4 : at + 8], at + _PNG_CHUNK_BYTES + length
         if kind in _TEXTS:
-            size = _unpacked_bytes(kind, data[at + 8 : end - 4])
+            content = data[at + 8 : end - 4]
+            packed = _packed(kind, content)
+            size = len(content)
+            if packed is not None and unpacked >= MOST_TEXTS_BYTES:
+                size = MOST_TEXT_BYTES + 1
+            elif packed is not None:
+                found = _unpacked_bytes(packed)
+                size = size if found is None else found
+                unpacked += MOST_TEXT_BYTES if found is None else found
             if size <= MOST_TEXT_BYTES and total + size <= MOST_TEXTS_BYTES:
                 total += size
             else:
@@ -132,17 +156,19 @@ def _png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     return b"".join((*kept, data[kept_to:])), tuple(dict.fromkeys(notes))
 
 
-def _unpacked_bytes(kind: bytes, content: bytes) -> int:
-    """How long a text is, or that it is longer than is read."""
+def _packed(kind: bytes, content: bytes) -> bytes | None:
+    """What of a text is to be unpacked; None where it is not packed."""
     rest = content.partition(b"\0")[2]
-    if kind == b"iTXt" and rest[:1] == b"\1":
+    if kind == b"iTXt":
         # Method, language and translated keyword come before the text.
-        packed = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
-    elif kind in (b"zTXt", b"iCCP"):
-        packed = rest[1:]
-    else:
-        return len(content)
+        is_packed = rest[:1] not in (b"", b"\0")
+        return rest[2:].partition(b"\0")[2].partition(b"\0")[2] if is_packed else None
+    return rest[1:] if kind in (b"zTXt", b"iCCP") else None
+
+
+def _unpacked_bytes(packed: bytes) -> int | None:
+    """How long a text is, or that it is longer than is read; None where it is damaged."""
     try:
         return len(zlib.decompressobj().decompress(packed, MOST_TEXT_BYTES + 1))
-    except zlib.error:
-        return len(content)
+    except zlib.error:  # which may come after as much work
+        return None

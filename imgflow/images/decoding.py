@@ -2,6 +2,8 @@
 
 import importlib
 import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image
@@ -27,6 +29,7 @@ _BLIND_DECODERS = {"WEBP": 16, "JPEG2000": 20, "AVIF": 10, "HEIF": 8}
 """Bytes a pixel that decoders take which call a picture damaged when memory runs out."""
 
 
+_MOST_HINTS, _MOST_HINT_CHARACTERS = 10, 300
 _PILLOW_BITS = 8
 _PLANAR_CONFIGURATION, _BY_PLANE = 284, 2  # TIFF 6.0, section 8
 _WIDE_FORMATS = frozenset({"PNG", "TIFF", "JPEG2000"})
@@ -123,9 +126,20 @@ def open_photo(data: bytes, limits: Limits) -> Photo:
                 raise too_large(kind.name) from rejection
             raise
         header = _read_header(image, data, limits)
-    hints = (" ".join(str(warning.message).split()) for warning in caught)
-    notes = tuple(dict.fromkeys((*header.notes, *lost, *hints)))
+    notes = tuple(dict.fromkeys((*header.notes, *lost, *_hints(caught))))
     return Photo(data, decoded, image, replace(header, notes=notes))
+
+
+def _hints(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    """What the decoder warned of, in words; a few bytes of a file can make it warn once more."""
+    hints = list(
+        dict.fromkeys(
+            " ".join(str(warning.message)[:_MOST_HINT_CHARACTERS].split()) for warning in caught
+        )
+    )
+    if len(hints) > _MOST_HINTS:
+        hints[_MOST_HINTS:] = [f"and {len(hints) - _MOST_HINTS:,} more warnings of the decoder"]
+    return hints
 
 
 def prepare_decoder(data: bytes, limits: Limits) -> None:

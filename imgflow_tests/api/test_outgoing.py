@@ -29,7 +29,9 @@ async def receive() -> Message:
 
 def answering(*bodies: bytes) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        size = str(sum(map(len, bodies))).encode()
+        headers = [(b"content-length", size)] if len(bodies) > 1 else []
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         for number, body in enumerate(bodies, start=1):
             more_body = number < len(bodies)
             await send({"type": "http.response.body", "body": body, "more_body": more_body})
@@ -122,6 +124,41 @@ def test_a_caller_without_room_is_told_so_and_the_metrics_count_what_it_was_told
     for status in ("200", "503"):
         labels = {"method": "GET", "route": "/large", "status": status}
         assert measures.registry.get_sample_value("imgflow_http_requests_total", labels) == 1
+
+
+@pytest.mark.parametrize("first", [b"a", bytes(PIECE_BYTES + 1)], ids=["small", "larger"])
+def test_a_stream_whose_first_piece_is_small_is_refused_before_it_began_too(first: bytes) -> None:
+    async def run() -> None:
+        stream = Outgoing(answering(first, bytes(MIB), bytes(MIB), b""), room_bytes=4 * MIB)
+        clients = [Client(reads=False) for _ in range(20)]
+        tasks = [asyncio.create_task(stream(SCOPE, receive, client.send)) for client in clients]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        begun = [client for client in clients if client.messages]
+        assert len(begun) == 2
+        for client in clients:
+            client.may_read.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(len(client.body) == len(first) + 2 * MIB for client in begun)
+        assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 18
+
+    asyncio.run(run())
+
+
+def test_a_small_answer_in_pieces_takes_no_room() -> None:
+    async def run() -> None:
+        slow, other = Client(reads=False), Client()
+        large = Outgoing(answering(bytes(MIB)), room_bytes=MIB)
+        first = asyncio.create_task(large(SCOPE, receive, slow.send))
+        while not slow.body:
+            await asyncio.sleep(0)
+        large._app = answering(b"two", b"pieces", b"")
+        await large(SCOPE, receive, other.send)
+        assert other.body == b"twopieces"
+        slow.may_read.set()
+        await first
+
+    asyncio.run(run())
 
 
 def test_who_reads_slowly_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,6 +233,8 @@ def test_problems_of_urls(
 ) -> None:
     for url in ("a.jpg", "https://example.org/a.jpg", "http://127.0.0.1:1/", "file:///etc/passwd"):
         check(process(client, url), "url_not_allowed")
+    for url in ("https://[", "https://[x]/a.jpg", "https://ex\N{ACCOUNT OF}mple.org/a.jpg"):
+        check(process(client, url), "url_not_allowed")
     for line, code in (("403 Forbidden", "url_refused"), ("500 Oh", "url_failed")):
         web.answer = status(line)
         check(process(client, signed(web)), code)

@@ -264,3 +264,19 @@ def test_a_session_ends_with_its_token_and_with_time(
 def test_a_made_up_session_is_none(client: TestClient, value: str) -> None:
     cookie = f"imgflow_session_8000={value}"
     check(client.get("/images", headers={"Cookie": cookie}), "token_missing")
+
+
+def test_a_page_whose_origin_is_no_url_is_not_ours(client: TestClient, shared: Library) -> None:
+    assert client.post("/session", headers=bearer(BOTH)).status_code == 200
+    image = shared.image("a.jpg").id
+    for origin in ("http://[", "http://[x]", "null", ""):
+        answer = client.post(f"/images/{image}/links", json={}, headers={"Origin": origin})
+        check(answer, "token_missing")
+
+
+def test_a_form_that_is_none_of_ours_signs_nobody_in(client: TestClient) -> None:
+    for body in ("a&" * 5_000 + f"token={BOTH}", "&".join(f"a{n}={n}" for n in range(20))):
+        answer = client.post("/sign-in", content=body)
+        assert answer.status_code == 400
+        assert answer.headers["Content-Type"].startswith("text/html")
+        assert "Set-Cookie" not in answer.headers

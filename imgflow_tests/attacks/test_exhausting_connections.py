@@ -84,6 +84,25 @@ def test_headers_of_a_size_that_some_program_may_send_are_taken(api: Attacked, s
     assert status == (b"200" if size < 65_536 else b"400")
 
 
+@pytest.mark.parametrize("size", [60_000, 70_000, 180_000])
+def test_headers_are_bounded_behind_another_request_too(api: Attacked, size: int) -> None:
+    with api.connect() as client:
+        # Both come in one read.
+        api.process.suspend()
+        try:
+            client.sendall(HEAD + b"\r\n" + HEAD + b"X: " + b"a" * size)
+            client.sendall(b"\r\nConnection: close\r\n\r\n")
+        finally:
+            api.process.resume()
+        answers = b""
+        try:
+            while piece := client.recv(65_536):
+                answers += piece
+        except ConnectionResetError:
+            pass
+    assert (answers.count(b"HTTP/1.1 200") == 2) == (size < 65_536)
+
+
 def test_a_request_that_was_begun_is_not_waited_for_for_ever(hasty: Attacked) -> None:
     began = time.monotonic()
     with ExitStack() as held:

@@ -281,6 +281,13 @@ def test_a_redirect_to_the_inside_is_refused(location: str) -> None:
         near(server.port).fetch(url(server.port))
 
 
+@pytest.mark.parametrize("location", ["http://[", "//[x]/", "http://a.example@[/"])
+def test_a_redirect_to_what_is_no_url_is_refused(location: str) -> None:
+    answer = status("302 Found", f"Location: {location}")
+    with serving(answer) as server, pytest.raises(NotAllowed):
+        near(server.port).fetch(url(server.port))
+
+
 def test_redirects_are_resolved_and_judged_again() -> None:
     with serving(status("302 Found", "Location: /again")) as server:
         dns = ChangingDNS(["127.0.0.1"], ["169.254.169.254"])

@@ -23,6 +23,8 @@ from imgflow.tokens import Token
 
 router = APIRouter(route_class=PageRoute)
 
+MOST_FIELDS = 10
+
 # A path of this server and nothing else: browsers take `//host` and `/\host` for another server,
 # and leave out tabs and newlines before they look.
 OWN_PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")
@@ -48,7 +50,10 @@ async def read_sign_in(
 async def sign_in(request: Request, connections: Connected) -> Response:
     """Begin a session with the token of a form, and show the page that was asked for."""
     body = b"".join([piece async for piece in pieces(request, MOST_JSON_BYTES)])
-    fields = parse_qs(body.decode("latin-1"), max_num_fields=10)
+    try:
+        fields = parse_qs(body.decode("latin-1"), max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise Refused("bad_request", f"A form of at most {MOST_FIELDS} fields.") from None
     wanted = fields.get("wanted", [""])[0]
     wanted = wanted if OWN_PATH.fullmatch(wanted) else _gallery(request)
     request.state.wanted = wanted
