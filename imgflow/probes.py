@@ -17,6 +17,8 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from sqlalchemy.exc import SQLAlchemyError
 
+from imgflow.catalog.connecting import bounded
+
 # Between two questions.
 PAUSE_SECONDS = 2.0
 
@@ -109,7 +111,7 @@ class DaemonBeats:
 
     def __init__(self, engine: sa.Engine) -> None:
         """Take the database; the last beat there may be of another day."""
-        self._engine = engine
+        self._engine = bounded(engine, ANSWER_SECONDS)
         self._last: object = None
 
     def __call__(self) -> None:

@@ -96,6 +96,17 @@ def bound_server(engine: sa.Engine) -> None:
         connection.commit()
 
 
+def bounded(engine: sa.Engine, seconds: float) -> sa.Engine:
+    """The same connections, on which a statement that waits for a lock is no answer."""
+    own = engine.execution_options()
+
+    @sa.event.listens_for(own, "begin")
+    def _bound(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(1_000 * seconds)}")
+
+    return own
+
+
 def with_patience(url: str) -> str:
     """A database's address for Dagster's own storages, with bounded waits as `make_engine` has."""
     parsed = sa.make_url(url)
