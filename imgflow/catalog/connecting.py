@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg2
 import sqlalchemy as sa
-from psycopg2.errors import ProgramLimitExceeded
+from psycopg2.errors import ProgramLimitExceeded, ReadOnlySqlTransaction
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -161,6 +161,8 @@ def is_outage(error: Exception) -> bool:
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, ProgramLimitExceeded):  # too large, now and later
         return False
+    if isinstance(cause, ReadOnlySqlTransaction):  # it fails over, or its disk was made read-only
+        return True
     return isinstance(cause, (psycopg2.OperationalError, psycopg2.InterfaceError))
 
 
