@@ -29,6 +29,9 @@ ANSWER_SECONDS = 10.0
 # than cores a second.
 SILENT_SECONDS = 20.0
 
+# A restart for silence that is so long ago says nothing of the machine any more.
+REMEMBERED_SECONDS = 86_400.0
+
 # Definitions, pages and libraries are loaded first.
 START_SECONDS = 120.0
 
@@ -44,7 +47,8 @@ class Probe:
 
     Attributes:
         silent_seconds: after so long without an answer, the service is to be restarted. Each time
-            that happens doubles it, so that a machine which is merely too slow gets its time.
+            that happens doubles it, so that a machine which is merely too slow gets its time; a day
+            without it, and it is as in the beginning.
         trouble: what came instead of the last answer.
         is_starting: whether the service was started and has not answered since.
     """
@@ -54,6 +58,8 @@ class Probe:
         self.silent_seconds = silent_seconds
         self.trouble = ""
         self._ask = ask
+        self._first_seconds = silent_seconds
+        self._started = time.monotonic()
         self._answered = time.monotonic()
         self.is_starting = True
         self._stop = threading.Event()
@@ -62,6 +68,7 @@ class Probe:
     def start(self) -> None:
         """Begin to ask a service that was just started; once, or each time."""
         self.forgive()
+        self._started = time.monotonic()
         self.is_starting = True
         if not self._thread.is_alive():
             self._thread.start()
@@ -89,6 +96,8 @@ class Probe:
                 self.trouble = ""
                 self._answered = time.monotonic()
                 self.is_starting = False
+                if self._answered - self._started > REMEMBERED_SECONDS:
+                    self.silent_seconds = self._first_seconds
             self._stop.wait(PAUSE_SECONDS)
 
 

@@ -34,6 +34,9 @@ STATEMENT_SECONDS = 30.0
 # Three ticks, of which Dagster gives each a minute: none of them ended, not even badly.
 TICKS_HANG_SECONDS = 180.0
 
+# A restart for that which is so long ago says nothing of the machine any more.
+REMEMBERED_SECONDS = 86_400.0
+
 
 class Watch:
     """Looks at database, sensors and disks each second.
@@ -71,6 +74,7 @@ class Watch:
         self._line = ""
         self._wrong: dict[str, str] = {}
         self._answered = self._ticked = time.monotonic()
+        self._restarted = self._ticked
         self._ends: tuple[float | None, ...] = ()
         self._hang_seconds = TICKS_HANG_SECONDS
         self._stop = threading.Event()
@@ -95,6 +99,7 @@ class Watch:
         """Give them twice the time, so that ticks which are merely slow are not ended for ever."""
         self.do_ticks_hang = False
         self._ticked = time.monotonic()
+        self._restarted = self._ticked
         self._hang_seconds *= 2
 
     def _run(self) -> None:
@@ -164,6 +169,8 @@ class Watch:
         if ends != self._ends or not any(sensor.is_on for sensor in pulse.sensors):
             self._ticked = now
             self._ends = ends
+            if now - self._restarted > REMEMBERED_SECONDS:
+                self._hang_seconds = TICKS_HANG_SECONDS
         slow = max((one.overdue_seconds or 0.0 for one in pulse.silent), default=0.0)
         self.do_ticks_hang = slow > 0 and now - self._ticked > self._hang_seconds
 

@@ -130,6 +130,19 @@ def test_each_restart_of_what_does_not_answer_gives_it_twice_the_time(page: Page
     assert page.probe.silent_seconds == 4
 
 
+def test_after_a_day_without_such_a_restart_it_has_the_first_time_again(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.hung.touch()
+    page.look_until(lambda: page.said)
+    page.hung.unlink()
+    page.look_until(lambda: not page.probe.is_starting)
+    assert page.probe.silent_seconds == 4
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 90_000)
+    wait_until(lambda: page.probe.silent_seconds == 2, 10)
+
+
 def test_a_service_that_starts_may_take_longer_to_answer(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
