@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 
 import grpc
@@ -18,6 +17,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from sqlalchemy.exc import SQLAlchemyError
 
 from imgflow.catalog.connecting import bounded
+from imgflow.probe import DIRECT
 
 # Between two questions.
 PAUSE_SECONDS = 2.0
@@ -103,7 +103,7 @@ class Probe:
 
 def ask_page(url: str) -> None:
     """Ask for a page; raises unless it answers."""
-    with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as page:  # noqa: S310 - our own pages
+    with DIRECT.open(url, timeout=ANSWER_SECONDS) as page:
         page.read()
 
 
