@@ -31,7 +31,9 @@ class Alarm:
         self._say = say
         self._since: dict[str, float] = {}
         self._told: frozenset[str] = frozenset()
+        self._is_told = False
         self._not_before = 0.0
+        self._messages = 0
 
     def update(self, wrong: Mapping[str, str]) -> None:
         """Tell of what has been wrong for some time, and that all is well again."""
@@ -42,17 +44,22 @@ class Alarm:
         )
         if not self._channels:
             return
+        self._told &= wrong.keys()  # what comes back is told again
         if lasting - self._told and now >= self._not_before:
             message = ("imgflow: processing has stopped", "\n\n".join(wrong.values()))
             self._not_before = now + self._pause_seconds
-        elif self._told and not wrong:
+        elif self._is_told and not wrong:
             message = ("imgflow: processing goes on", "All is well again.")
         else:
             return
         self._told = lasting
-        threading.Thread(target=self._send, args=(message,), name="alarm", daemon=True).start()
+        self._is_told = bool(wrong)
+        self._messages += 1
+        threading.Thread(
+            target=self._send, args=(message, self._messages), name="alarm", daemon=True
+        ).start()
 
-    def _send(self, message: tuple[str, str]) -> None:
+    def _send(self, message: tuple[str, str], number: int) -> None:
         channels = self._channels
         pause = FIRST_PAUSE_SECONDS
         while True:
@@ -63,4 +70,6 @@ class Alarm:
             for url in channels:
                 self._say(f"A {scheme_of(url)} channel took no message: {outcomes[url]}")
             time.sleep(pause)
+            if number != self._messages:  # a later one says how things stand by now
+                return
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -19,14 +19,19 @@ def interrupted() -> bool:
     return bool(_interrupted)
 
 
+def ignore_further() -> None:
+    """Let no signal break off the end, which has begun for whatever reason."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into `Interrupted`, and ignore further ones."""
 
     def interrupt(_number: int, _frame: object) -> None:
         _interrupted.append(True)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_further()
         raise Interrupted
 
     _interrupted.clear()

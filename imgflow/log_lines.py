@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
@@ -34,7 +35,9 @@ def copy_lines(pipe: BinaryIO, log: Path, name: str) -> threading.Thread:
         with pipe, log.open("ab", buffering=0) as file:
             for line in pipe:
                 if line.strip():
-                    file.write(as_json(line, name))
+                    # A full disk loses lines; without a reader the process would end for it.
+                    with suppress(OSError):
+                        file.write(as_json(line, name))
 
     thread = threading.Thread(target=copy, name=f"log-{name}", daemon=True)
     thread.start()

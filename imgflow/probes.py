@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 
 import grpc
@@ -16,6 +15,9 @@ import sqlalchemy as sa
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from sqlalchemy.exc import SQLAlchemyError
+
+from imgflow.catalog.connecting import bounded
+from imgflow.probe import DIRECT
 
 # Between two questions.
 PAUSE_SECONDS = 2.0
@@ -26,6 +28,9 @@ ANSWER_SECONDS = 10.0
 # Far from what a busy machine needs: answers take milliseconds, and with forty times more processes
 # than cores a second.
 SILENT_SECONDS = 20.0
+
+# A restart for silence that is so long ago says nothing of the machine any more.
+REMEMBERED_SECONDS = 86_400.0
 
 # Definitions, pages and libraries are loaded first.
 START_SECONDS = 120.0
@@ -42,7 +47,8 @@ class Probe:
 
     Attributes:
         silent_seconds: after so long without an answer, the service is to be restarted. Each time
-            that happens doubles it, so that a machine which is merely too slow gets its time.
+            that happens doubles it, so that a machine which is merely too slow gets its time; a day
+            without it, and it is as in the beginning.
         trouble: what came instead of the last answer.
         is_starting: whether the service was started and has not answered since.
     """
@@ -52,6 +58,8 @@ class Probe:
         self.silent_seconds = silent_seconds
         self.trouble = ""
         self._ask = ask
+        self._first_seconds = silent_seconds
+        self._started = time.monotonic()
         self._answered = time.monotonic()
         self.is_starting = True
         self._stop = threading.Event()
@@ -60,6 +68,7 @@ class Probe:
     def start(self) -> None:
         """Begin to ask a service that was just started; once, or each time."""
         self.forgive()
+        self._started = time.monotonic()
         self.is_starting = True
         if not self._thread.is_alive():
             self._thread.start()
@@ -87,12 +96,14 @@ class Probe:
                 self.trouble = ""
                 self._answered = time.monotonic()
                 self.is_starting = False
+                if self._answered - self._started > REMEMBERED_SECONDS:
+                    self.silent_seconds = self._first_seconds
             self._stop.wait(PAUSE_SECONDS)
 
 
 def ask_page(url: str) -> None:
     """Ask for a page; raises unless it answers."""
-    with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as page:  # noqa: S310 - our own pages
+    with DIRECT.open(url, timeout=ANSWER_SECONDS) as page:
         page.read()
 
 
@@ -109,7 +120,7 @@ class DaemonBeats:
 
     def __init__(self, engine: sa.Engine) -> None:
         """Take the database; the last beat there may be of another day."""
-        self._engine = engine
+        self._engine = bounded(engine, ANSWER_SECONDS)
         self._last: object = None
 
     def __call__(self) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from imgflow.home import make_home
 from imgflow.settings import PREFIX, Settings
 
 LOCK = "up.lock"
+
+# Who only looks whether one runs holds the lock for a moment, too.
+TRIES, BETWEEN_SECONDS = 40, 0.02
 
 
 @contextmanager
@@ -29,14 +33,12 @@ def only_one(settings: Settings) -> Iterator[None]:
     make_home(settings.home)
     with (settings.home / LOCK).open("a+") as lock:
         (settings.home / LOCK).chmod(0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(lock):
             raise SettingsError(
                 f"imgflow already runs in {settings.home} (process {_process(lock)}): see "
                 f"http://127.0.0.1:{settings.dagster_port}. Nothing was started. For a second "
                 "one, set IMGFLOW_HOME, IMGFLOW_DAGSTER_PORT and IMGFLOW_API_PORT."
-            ) from None
+            )
         salt = secrets.token_hex(16)
         lock.truncate(0)
         lock.write(
@@ -67,6 +69,17 @@ def changed_since_start(settings: Settings) -> list[str]:
     except (OSError, ValueError, LookupError):  # of an earlier imgflow
         return []
     return sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+
+
+def _take(lock: IO[str]) -> bool:
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(BETWEEN_SECONDS)
+        else:
+            return True
+    return False
 
 
 def _is_held(lock: IO[str]) -> bool:

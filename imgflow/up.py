@@ -24,7 +24,7 @@ from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.sensor_ticks import expect_ticks, sensor_names
 from imgflow.code_socket import code_socket
 from imgflow.errors import SettingsError, Trouble
-from imgflow.interrupts import Interrupted, interrupted, interruptible
+from imgflow.interrupts import Interrupted, ignore_further, interrupted, interruptible
 from imgflow.observability.traces import check_traces
 from imgflow.orchestration.instance import check_storage, environment, open_instance
 from imgflow.probes import DAEMON_SILENT_SECONDS, DaemonBeats, Probe, ask_code_server, ask_page
@@ -80,6 +80,7 @@ def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
             except Interrupted:
                 say("Stopping …")
             finally:
+                ignore_further()
                 end_all(services)
                 close_embedded_postgres(settings.home)
     say("Stopped.")

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 import sqlalchemy as sa
 
 from imgflow.alarm import Alarm
-from imgflow.catalog.connecting import outages_in_words
+from imgflow.catalog.connecting import bounded, outages_in_words
 from imgflow.catalog.embedded import EmbeddedPostgres
 from imgflow.catalog.postgres import PostgresCatalog
 from imgflow.catalog.sensor_ticks import Pulse
@@ -28,8 +28,14 @@ LOOK_SECONDS = 1.0
 # A database that only says that it is not ready answers; one that says nothing for so long hangs.
 DATABASE_SILENT_SECONDS = 30.0
 
+# An answer that takes longer than this is none: somebody may have locked a table.
+STATEMENT_SECONDS = 30.0
+
 # Three ticks, of which Dagster gives each a minute: none of them ended, not even badly.
 TICKS_HANG_SECONDS = 180.0
+
+# A restart for that which is so long ago says nothing of the machine any more.
+REMEMBERED_SECONDS = 86_400.0
 
 
 class Watch:
@@ -59,7 +65,7 @@ class Watch:
         """
         self.is_hard = False
         self.do_ticks_hang = False
-        self._catalog = catalog
+        self._catalog = PostgresCatalog(bounded(catalog.engine, STATEMENT_SECONDS), catalog.source)
         self._sensors = sensors
         self._folders = folders
         self._embedded = embedded
@@ -68,6 +74,7 @@ class Watch:
         self._line = ""
         self._wrong: dict[str, str] = {}
         self._answered = self._ticked = time.monotonic()
+        self._restarted = self._ticked
         self._ends: tuple[float | None, ...] = ()
         self._hang_seconds = TICKS_HANG_SECONDS
         self._stop = threading.Event()
@@ -92,6 +99,7 @@ class Watch:
         """Give them twice the time, so that ticks which are merely slow are not ended for ever."""
         self.do_ticks_hang = False
         self._ticked = time.monotonic()
+        self._restarted = self._ticked
         self._hang_seconds *= 2
 
     def _run(self) -> None:
@@ -104,6 +112,7 @@ class Watch:
 
     def _look(self) -> None:
         wrong = {f"disk {part}": words for part, words in full_disks(self._folders).items()}
+        began = time.monotonic()
         try:
             self._ask()
             status = read_status(self._catalog, self._sensors)
@@ -112,7 +121,12 @@ class Watch:
             line = str(trouble)
             self.is_hard = True
             self._ticked = time.monotonic()
-            self._revive()
+            # Nothing is known of the sensors; what was wrong with them is not well by that.
+            wrong |= {
+                part: words for part, words in self._wrong.items() if part.startswith("sensor ")
+            }
+            wrong["database"] = line
+            self._revive(began - self._answered)
         else:
             self.is_hard = bool(wrong)
             self._look_at_ticks(pulse)
@@ -135,12 +149,12 @@ class Watch:
             connection.execute(sa.text("SELECT 1"))
         self._answered = time.monotonic()
 
-    def _revive(self) -> None:
+    def _revive(self, silent_seconds: float) -> None:
         """Start the embedded database again; it may take a minute, or not start without room."""
         if self._embedded is None:
             return
         try:
-            if time.monotonic() - self._answered > DATABASE_SILENT_SECONDS:
+            if silent_seconds > DATABASE_SILENT_SECONDS:
                 self._answered = time.monotonic()
                 self._embedded.restart()
             else:
@@ -155,13 +169,16 @@ class Watch:
         if ends != self._ends or not any(sensor.is_on for sensor in pulse.sensors):
             self._ticked = now
             self._ends = ends
+            if now - self._restarted > REMEMBERED_SECONDS:
+                self._hang_seconds = TICKS_HANG_SECONDS
         slow = max((one.overdue_seconds or 0.0 for one in pulse.silent), default=0.0)
         self.do_ticks_hang = slow > 0 and now - self._ticked > self._hang_seconds
 
     def _tell(self, wrong: Mapping[str, str]) -> None:
         """Say what went wrong, and what is well again, once each."""
         for part in wrong.keys() - self._wrong.keys():
-            self._news.put(wrong[part])
+            if wrong[part] != self._line:
+                self._news.put(wrong[part])
         for part in self._wrong.keys() - wrong.keys():
             self._news.put(f"The {part} is well again.")
         self._wrong = dict(wrong)

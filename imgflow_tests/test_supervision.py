@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +48,8 @@ class Page:
         command = [sys.executable, "-c", SERVER, str(port), str(self.hung), str(self.child)]
         self.service = Service("page", command, os.environ, folder / "page.log")
         self.said: list[str] = []
-        question = partial(ask_page, f"http://127.0.0.1:{port}")
+        self.url = f"http://127.0.0.1:{port}"
+        question = partial(ask_page, self.url)
         self.probe = Probe(question, silent_seconds=2)
         self.supervisor = Supervisor([self.service], {"page": self.probe}, tuple, self.said.append)
         self.service.start()
@@ -124,10 +126,45 @@ def test_nobody_is_restarted_because_the_whole_machine_stood_still(
     assert (page.pid, page.said) == (before, [])
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("-m", "imgflow.probe"),
+        ("-c", "import sys; from imgflow.probes import ask_page; ask_page(sys.argv[1])"),
+    ],
+)
+def test_own_pages_are_not_asked_for_through_a_proxy(page: Page, command: tuple[str, str]) -> None:
+    """A machine behind one has it in its environment, and often without exceptions."""
+    variables = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    variables["http_proxy"] = f"http://127.0.0.1:{free_port()}"
+    asked = subprocess.run(
+        [sys.executable, *command, page.url],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert asked.returncode == 0, asked.stderr
+
+
 def test_each_restart_of_what_does_not_answer_gives_it_twice_the_time(page: Page) -> None:
     page.hung.touch()
     page.look_until(lambda: page.said)
     assert page.probe.silent_seconds == 4
+
+
+def test_after_a_day_without_such_a_restart_it_has_the_first_time_again(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.hung.touch()
+    page.look_until(lambda: page.said)
+    page.hung.unlink()
+    page.look_until(lambda: not page.probe.is_starting)
+    assert page.probe.silent_seconds == 4
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 90_000)
+    wait_until(lambda: page.probe.silent_seconds == 2, 10)
 
 
 def test_a_service_that_starts_may_take_longer_to_answer(

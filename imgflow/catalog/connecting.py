@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg2
 import sqlalchemy as sa
-from psycopg2.errors import ProgramLimitExceeded
+from psycopg2.errors import ProgramLimitExceeded, ReadOnlySqlTransaction
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -96,6 +96,17 @@ def bound_server(engine: sa.Engine) -> None:
         connection.commit()
 
 
+def bounded(engine: sa.Engine, seconds: float) -> sa.Engine:
+    """The same connections, on which a statement that waits for a lock is no answer."""
+    own = engine.execution_options()
+
+    @sa.event.listens_for(own, "begin")
+    def _bound(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(1_000 * seconds)}")
+
+    return own
+
+
 def with_patience(url: str) -> str:
     """A database's address for Dagster's own storages, with bounded waits as `make_engine` has."""
     parsed = sa.make_url(url)
@@ -150,6 +161,8 @@ def is_outage(error: Exception) -> bool:
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, ProgramLimitExceeded):  # too large, now and later
         return False
+    if isinstance(cause, ReadOnlySqlTransaction):  # it fails over, or its disk was made read-only
+        return True
     return isinstance(cause, (psycopg2.OperationalError, psycopg2.InterfaceError))
 
 

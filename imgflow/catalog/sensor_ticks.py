@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from imgflow.catalog.connected import TEXT
 from imgflow.catalog.connecting import outages_in_words
+from imgflow.catalog.storable import storable_text
 from imgflow.settings import Settings
 
 # Dagster gives a tick a minute. After two of them without a good one, something is wrong: neither a
@@ -182,7 +183,7 @@ def recorded_tick(
     try:
         yield
     except Exception as error:
-        said = {**values, "trouble": str(error) or type(error).__name__}
+        said = {**values, "trouble": storable_text(str(error)) or type(error).__name__}
         # What went wrong is raised below; the database may be what it was.
         with suppress(SQLAlchemyError), engine.begin() as connection:
             connection.execute(BAD, said)

@@ -96,7 +96,7 @@ class Stored:
         return int(found.scalar_one())
 
     def orphans(self, most: int = PAGE_NAMES) -> Iterator[list[str]]:
-        """Pages of the names that are left."""
+        """Pages of the names that are left, but for what a row names by the time of its page."""
         after = ""
         query = sa.text(
             "SELECT name FROM stored_outputs WHERE name > :after ORDER BY name LIMIT :most"
@@ -106,6 +106,8 @@ class Stored:
         ):
             yield names
             after = names[-1]
+            if len(names) == most:
+                self._connection.execute(sa.text(FORGET_NAMED))
 
     def _ask(self, query: str, **values: Any) -> sa.CursorResult[Any]:
         asked = {"source": self._source, "began": self._began, **values}

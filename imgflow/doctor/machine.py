@@ -15,6 +15,7 @@ from imgflow.channels import check_channel, scheme_of
 from imgflow.doctor.findings import Finding, notice, ok, wrong
 from imgflow.home import who_looks_in
 from imgflow.observability.traces import check_traces
+from imgflow.probe import DIRECT
 from imgflow.running import running_process
 from imgflow.settings import Settings
 
@@ -162,7 +163,7 @@ def _shows_images(page: str) -> bool:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=3):  # noqa: S310 - our own pages
+        with DIRECT.open(url, timeout=3):
             return True
     except OSError:
         return False

@@ -6,10 +6,11 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from imgflow.catalog.connected import Connected
 from imgflow.catalog.connecting import make_engine, outages_in_words
 from imgflow.catalog.owning import Owner, identity, owner_of, refusal
-from imgflow.catalog.schema import current_version, known_versions
 from imgflow.doctor.findings import Finding, notice, ok, wrong
 from imgflow.doctor.machine import room_in
 from imgflow.errors import ImgflowError, Trouble
@@ -99,7 +100,8 @@ def check_owner(settings: Settings, stores: StoreConfig) -> Iterator[Finding]:
     try:
         with outages_in_words(engine):
             owner = owner_of(outputs)
-            is_made = current_version(engine) == known_versions()[0]
+            # Also before the next start brings the schema up to date.
+            is_made = sa.inspect(engine).has_table("catalogue")
             own = identity(Connected(engine, source.url)) if is_made else Owner("", "")
     except Trouble as trouble:
         yield notice("owner", f"whose the outputs are cannot be told yet: {trouble}")

@@ -204,7 +204,9 @@ def _ended(
             return [], [(group, attempt + 1)]
         return [(group[0], _meaning(death, group[0], seconds_of(group[0])))], []
     except FutureTimeout:
-        return [(task, _stuck(task)) for task in group], []
+        if len(group) > 1:  # who of them hangs is not known
+            return [], [([task], 1) for task in group]
+        return [(group[0], _stuck(group[0]))], []
     ended: list[tuple[Task, Outcome]] = []
     again: list[tuple[list[Task], int]] = []
     for task, outcome in zip(group, answers, strict=True):

@@ -10,12 +10,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
 
+from imgflow_tests.ceph import free_port
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.running import Running, ready, wait_until
@@ -74,3 +77,51 @@ def test_nobody_else_on_the_machine_reaches_the_code_server(running: Running) ->
     if os.geteuid() == 0:  # who else may become somebody else
         assert "PermissionError" in connected_as(NOBODY)
     assert socket.parent.stat().st_mode & 0o777 == 0o700
+
+
+# `imgflow up` of which a part does not start, beside one that does not listen to SIGTERM.
+ENDING = """
+import os, sys
+from pathlib import Path
+from imgflow import up as module
+from imgflow.errors import SettingsError
+from imgflow.processes import Service
+from imgflow.settings import load_settings
+
+deaf = "import signal, time; signal.signal(15, 1); print('deaf', flush=True); time.sleep(600)"
+log = Path(sys.argv[1])
+service = Service("deaf", [sys.executable, "-c", deaf], os.environ, log)
+
+def start(*_):
+    service.start()
+    while "deaf" not in log.read_text():
+        pass
+    print(service.process.pid, flush=True)
+    raise SettingsError("a part does not start")
+
+module._prepare = lambda *_, **__: None
+module.database_url = lambda _: ""
+module._services = lambda *_: [service]
+module._start = start
+module.up(load_settings(), print)
+"""
+
+
+def test_a_signal_while_all_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    variables = {**os.environ, "IMGFLOW_HOME": str(tmp_path / "home")}
+    variables |= {"IMGFLOW_API_PORT": str(free_port()), "IMGFLOW_DAGSTER_PORT": str(free_port())}
+    command = [sys.executable, "-c", ENDING, str(tmp_path / "log")]
+    with subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as up:
+        assert up.stdout is not None
+        deaf = psutil.Process(int(up.stdout.readline()))
+        try:
+            wait_until(lambda: len(psutil.Process(up.pid).children()) == 1)
+            time.sleep(1)
+            up.send_signal(signal.SIGTERM)
+            up.wait(60)
+            assert not deaf.is_running()
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                deaf.kill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from imgflow.catalog.owning import claim
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.stored import stored as orphaned
 from imgflow.errors import TooMany
 from imgflow.orchestration.orphans import compare_outputs
 from imgflow.orchestration.sensors import Round, following, list_and_announce
@@ -19,7 +20,7 @@ from imgflow.settings import OnDelete, Settings
 from imgflow.store.folder import FolderSource
 from imgflow.store.location import parse_location
 from imgflow.store.naming import MARKER, output_name
-from imgflow.store.outputs import OutputStore
+from imgflow.store.outputs import OutputStore, StoredOutput
 from imgflow_tests.orchestration.project import Project
 
 FILL = sa.text(
@@ -182,3 +183,21 @@ def test_another_database_at_the_same_location_deletes_nothing(
 
     assert stored(project.outputs) == set(names)
     assert project.outputs.get(MARKER) is not None
+
+
+def test_what_is_made_again_while_orphans_are_deleted_stays(catalog: PostgresCatalog) -> None:
+    """After a restore, workers make what is called an orphan again, under the same names."""
+    names = sorted(name_of(catalog, f"{number:04}.jpg") for number in range(4))
+    before = datetime.now(timezone.utc)
+    with orphaned(catalog.engine, catalog.source) as found:
+        found.add(StoredOutput(name, 1, before) for name in names)
+        assert found.keep_orphans(before=before + timedelta(minutes=1)) == 4
+        pages = found.orphans(2)
+        deleted = next(pages)
+        keys = [f"{number:04}.jpg" for number in (2, 3)]
+        with catalog.engine.begin() as connection:
+            connection.execute(
+                FILL, {"source": catalog.source, "keys": keys, "names": sorted(names)[2:]}
+            )
+        deleted += [name for page in pages for name in page]
+    assert deleted == names[:2]

@@ -142,6 +142,21 @@ def test_a_refused_statement_is_neither_retried_nor_an_outage(catalog: PostgresC
     assert len(tries) == 1
 
 
+def test_a_database_that_is_read_only_for_now_is_an_outage(
+    catalog: PostgresCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that fails over is for some seconds; no image is rejected for that."""
+    monkeypatch.setattr(connecting, "RETRY_SECONDS", (0.0,))
+    (image,) = announced(catalog, "a.jpg")
+    with catalog.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"ALTER DATABASE {catalog.engine.url.database} SET default_transaction_read_only = on"
+        )
+    catalog.engine.dispose()
+    with pytest.raises(Trouble, match="read-only"):
+        catalog.record([verdict(image)])
+
+
 def test_a_key_too_long_for_the_index_is_no_outage(catalog: PostgresCatalog) -> None:
     """No source lists one; should one come all the same, waiting would not mend it."""
     key = "".join(chr(0x4E00 + (number * 7919) % 20_000) for number in range(3_000))

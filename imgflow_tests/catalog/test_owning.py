@@ -15,7 +15,9 @@ from imgflow.catalog import owning
 from imgflow.catalog.connecting import make_engine
 from imgflow.catalog.owning import claim, identity, owner_of
 from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.doctor.stores import check_owner
 from imgflow.errors import NotOurs, Trouble
+from imgflow.settings import Settings
 from imgflow.store.location import parse_location
 from imgflow.store.naming import MARKER
 from imgflow.store.outputs import OutputStore
@@ -190,3 +192,18 @@ def test_a_process_looks_once_a_minute(
     claim(catalog, outputs, afresh=True)
     claim(catalog, outputs)
     assert len(looks) == 2
+
+
+def test_before_a_migration_the_doctor_still_knows_its_own_location(
+    make_settings: Callable[..., Settings], catalog: PostgresCatalog, tmp_path: Path
+) -> None:
+    """It would advise to delete the marker."""
+    location = (tmp_path / "own").as_uri()
+    settings = make_settings(
+        database_url=catalog.engine.url.render_as_string(hide_password=False), output_url=location
+    )
+    claim(catalog, settings.stores.open_outputs())
+    with catalog.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE imgflow_schema_version SET version_num = '0010'")
+    (found,) = check_owner(settings, settings.stores)
+    assert (found.state, "belongs to this catalogue" in found.text) == ("ok", True)

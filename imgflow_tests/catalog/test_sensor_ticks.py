@@ -93,6 +93,14 @@ def test_ticks_that_fail_each_time_are_none_and_say_why(dagster: sa.Engine) -> N
     assert only(dagster).trouble is None
 
 
+@pytest.mark.parametrize("name", ["\udcff", "\0"])
+def test_a_tick_says_why_it_failed_whatever_its_words_are(dagster: sa.Engine, name: str) -> None:
+    tick(dagster)
+    with pytest.raises(OSError, match="no room for"):
+        tick(dagster, OSError(f"no room for {name}"))
+    assert "no room for" in str(only(dagster).trouble)
+
+
 def test_a_sensor_whose_first_ticks_fail_is_silent_after_the_same_time(dagster: sa.Engine) -> None:
     for _ in range(2):
         with pytest.raises(Trouble):

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import httpx
 import pytest
 
-from imgflow.log_lines import as_json
+from imgflow.log_lines import as_json, copy_lines
 from imgflow.observability.trace_ids import root_span_id, trace_id
 from imgflow.settings import Settings
 from imgflow.tokens import own_token
@@ -214,3 +214,15 @@ def test_a_rejected_upload_says_why_in_the_log_and_dagster_says_which_run(
     assert (line["outcome"], line["reason"]) == ("rejected", followed.rejected["reason"])
     failures = followed.lines("code-server", dagster_event="STEP_FAILURE", run_id=line["run_id"])
     assert [failure["job"] for failure in failures] == ["process_photos"]
+
+
+def test_a_process_goes_on_when_its_log_cannot_be_written(tmp_path: Path) -> None:
+    """A disk that is full has room again later; what prints meanwhile must not end for it."""
+    log = tmp_path / "x.log"
+    log.symlink_to("/dev/full")
+    code = "import time\nfor n in range(20): print(n, flush=True); time.sleep(0.05)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    copying = copy_lines(cast(BinaryIO, process.stdout), log, "x")
+    assert process.wait(60) == 0
+    copying.join(60)

@@ -41,6 +41,8 @@ def misbehave(task: Task) -> Outcome:
         with cpu_limit(CPU_SECONDS):
             while True:
                 pass
+    if key == "hang":
+        time.sleep(600)
     if key.startswith("/"):  # killed by somebody, the first time
         marker = Path(key)
         if not marker.exists():
@@ -103,6 +105,20 @@ def test_images_that_kill_their_worker_are_rejected_and_the_others_are_done(
     }
     assert "SIGSEGV" in str(rejected["segfault"][1])
     assert "1 seconds of processor time" in str(rejected["loop"][1])
+
+
+@pytest.mark.parametrize("together", [1, 8])
+def test_an_image_that_hangs_keeps_only_itself_waiting(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr("imgflow.orchestration.pool.GRACE_SECONDS", 2)
+    keys = [*(f"good{n}" for n in range(20)), "hang", *(f"good{n}" for n in range(20, 40))]
+    outcomes = {
+        task.upload.key: outcome
+        for task, outcome in pool.outcomes(tasks(*keys), misbehave, 0.1, together=together)
+    }
+    assert set(outcomes) == set(keys)
+    assert [key for key, outcome in outcomes.items() if outcome.trouble] == ["hang"]
 
 
 def test_a_batch_of_any_size_holds_few_tasks_at_once(pool: WorkerPool) -> None:
