@@ -51,17 +51,17 @@ def samples() -> Iterator[tuple[str, bytes]]:
     """What is uploaded, in words, and such a file."""
     photo = scene()
     pages = {"save_all": True, "append_images": [scene(seed=2), scene(seed=3)]}
-    yield "colour, baseline", encoded(photo, "JPEG")
-    yield "colour, progressive", encoded(photo, "JPEG", progressive=True)
+    yield "baseline", encoded(photo, "JPEG")
+    yield "progressive", encoded(photo, "JPEG", progressive=True)
     yield "gray", encoded(photo.convert("L"), "JPEG")
-    yield "CMYK without profile", encoded(photo.convert("CMYK"), "JPEG")
+    yield "CMYK", encoded(photo.convert("CMYK"), "JPEG")
     yield (
         "CMYK with profile",
         encoded(photo.convert("CMYK"), "JPEG", icc_profile=cmyk_profile(CYAN)),
     )
-    yield "YCCK without profile", golden("ycck.jpg")
+    yield "YCCK", golden("ycck.jpg")
     yield "YCCK with profile", golden("ycck-icc.jpg")
-    yield "colour with a wide-gamut profile", encoded(photo, "JPEG", icc_profile=rgb_profile())
+    yield "wide-gamut profile", encoded(photo, "JPEG", icc_profile=rgb_profile())
     yield "pictures", encoded(photo, "MPO", save_all=True, append_images=[photo])
     yield "colour", encoded(photo, "PNG")
     yield "colour with alpha", encoded(clear(), "PNG")
