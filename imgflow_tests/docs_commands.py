@@ -99,7 +99,7 @@ NOT_RUN = (
 def substitutions(*, api_port: str = "", web_port: str = "", s3: str = "") -> dict[str, str]:
     """Text of commands, and what takes its place here: addresses only."""
     return {
-        "localhost:8000": f"127.0.0.1:{api_port}",
+        "127.0.0.1:8000": f"127.0.0.1:{api_port}",
         "https://photos.s3.eu-central-1.amazonaws.com": f"http://127.0.0.1:{web_port}",
         "X-Amz-Signature=…": "X-Amz-Signature=5ecre7",
         "https://s3.example.org": s3,

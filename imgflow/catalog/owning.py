@@ -141,6 +141,6 @@ def _marker(own: Owner) -> bytes:
         "database": own.database,
         "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
-        "about": "The outputs of imgflow here belong to this catalogue; see docs/operating.md.",
+        "about": "The outputs of imgflow here belong to this catalogue; see docs/upkeep.md.",
     }
     return json.dumps(said, indent=1).encode()

@@ -1,4 +1,4 @@
-"""`docs/api.md`: its examples are run, and its table of problems is that of the code."""
+"""`docs/api.md`: its examples are run, and its list of problems is that of the code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imgflow_tests.fetch.servers import WebServer, ok, serving
 from imgflow_tests.pictures import depth_csv, jpeg
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
-TABLE = re.compile(r"(<!-- problems: .*? -->\n)(.*?)(<!-- end of problems -->)", re.DOTALL)
+LIST = re.compile(r"(<!-- problems: .*? -->\n)(.*?)(<!-- end of problems -->)", re.DOTALL)
 BUCKET = "https://photos.s3.eu-central-1.amazonaws.com"
 TOKEN = "the-token"  # noqa: S105 - of these tests
 
@@ -33,10 +33,9 @@ def examples() -> list[str]:
     ]
 
 
-def table() -> str:
-    lines = ["| status | code | |", "| --- | --- | --- |"]
+def problems() -> str:
     by_status = sorted(PROBLEMS.items(), key=lambda item: item[1].status)
-    lines += [f"| {meaning.status} | `{code}` | {meaning.title} |" for code, meaning in by_status]
+    lines = [f"- {meaning.status} `{code}`: {meaning.title}" for code, meaning in by_status]
     return "\n".join(lines) + "\n"
 
 
@@ -104,11 +103,11 @@ def test_every_example_works_and_every_route_has_one(client: TestClient, web: We
     assert not missing
 
 
-def test_the_table_of_problems_is_that_of_the_code() -> None:
-    found = TABLE.search(PAGE.read_text())
+def test_the_list_of_problems_is_that_of_the_code() -> None:
+    found = LIST.search(PAGE.read_text())
     assert found is not None
-    assert found.group(2) == table(), "run `python -m imgflow_tests.api.test_docs`"
+    assert found.group(2) == problems(), "run `python -m imgflow_tests.api.test_docs`"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(TABLE.sub(lambda m: m.group(1) + table() + m.group(3), PAGE.read_text()))
+    PAGE.write_text(LIST.sub(lambda m: m.group(1) + problems() + m.group(3), PAGE.read_text()))
