@@ -33,5 +33,5 @@ ENV PATH=/app/deploy/bin:/opt/imgflow/bin:$PATH \
 WORKDIR /app
 USER 10001:10001
 # Writes Dagster's home by the settings, and becomes the command.
-ENTRYPOINT ["python", "-m", "imgflow.container"]
+ENTRYPOINT ["python", "-m", "imgflow.service.container"]
 CMD ["imgflow", "doctor"]

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from benchmarks.table import Measure, show
-from imgflow.catalog.embedded import embedded_postgres
+from imgflow.catalog.database.embedded_postgres import embedded_postgres
 from imgflow_tests.api.library import Library
 from imgflow_tests.pictures import depth_csv, jpeg
 

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmarks.table import Measure
-from imgflow.orchestration.tasks import Outcome, Task
+from imgflow.work.tasks import Outcome, Task
 
 LIMIT_MILLISECONDS = 1.0
 
@@ -29,7 +29,7 @@ PICTURE_BYTES = 450
 
 def no_work(task: Task) -> Outcome:
     """What a worker answers, without having read or made anything."""
-    from imgflow.catalog.rows import Verdict
+    from imgflow.catalog.records import Verdict
 
     outputs = {
         name: {
@@ -77,14 +77,14 @@ class Bookkeeping:
         """Assemble it as the settings say."""
         import dagster as dg
 
-        from imgflow.catalog.connecting import database_url, make_engine
-        from imgflow.catalog.postgres import PostgresCatalog
+        from imgflow.catalog.database.engine import database_url, make_engine
+        from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
         from imgflow.definitions import build_families, build_resources
-        from imgflow.orchestration import assets as examined
-        from imgflow.orchestration.assets import family_assets
+        from imgflow.orchestration.assets import asset_definitions as examined
+        from imgflow.orchestration.assets.asset_definitions import family_assets
         from imgflow.orchestration.jobs import family_job
-        from imgflow.settings import load_settings
-        from imgflow.store.opening import StoreConfig
+        from imgflow.settings.variables import load_settings
+        from imgflow.store.config import StoreConfig
 
         # Nothing is written here that a run could look at again.
         setattr(examined, "examine_sample", lambda *_: None)  # noqa: B010 - not a part of its type
@@ -106,15 +106,15 @@ class Bookkeeping:
     @contextmanager
     def opened(self) -> Iterator[Bookkeeping]:
         """With Dagster's instance."""
-        from imgflow.orchestration.instance import open_instance
+        from imgflow.orchestration.dagster_storage.instance import open_instance
 
         with open_instance(self.settings, self.url) as self.instance:
             yield self
 
     def run(self, start: int, images: int) -> float:
         """Announce so many new images, run over them, and say the seconds it took."""
-        from imgflow.orchestration.ingest import QUIET
-        from imgflow.orchestration.requests import Batching, request_batches
+        from imgflow.orchestration.runs.requests import Batching, request_batches
+        from imgflow.service.ingest import QUIET
         from imgflow.store.objects import SourceObject
 
         moment = datetime(2026, 1, 1, tzinfo=timezone.utc)

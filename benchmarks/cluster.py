@@ -24,9 +24,9 @@ from statistics import median
 from benchmarks.latency import PATIENCE_SECONDS, QUIET_SECONDS, Upload, time_one
 from benchmarks.pictures import write_jpegs
 from benchmarks.table import Measure
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.orchestration.instance import open_instance
-from imgflow.settings import load_settings
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.orchestration.dagster_storage.instance import open_instance
+from imgflow.settings.variables import load_settings
 from imgflow_tests.cluster.cluster import Cluster, until
 
 LIMIT_SECONDS = 1.5

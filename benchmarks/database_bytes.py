@@ -123,7 +123,7 @@ def _log_position(engine: sa.Engine) -> int:
 
 def main(images: int, single: int) -> None:
     """Measure and print."""
-    from imgflow.catalog.embedded import EmbeddedPostgres
+    from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,8 +13,8 @@ import pandas as pd
 from skimage.transform import resize
 
 from benchmarks.table import Measure, show
+from imgflow.depth.depth_recipe import DepthRecipe
 from imgflow.depth.ordering import ResizedDepth
-from imgflow.depth.recipe import DepthRecipe
 from imgflow.depth.samples import sample_block
 
 WIDTH = 150

@@ -24,16 +24,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from benchmarks.table import Measure, show
 from imgflow.api.app import create_app
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.depth_arrays import DepthArrays
-from imgflow.catalog.embedded import embedded_postgres
+from imgflow.catalog.database.embedded_postgres import embedded_postgres
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.depth_arrays import DepthArrays
 from imgflow.depth.colormaps import get_colormap
+from imgflow.depth.depth_recipe import CHUNK_ROWS
 from imgflow.depth.frames import render_frame
 from imgflow.depth.ordering import ResizedChunk
-from imgflow.depth.recipe import CHUNK_ROWS
 from imgflow.depth.resampling import resize_width
 from imgflow.depth.samples import sample_block
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow_tests.api.library import Library
 
 FRAME_ROWS = 500

@@ -25,11 +25,11 @@ import dagster as dg
 
 from benchmarks.pictures import write_jpegs
 from benchmarks.table import Measure, show
-from imgflow.catalog.connecting import database_url, make_engine
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.orchestration.instance import open_instance
-from imgflow.settings import load_settings
-from imgflow.store.opening import StoreConfig
+from imgflow.catalog.database.engine import database_url, make_engine
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.orchestration.dagster_storage.instance import open_instance
+from imgflow.settings.variables import load_settings
+from imgflow.store.config import StoreConfig
 
 LIMIT_SECONDS = 3.0
 LOOK_SECONDS = 0.01

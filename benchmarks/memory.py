@@ -18,7 +18,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.table import Measure
-from imgflow.settings import load_settings
+from imgflow.settings.variables import load_settings
 
 MIB = 2**20
 LOOK_SECONDS = 0.05
@@ -135,12 +135,12 @@ def _variables(home: Path, source: Path) -> dict[str, str]:
 
 def main() -> None:
     """Ingest again and again in one process, each time with new images."""
-    from imgflow.catalog.connecting import database_url, make_engine
-    from imgflow.catalog.postgres import PostgresCatalog
+    from imgflow.catalog.database.engine import database_url, make_engine
+    from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
     from imgflow.definitions import build_batching, build_definitions, build_families
-    from imgflow.orchestration.ingest import ingest
-    from imgflow.orchestration.instance import open_instance
-    from imgflow.store.opening import StoreConfig
+    from imgflow.orchestration.dagster_storage.instance import open_instance
+    from imgflow.service.ingest import ingest
+    from imgflow.store.config import StoreConfig
 
     batches, images = int(sys.argv[1]), int(sys.argv[2])
     settings = load_settings()

@@ -30,7 +30,7 @@ from PIL import Image
 from benchmarks.pictures import write_jpegs
 from benchmarks.table import Measure
 from benchmarks.throughput import time_ingest
-from imgflow.catalog.embedded import close_embedded_postgres, embedded_postgres
+from imgflow.catalog.database.embedded_postgres import close_embedded_postgres, embedded_postgres
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 IMAGES = {"function": 300, "run_per_image": 10, "ranged": 100}

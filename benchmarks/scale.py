@@ -97,8 +97,8 @@ class Imgflow(Bookkeeping):
 
     def __init__(self, rows: int) -> None:
         """Open the database of the settings."""
-        from imgflow.orchestration.instance import open_instance
-        from imgflow.orchestration.requests import Batching
+        from imgflow.orchestration.dagster_storage.instance import open_instance
+        from imgflow.orchestration.runs.requests import Batching
 
         super().__init__()
         self.rows = rows
@@ -129,7 +129,7 @@ class Imgflow(Bookkeeping):
 
     def ask_for_new(self, number: int) -> Any:
         """List the page of this number with new uploads on it, and ask for runs over them."""
-        from imgflow.orchestration.requests import request_batches
+        from imgflow.orchestration.runs.requests import request_batches
 
         last = known((number + 1) * PAGE)
         self._list(Pages(number, [replace(last, key=f"{last.key}~{n}") for n in range(NEW)]))
@@ -143,7 +143,7 @@ class Imgflow(Bookkeeping):
 
     def run_request(self, request: Any) -> None:
         """Run what was asked for, to its end."""
-        from imgflow.orchestration.ingest import QUIET
+        from imgflow.service.ingest import QUIET
 
         if not self.job.execute_in_process(
             QUIET, instance=self.instance, tags=request.tags
@@ -152,7 +152,7 @@ class Imgflow(Bookkeeping):
 
     def seal(self) -> None:
         """Seal a fixed number of images."""
-        from imgflow.orchestration.hot_set import seal
+        from imgflow.orchestration.runs.hot_set import seal
 
         if seal(self.family, self.catalog, self.instance, most=SEALED) != SEALED:
             raise SystemExit("not all were sealed")
@@ -190,7 +190,7 @@ class Imgflow(Bookkeeping):
         return found
 
     def _list(self, pages: Pages) -> None:
-        from imgflow.orchestration.sensors import Round, list_and_announce
+        from imgflow.orchestration.sensing.listing import Round, list_and_announce
 
         def follow(missing: Sequence[str]) -> None:
             if missing:

@@ -79,17 +79,17 @@ def make_files(folder: Path, objects: int) -> None:
 def main() -> None:
     import dagster as dg
 
-    from imgflow.catalog.connecting import database_url, make_engine
-    from imgflow.catalog.postgres import PostgresCatalog
+    from imgflow.catalog.database.engine import database_url, make_engine
+    from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
     from imgflow.definitions import build_definitions, build_resources
-    from imgflow.orchestration.instance import open_instance
-    from imgflow.orchestration.sensors import Round, list_and_announce
-    from imgflow.settings import load_settings
-    from imgflow.store import whole
-    from imgflow.store.opening import StoreConfig
+    from imgflow.orchestration.dagster_storage.instance import open_instance
+    from imgflow.orchestration.sensing.listing import Round, list_and_announce
+    from imgflow.settings.variables import load_settings
+    from imgflow.store.config import StoreConfig
+    from imgflow.store.folder import writers
 
     # The files were made just now, and are to count as the old ones that most known files are.
-    whole.RECENT_SECONDS = 0.0
+    writers.RECENT_SECONDS = 0.0
     what, objects, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     settings = load_settings()
     url = database_url(settings)

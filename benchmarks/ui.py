@@ -23,9 +23,9 @@ from playwright.sync_api import sync_playwright
 from benchmarks.bookkeeping import LIMIT_MILLISECONDS, Bookkeeping
 from benchmarks.latency import free_port
 from benchmarks.table import Measure, show
-from imgflow.catalog.connecting import database_url
-from imgflow.orchestration.instance import environment
-from imgflow.settings import load_settings
+from imgflow.catalog.database.engine import database_url
+from imgflow.orchestration.dagster_storage.instance import environment
+from imgflow.settings.variables import load_settings
 
 SMALL, LARGE = 1_000, 100_000
 BATCH = 5_000
@@ -97,7 +97,7 @@ def _webserver() -> Iterator[str]:
     address = f"http://127.0.0.1:{(port := free_port())}"
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "imgflow.webserver"),
+            *(sys.executable, "-m", "imgflow.service.webserver"),
             *("-m", "imgflow.definitions", "-h", "127.0.0.1", "-p", str(port)),
         ],
         env=variables,

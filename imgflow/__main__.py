@@ -6,7 +6,7 @@ As small as can be, since each pool worker imports the main module of the proces
 
 def main() -> None:
     """Run the command."""
-    from imgflow.cli import main as run
+    from imgflow.cli.main import main as run
 
     run()
 

@@ -14,14 +14,12 @@ import dagster as dg
 
 from imgflow.observability.logs import configure_logs
 from imgflow.observability.traces import configure_traces
-from imgflow.orchestration.assets import family_assets, source_spec
-from imgflow.orchestration.checks import audit, family_checks
-from imgflow.orchestration.failure_sensor import failures_sensor
+from imgflow.orchestration.alerts.failure_sensor import failures_sensor
+from imgflow.orchestration.assets.asset_definitions import family_assets, source_spec
+from imgflow.orchestration.checks.asset_checks import audit, family_checks
 from imgflow.orchestration.families import Family, depth_family, photo_family
 from imgflow.orchestration.jobs import family_job
 from imgflow.orchestration.links import Links
-from imgflow.orchestration.queue_sensor import notifications_sensor
-from imgflow.orchestration.requests import Batching
 from imgflow.orchestration.resources import (
     CatalogResource,
     QueueResource,
@@ -31,9 +29,11 @@ from imgflow.orchestration.resources import (
     nothing_kept,
     with_own_defaults,
 )
-from imgflow.orchestration.schedules import maintenance
-from imgflow.orchestration.sensors import arrivals_sensor
-from imgflow.settings import Settings, load_settings
+from imgflow.orchestration.runs.requests import Batching
+from imgflow.orchestration.sensing.listing import arrivals_sensor
+from imgflow.orchestration.sensing.notifications import notifications_sensor
+from imgflow.orchestration.upkeep.schedules import maintenance
+from imgflow.settings.variables import Settings, load_settings
 
 # Resources that say where things lie.
 PLACES = ("catalog", "stores", "queue")

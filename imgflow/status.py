@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Count, Failing, Image
-from imgflow.catalog.sensor_ticks import Pulse, SensorState, in_words, read_pulse
+from imgflow.advice import mend
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.postgres.sensing import Pulse, SensorState, in_words, read_pulse
+from imgflow.catalog.records import Count, Failing, Image
 from imgflow.catalog.unreadable import UnreadableMessages
-from imgflow.mends import mend
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ import psycopg2
 import pytest
 from botocore.config import Config
 
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.orchestration.instance import environment, open_instance
-from imgflow.orchestration.pool import PRELOADED_FOR, prepare_workers
-from imgflow.settings import Settings, load_settings
-from imgflow.store import whole
-from imgflow.store.opening import StoreConfig
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.orchestration.dagster_storage.instance import environment, open_instance
+from imgflow.settings.variables import Settings, load_settings
+from imgflow.store.config import StoreConfig
+from imgflow.store.folder import writers
+from imgflow.work.pool import PRELOADED_FOR, prepare_workers
 from imgflow_tests import ceph
 from imgflow_tests.policies import User, make_user
 
@@ -34,7 +34,7 @@ def has_leases(tmp_path_factory: pytest.TempPathFactory) -> bool:
     file.touch()
     descriptor = os.open(file, os.O_RDONLY)
     try:
-        return whole.Writers().is_written(descriptor, file.stat()) is False
+        return writers.Writers().is_written(descriptor, file.stat()) is False
     finally:
         os.close(descriptor)
 
@@ -45,7 +45,7 @@ def _no_waiting_for_quiet(has_leases: bool, monkeypatch: pytest.MonkeyPatch) -> 
     if not has_leases:
         if os.environ.get("CI"):
             pytest.fail("CI must test on a local file system that has leases")
-        monkeypatch.setattr(whole, "QUIET_SECONDS", 0.0)
+        monkeypatch.setattr(writers, "QUIET_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session", autouse=True)

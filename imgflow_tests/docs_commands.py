@@ -92,7 +92,7 @@ NOT_RUN = (
     NotRun("docs/cluster.md", "docker …", _ENGINE),
     NotRun("docs/dagster-people.md", "dg …", _ON_AND_ON),
     NotRun("docs/dagster-people.md", "dagster …", _ON_AND_ON),
-    NotRun("docs/dagster-people.md", "python -m imgflow.webserver …", _ON_AND_ON),
+    NotRun("docs/dagster-people.md", "python -m imgflow.service.webserver …", _ON_AND_ON),
 )
 
 

@@ -1,4 +1,4 @@
-"""Writes `imgflow/golden`: `python -m imgflow_tests.golden`.
+"""Writes `imgflow/doctor/golden`: `python -m imgflow_tests.golden`.
 
 The values come from formulas of the standards, in numpy or by hand; nothing of imgflow is asked.
 `ycck.jpg` is kept as it is, since Pillow writes no YCCK.
@@ -33,7 +33,7 @@ from imgflow_tests.images.profiles import cmyk_profile
 from imgflow_tests.images.wide_pictures import tiff16
 from imgflow_tests.orchestration.hostile import png
 
-FOLDER = Path(__file__).parents[1] / "imgflow/golden"
+FOLDER = Path(__file__).parents[1] / "imgflow/doctor/golden"
 WATERMARK_LEVEL = 128
 
 

@@ -1,4 +1,4 @@
-"""The PNG files of `imgflow/golden`, with what each must give."""
+"""The PNG files of `imgflow/doctor/golden`, with what each must give."""
 
 from __future__ import annotations
 

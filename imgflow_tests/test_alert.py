@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 from typer.testing import CliRunner
 
-from imgflow.cli import app
+from imgflow.cli.main import app
 from imgflow.doctor.findings import Finding
-from imgflow.doctor.machine import check_alerts
+from imgflow.doctor.machine_checks import check_alerts
 from imgflow.errors import SettingsError
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow_tests.receivers import webhook
 
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from imgflow.channels import check_channel, parse_channels, send, without_secrets
 from imgflow.errors import SettingsError
+from imgflow.settings.channels import check_channel, parse_channels, send, without_secrets
 from imgflow_tests.receivers import mailbox, webhook
 
 TEXT = "Run 1 failed.\n  a.jpg: it is cut short. Upload it again - whole, é."
@@ -115,6 +115,6 @@ def test_nothing_of_a_url_is_left_in_what_is_told() -> None:
 
 
 def test_apprise_is_imported_only_to_send() -> None:
-    code = "import sys, imgflow.channels, imgflow.settings; print('apprise' in sys.modules)"
+    code = "import sys, imgflow.settings.channels, imgflow.settings.variables; print('apprise' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -19,7 +19,7 @@ import psycopg2
 import pytest
 from PIL import Image
 
-from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow.store.naming import source_part
 from imgflow_tests.ceph import free_port
 from imgflow_tests.conftest import S3Server

@@ -15,7 +15,7 @@ import yaml
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from imgflow.catalog.sensor_ticks import recorded_tick
+from imgflow.catalog.postgres.sensing import recorded_tick
 from imgflow_tests.api.conftest import client, library
 from imgflow_tests.api.library import Library, encoded
 from imgflow_tests.dagster_tables import add_runs, add_sensor

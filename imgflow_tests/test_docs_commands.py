@@ -20,8 +20,8 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from imgflow.settings import load_settings
-from imgflow.tokens import own_token
+from imgflow.settings.tokens import own_token
+from imgflow.settings.variables import load_settings
 from imgflow_tests.api.library import bearer
 from imgflow_tests.ceph import free_port
 from imgflow_tests.conftest import S3Server

@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import typer
 
-from imgflow.cli import app
-from imgflow.settings import PREFIX, Settings
+from imgflow.cli.main import app
+from imgflow.settings.variables import PREFIX, Settings
 from imgflow_tests.docs_pages import ROOT, anchors, blocks, code, links, pages
 
 INDEX = ("README.md", "docs/README.md")

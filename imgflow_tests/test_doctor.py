@@ -13,11 +13,11 @@ import psycopg2
 import pytest
 import yaml
 
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.doctor.checks import all_checks, local_checks
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.doctor.all_checks import all_checks, local_checks
 from imgflow.doctor.findings import Finding, as_json, examine, ok
-from imgflow.doctor.machine import check_home
-from imgflow.settings import Settings
+from imgflow.doctor.machine_checks import check_home
+from imgflow.settings.variables import Settings
 from imgflow_tests.ceph import free_port
 from imgflow_tests.pictures import jpeg
 
@@ -60,7 +60,7 @@ def test_a_sound_project_has_nothing_to_mend_and_keeps_no_probe(
 
 
 def _engine(settings: Settings) -> Any:
-    from imgflow.catalog.connecting import make_engine
+    from imgflow.catalog.database.engine import make_engine
 
     return make_engine(settings.database_url)
 
@@ -225,7 +225,7 @@ def test_a_home_without_room_or_that_is_a_file_is_named(
     file.touch()
     (found,) = check_home(file)
     assert (found.state, "IMGFLOW_HOME" in found.text) == ("wrong", True)
-    monkeypatch.setattr("imgflow.doctor.machine.LEAST_FREE_BYTES", 10**18)
+    monkeypatch.setattr("imgflow.doctor.machine_checks.LEAST_FREE_BYTES", 10**18)
     (found,) = check_home(tmp_path)
     assert (found.state, "make room" in found.text) == ("wrong", True)
 

@@ -11,16 +11,16 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
-from imgflow.catalog.owning import owner_of
-from imgflow.cli import app
+from imgflow.catalog.lifecycle import delete_images
+from imgflow.catalog.postgres.ownership import owner_of
+from imgflow.cli.iam import Extra, policy
+from imgflow.cli.main import app
 from imgflow.errors import ImgflowError, SettingsError
-from imgflow.iam import Extra, policy
-from imgflow.lifecycle import delete_images
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
+from imgflow.store.config import StoreConfig
 from imgflow.store.location import parse_location
 from imgflow.store.naming import MARKER
-from imgflow.store.opening import StoreConfig
-from imgflow.store.s3 import S3Source
+from imgflow.store.s3.source_bucket import S3Source
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_maintenance import reconcile
 from imgflow_tests.pictures import depth_csv, jpeg

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import imgflow
+from imgflow.advice import ANOTHER_FILE, MENDS, mend, with_mend
 from imgflow.errors import TROUBLE_CODES
-from imgflow.mends import ANOTHER_FILE, MENDS, mend, with_mend
 
 PACKAGE = Path(imgflow.__file__).parent
 

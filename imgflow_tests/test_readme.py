@@ -6,7 +6,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from imgflow.settings import PREFIX, Settings
+from imgflow.settings.variables import PREFIX, Settings
 
 WIDTH = 120
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"

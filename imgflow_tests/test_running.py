@@ -8,8 +8,8 @@ import time
 import pytest
 
 from imgflow.errors import SettingsError
-from imgflow.running import changed_since_start, only_one, running_process
-from imgflow.settings import Settings
+from imgflow.service.up_lock import changed_since_start, only_one, running_process
+from imgflow.settings.variables import Settings
 
 
 def test_whoever_looks_whether_it_runs_keeps_nobody_from_starting(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from imgflow.same_origin import SameOrigin
+from imgflow.web.same_origin import SameOrigin
 
 OWN = "127.0.0.1:3000"
 PAGE = "https://dagster.example.org"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from imgflow import selftest
-from imgflow.cli import app
-from imgflow.images.opening import MEDIA_TYPES, OPTIONAL_DECODERS
+from imgflow.cli.main import app
+from imgflow.doctor import selftest
+from imgflow.images.formats.pillow import MEDIA_TYPES, OPTIONAL_DECODERS
 from imgflow_tests.golden import golden, reference
 
 GOLDEN = {case["name"]: case for case in selftest.cases()}
@@ -97,5 +97,5 @@ def test_a_decoder_that_is_not_installed_is_a_notice(monkeypatch: pytest.MonkeyP
 
 
 def test_the_set_is_small() -> None:
-    folder = Path(str(selftest.files("imgflow.golden")))
+    folder = Path(str(selftest.files("imgflow.doctor.golden")))
     assert sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) < 250_000

@@ -9,7 +9,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from imgflow.errors import SettingsError
-from imgflow.settings import PREFIX, Settings, load_settings
+from imgflow.settings.variables import PREFIX, Settings, load_settings
 from imgflow_tests.patience import PATIENCE_SECONDS
 
 PASSWORD = "hunter2-in-the-url"  # noqa: S105 - of nobody
@@ -66,7 +66,7 @@ def test_the_file_may_be_absent_or_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "100%", "ü", "what?#1", "a%20b"])
 def test_local_buckets_lie_in_the_home_whatever_its_name(tmp_path: Path, name: str) -> None:
-    from imgflow.store.opening import StoreConfig
+    from imgflow.store.config import StoreConfig
 
     settings = load_settings(home=tmp_path / name)
     source, output = StoreConfig(settings.source_url, settings.output_url).locations()
@@ -208,7 +208,7 @@ def test_recipes_and_limits_follow_the_settings() -> None:
 def test_reading_settings_connects_to_nothing_and_is_quick() -> None:
     """Definitions load with them; `boto3` and `obstore` come when a store is opened."""
     code = (
-        "import sys; from imgflow.settings import load_settings; "
+        "import sys; from imgflow.settings.variables import load_settings; "
         "load_settings(database_url='postgresql://me@192.0.2.1/db', source_url='s3://b/in'); "
         "print(sorted({'boto3', 'obstore', 'dagster'} & set(sys.modules)))"
     )

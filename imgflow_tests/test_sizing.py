@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from benchmarks import sizing
 from benchmarks.database_bytes import counted_connections, per_image, table_bytes
 from benchmarks.pictures import write_jpegs
-from imgflow.api import connections as api_connections
-from imgflow.catalog.connecting import make_engine
-from imgflow.orchestration.queue import REQUEST_MESSAGES
-from imgflow.settings import Settings
+from imgflow.api.backend import connections as api_connections
+from imgflow.catalog.database.engine import make_engine
+from imgflow.settings.variables import Settings
+from imgflow.store.s3.sqs import REQUEST_MESSAGES
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import depth_csv, jpeg
 

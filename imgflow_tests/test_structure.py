@@ -14,7 +14,7 @@ import pytest
 
 import imgflow
 from imgflow.definitions import build_definitions
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 
 PACKAGE = Path(imgflow.__file__).parent
 
@@ -130,7 +130,7 @@ def test_init_files_import_nothing() -> None:
 
 def test_a_pool_worker_imports_neither_dagster_nor_pandas_nor_a_database_driver() -> None:
     code = (
-        "import sys, imgflow.orchestration.worker, imgflow.depth.recipe;"
+        "import sys, imgflow.work.photographs, imgflow.depth.depth_recipe;"
         "print([n for n in ('dagster','pandas','skimage','sqlalchemy','psycopg2','fastapi','numpy')"
         " if n in sys.modules])"
     )

@@ -14,11 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from imgflow import probes, supervision
 from imgflow.errors import SettingsError
-from imgflow.probes import Probe, ask_page
-from imgflow.processes import Service, end_all, is_stopped
-from imgflow.supervision import Supervisor
+from imgflow.service.supervision import probes
+from imgflow.service.supervision import supervisor as supervision
+from imgflow.service.supervision.probes import Probe, ask_page
+from imgflow.service.supervision.processes import Service, end_all, is_stopped
+from imgflow.service.supervision.supervisor import Supervisor
 from imgflow_tests.ceph import free_port
 from imgflow_tests.running import wait_until
 
@@ -129,8 +130,11 @@ def test_nobody_is_restarted_because_the_whole_machine_stood_still(
 @pytest.mark.parametrize(
     "command",
     [
-        ("-m", "imgflow.probe"),
-        ("-c", "import sys; from imgflow.probes import ask_page; ask_page(sys.argv[1])"),
+        ("-m", "imgflow.service.probe"),
+        (
+            "-c",
+            "import sys; from imgflow.service.supervision.probes import ask_page; ask_page(sys.argv[1])",
+        ),
     ],
 )
 def test_own_pages_are_not_asked_for_through_a_proxy(page: Page, command: tuple[str, str]) -> None:

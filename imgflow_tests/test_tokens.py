@@ -9,8 +9,8 @@ from threading import Barrier
 import pytest
 
 from imgflow.errors import SettingsError
-from imgflow.settings import Settings, load_settings
-from imgflow.tokens import FILE_NAME, Tokens, own_token
+from imgflow.settings.tokens import FILE_NAME, Tokens, own_token
+from imgflow.settings.variables import Settings, load_settings
 
 SECRET = "hunter2-the-token"  # noqa: S105 - of nobody
 

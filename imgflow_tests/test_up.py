@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.running import Running, ready, start, stop, wait_until

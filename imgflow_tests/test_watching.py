@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from imgflow import alarm, watching
-from imgflow.alarm import Alarm
-from imgflow.catalog import connecting
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.sensor_ticks import expect_ticks
-from imgflow.watching import Watch
+from imgflow.catalog.database import engine as connecting
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.postgres.sensing import expect_ticks
+from imgflow.service.supervision import alarm, watching
+from imgflow.service.supervision.alarm import Alarm
+from imgflow.service.supervision.watching import Watch
 from imgflow_tests.dagster_tables import add_sensor
 from imgflow_tests.receivers import webhook
 from imgflow_tests.running import wait_until

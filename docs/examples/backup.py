@@ -6,9 +6,9 @@ import json
 from imgflow.images.encoding import Encoded
 from imgflow.images.outputs import PhotoOutput
 from imgflow.images.photo import Photo
-from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow.store.location import parse_location
-from imgflow.store.outputs import OutputStore
+from imgflow.store.output_store import OutputStore
 
 
 def backup(photo: Photo, recipe: PhotoRecipe) -> Encoded:

@@ -5,7 +5,7 @@ from PIL import ImageOps
 from imgflow.images.encoding import Encoded, encode, for_jpeg
 from imgflow.images.outputs import PhotoOutput
 from imgflow.images.photo import Photo
-from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.photo_recipe import PhotoRecipe
 
 
 def colorize(photo: Photo, recipe: PhotoRecipe) -> Encoded:

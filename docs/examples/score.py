@@ -6,7 +6,7 @@ from urllib.request import Request, urlopen
 from imgflow.images.encoding import Encoded, encode, for_jpeg
 from imgflow.images.outputs import PhotoOutput
 from imgflow.images.photo import Photo
-from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.photo_recipe import PhotoRecipe
 
 
 def score(photo: Photo, recipe: PhotoRecipe) -> Encoded:

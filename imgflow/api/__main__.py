@@ -6,9 +6,9 @@ from uvicorn.config import LOGGING_CONFIG
 
 from imgflow.api.app import create_app
 from imgflow.errors import SettingsError
-from imgflow.http_server import serve
-from imgflow.settings import load_settings
-from imgflow.tokens import FILE_NAME, own_token
+from imgflow.settings.tokens import FILE_NAME, own_token
+from imgflow.settings.variables import load_settings
+from imgflow.web.server import serve
 
 if __name__ == "__main__":
     try:

@@ -12,34 +12,34 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from imgflow.api import (
-    colormaps,
-    depth_legends,
-    depth_statistics,
+from imgflow.api import depth_statistics
+from imgflow.api.access_log import hide_secrets
+from imgflow.api.auth import security_schemes
+from imgflow.api.backend.connections import Connections
+from imgflow.api.gallery import pages, sign_in, static_files
+from imgflow.api.gallery.rendering import Gallery
+from imgflow.api.http.envelope import REQUEST_ID, TRACE_ID, Envelope
+from imgflow.api.http.exceptions import METHODS, add_handlers
+from imgflow.api.http.keys import KeysInPaths
+from imgflow.api.http.measures import Measured, Measures
+from imgflow.api.http.outgoing import Outgoing
+from imgflow.api.http.problems import Problem
+from imgflow.api.routes import (
+    colormap_list,
+    depth_facts,
+    depth_frames,
     explanations,
-    frames,
     health,
-    images,
+    image_table,
     metrics,
     pictures,
     process,
     sharing,
-    uploads,
+    uploading,
 )
-from imgflow.api.access import security_schemes
-from imgflow.api.access_log import hide_secrets
-from imgflow.api.connections import Connections
-from imgflow.api.envelope import REQUEST_ID, TRACE_ID, Envelope
-from imgflow.api.errors import METHODS, add_handlers
-from imgflow.api.gallery import pages, sign_in, static_files
-from imgflow.api.gallery.rendering import Gallery
-from imgflow.api.keys import KeysInPaths
-from imgflow.api.measures import Measured, Measures
-from imgflow.api.outgoing import Outgoing
-from imgflow.api.problems import Problem
 from imgflow.observability.logs import configure_logs
 from imgflow.observability.traces import configure_traces
-from imgflow.settings import Settings, load_settings
+from imgflow.settings.variables import Settings, load_settings
 
 DESCRIPTION = """
 Images that landed in the bucket: the table, the pictures made from them, and frames of depth
@@ -112,15 +112,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.gallery = Gallery(settings)
     add_handlers(app)
     for module in (
-        frames,  # first, since routes are tried one after the other, and a frame takes 1 ms
-        images,
+        depth_frames,  # first, since routes are tried one after the other, and a frame takes 1 ms
+        image_table,
         pictures,
         process,
-        uploads,
+        uploading,
         sharing,
         depth_statistics,
-        depth_legends,
-        colormaps,
+        depth_facts,
+        colormap_list,
         health,
         metrics,
         explanations,
@@ -149,7 +149,7 @@ def _cors(origins: tuple[str, ...]) -> list[Middleware]:
             allow_headers=["Authorization", "Content-Type", "If-None-Match", "If-Range", "Range"],
             expose_headers=[
                 *("ETag", "Content-Range", "Content-Disposition", "Location", "Retry-After"),
-                *(REQUEST_ID, TRACE_ID, *frames.DOCUMENTED_HEADERS),
+                *(REQUEST_ID, TRACE_ID, *depth_frames.DOCUMENTED_HEADERS),
             ],
             max_age=600,
         )

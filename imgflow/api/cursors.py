@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 
-from imgflow.api.problems import Refused
+from imgflow.api.http.problems import Refused
 
 CONTENT = re.compile(rb"1:([1-9][0-9]{0,17})")
 

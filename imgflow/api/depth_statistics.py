@@ -8,14 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from imgflow.api.connections import Connected
-from imgflow.api.intervals import (
+from imgflow.api.backend.connections import Connected
+from imgflow.api.backend.depth_reads import (
     INTERVAL_PROBLEMS,
     BoundsInQuery,
     read_rows,
     reading,
 )
-from imgflow.api.keys import ImageInPath
+from imgflow.api.http.keys import ImageInPath
 from imgflow.api.routing import get
 from imgflow.depth.statistics import statistics
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from imgflow.api.connections import Connections
-from imgflow.api.intervals import MOST_PIXELS, Bounds, find_array
-from imgflow.api.keys import id_of, key_of
-from imgflow.api.problems import Refused
-from imgflow.catalog.depth_arrays import Interval
+from imgflow.api.backend.connections import Connections
+from imgflow.api.backend.depth_reads import MOST_PIXELS, Bounds, find_array
+from imgflow.api.http.keys import id_of, key_of
+from imgflow.api.http.problems import Refused
+from imgflow.catalog.postgres.depth_arrays import Interval
 from imgflow.depth.preview import PreviewBuilder
 
 MOST_ROWS = 8_192

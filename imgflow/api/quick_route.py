@@ -14,8 +14,8 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from imgflow.api.access import check_access
-from imgflow.api.intervals import bounds_of
+from imgflow.api.auth import check_access
+from imgflow.api.backend.depth_reads import bounds_of
 
 LONGEST_PLAIN = 200
 PLAIN_PARAMETERS = frozenset({"depth_min", "depth_max", "colormap", "format", "rescale"})

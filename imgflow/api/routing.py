@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter
 
-from imgflow.api.access import (
+from imgflow.api.auth import (
     PROBLEMS_OF_LINKS,
     PROBLEMS_OF_TOKENS,
     READING_PICTURES,
@@ -18,7 +18,7 @@ from imgflow.api.access import (
     needs,
     needs_reader_or_link,
 )
-from imgflow.api.problems import problem_responses
+from imgflow.api.http.problems import problem_responses
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 

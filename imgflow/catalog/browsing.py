@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from imgflow.catalog.connected import Connected
-from imgflow.catalog.rows import Image, Kind, State
+from imgflow.catalog.database.tables import images
+from imgflow.catalog.records import Image, Kind, State
 from imgflow.catalog.storable import is_storable
-from imgflow.catalog.tables import images
 
 # Made once: an alias collects all columns again, which takes half a millisecond.
 ROWS = images.alias("i")

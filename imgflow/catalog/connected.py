@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from imgflow.catalog.connecting import retried
-from imgflow.catalog.rows import Image, image_of
+from imgflow.catalog.database.engine import retried
+from imgflow.catalog.records import Image, image_of
 
 Answer = TypeVar("Answer")
 

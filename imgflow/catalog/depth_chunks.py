@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgflow.catalog.binary_copy import packed
+from imgflow.catalog.database.copy import packed
 from imgflow.depth.ordering import ResizedChunk
 
 COPY = (

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from imgflow.catalog.connected import BIGINT, TEXT, Connected
-from imgflow.catalog.connecting import outages_in_words
+from imgflow.catalog.database.engine import outages_in_words
 from imgflow.errors import SourceChanged
 
 # The batch stays: a run that was asked for may not be launched yet, and needs the partition.

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from imgflow.catalog.connecting import outages_in_words
-from imgflow.catalog.counters import Series, read_counters
-from imgflow.catalog.rows import Kind, State
-from imgflow.catalog.sensor_ticks import Pulse, read_pulse
+from imgflow.catalog.database.engine import outages_in_words
+from imgflow.catalog.postgres.counters import Series, read_counters
+from imgflow.catalog.postgres.sensing import Pulse, read_pulse
+from imgflow.catalog.records import Kind, State
 from imgflow.errors import TROUBLE_CODES
 
 # Prometheus waits for a scrape for ten by default.

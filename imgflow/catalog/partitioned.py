@@ -8,7 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from imgflow.catalog.connected import BIGINT, TEXT, Connected
-from imgflow.catalog.rows import Kind
+from imgflow.catalog.records import Kind
 
 # The sources are found by jumping from one to the next in the index of keys.
 NEEDED_BY_OTHERS = sa.text(

@@ -14,8 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from imgflow.catalog.connected import TEXT, TIME
-from imgflow.catalog.connecting import outages_in_words
-from imgflow.store.outputs import StoredOutput
+from imgflow.catalog.database.engine import outages_in_words
+from imgflow.store.output_store import StoredOutput
 
 PAGE_NAMES = 5_000
 PAGE_IMAGES = 20_000

@@ -8,8 +8,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from imgflow.catalog.connecting import retried
-from imgflow.catalog.tables import metadata
+from imgflow.catalog.database.engine import retried
+from imgflow.catalog.database.tables import metadata
 
 BODY_BYTES = 64 * 1024
 

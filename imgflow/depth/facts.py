@@ -7,8 +7,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from imgflow.depth.missing import has_missing
-from imgflow.depth.rows import DepthRows, Float32, Float64
+from imgflow.depth.readers.missing import has_missing
+from imgflow.depth.readers.rows import DepthRows, Float32, Float64
 from imgflow.errors import Rejected
 
 RowOrder = Literal["ascending", "descending", "unsorted"]

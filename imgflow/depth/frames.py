@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from imgflow.depth.colormaps import get_colormap
-from imgflow.depth.missing import MISSING_COLOR, has_missing
-from imgflow.depth.rows import Float32
+from imgflow.depth.readers.missing import MISSING_COLOR, has_missing
+from imgflow.depth.readers.rows import Float32
 from imgflow.errors import ImgflowError
 
 FrameFormat = Literal["jpeg", "png", "webp", "npy"]

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from imgflow.depth.colormaps import get_colormap
 from imgflow.depth.custom_colormap import COLORS
-from imgflow.depth.missing import MISSING_COLOR
-from imgflow.depth.rows import Float64
+from imgflow.depth.readers.missing import MISSING_COLOR
+from imgflow.depth.readers.rows import Float64
 
 _MIN_LEGEND_WIDTH, _MIN_TICKS = 64, 2
 MIN_SCALE_HEIGHT = 64

@@ -27,12 +27,12 @@ from typing import Any
 
 import numpy as np
 
+from imgflow.depth.depth_recipe import CHUNK_ROWS, DepthRecipe
 from imgflow.depth.facts import DepthFacts, RowOrder, SourceTally, StepTally
 from imgflow.depth.limits import DepthLimits
-from imgflow.depth.reading import read_depth_rows
-from imgflow.depth.recipe import CHUNK_ROWS, DepthRecipe
+from imgflow.depth.readers.reading import read_depth_rows
+from imgflow.depth.readers.rows import DepthRows, Float32, Float64
 from imgflow.depth.resampling import FIRST_OVERSHOOTING_ORDER, resize_width
-from imgflow.depth.rows import DepthRows, Float32, Float64
 from imgflow.depth.spool import RowSpool
 from imgflow.errors import ImgflowError
 

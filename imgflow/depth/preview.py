@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgflow.depth.frames import MEDIA_TYPES, EncodedFrame, draw_frame, without_palette
-from imgflow.depth.missing import filled, has_missing, shared
-from imgflow.depth.rows import Float32, Float64
+from imgflow.depth.readers.missing import filled, has_missing, shared
+from imgflow.depth.readers.rows import Float32, Float64
 
 _JPEG_QUALITY = 88
 # Largest size and quality. WebP rather than JPEG, whose tables alone take half of so few bytes.

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from imgflow.depth.missing import filled, has_missing, shared
-from imgflow.depth.rows import Float32, Float64
+from imgflow.depth.readers.missing import filled, has_missing, shared
+from imgflow.depth.readers.rows import Float32, Float64
 
 FIRST_OVERSHOOTING_ORDER = 2
 _WIDEST_MATRIX = 2_048  # columns; wider, the matrix takes seconds to make and saves little

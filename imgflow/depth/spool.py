@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from imgflow.depth.rows import Float32, Float64
+from imgflow.depth.readers.rows import Float32, Float64
 
 _SLAB_FACTOR = 4  # reading up to four times the rows at once is cheaper than one by one
 

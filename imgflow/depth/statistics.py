@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imgflow.depth.missing import has_missing
-from imgflow.depth.rows import Float32
+from imgflow.depth.readers.missing import has_missing
+from imgflow.depth.readers.rows import Float32
 from imgflow.errors import ImgflowError
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)

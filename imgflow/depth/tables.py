@@ -1,11 +1,11 @@
-"""Rows out of tables that are numbers already: the rules of `imgflow.depth.reading` for cells."""
+"""Rows out of tables that are numbers already: the rules of `imgflow.depth.readers.reading` for cells."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgflow.depth.rows import DepthRows
+from imgflow.depth.readers.rows import DepthRows
 from imgflow.errors import Rejected
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from imgflow.doctor.findings import Finding, notice, ok, wrong
-from imgflow.orchestration.queue import SqsQueue
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow.store.location import Location
+from imgflow.store.s3.sqs import SqsQueue
 
 CREATED = ("s3:ObjectCreated:*", "s3:ObjectCreated:Put")
 
@@ -36,7 +36,7 @@ def check_wiring(settings: Settings) -> Iterator[Finding]:
             f"{source.url} is a folder, which sends no events to IMGFLOW_SQS_QUEUE_URL; unset it",
         )
         return
-    from imgflow.store.service import event_targets  # boto3
+    from imgflow.store.s3.admin import event_targets  # boto3
 
     targets = event_targets(source, settings.s3_checksums)
     if targets is None:

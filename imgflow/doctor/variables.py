@@ -10,8 +10,8 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from imgflow.doctor.findings import Finding, notice, ok, wrong
-from imgflow.running import changed_since_start, running_process
-from imgflow.settings import PREFIX, Settings
+from imgflow.service.up_lock import changed_since_start, running_process
+from imgflow.settings.variables import PREFIX, Settings
 
 # Of the project's own tests.
 NOT_SETTINGS = f"{PREFIX}TEST_"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
-from imgflow.amazon import s3_host
+from imgflow.store.s3.amazon_hosts import s3_host
 
 ENTRY = re.compile(r"(?:(https?)://)?(\*\.)?([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 WELL_FORMED = re.compile(r"https?://[\x21-\x7e]+", re.IGNORECASE)

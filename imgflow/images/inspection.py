@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image
 
-from imgflow.images.failures import PILLOW_ERRORS
-from imgflow.images.opening import pillow_session
+from imgflow.images.formats.pillow import pillow_session
+from imgflow.images.formats.rejections import PILLOW_ERRORS
 
 _CREDIT = {ExifTags.Base.Artist, ExifTags.Base.Copyright}
 _FORMATS = ("JPEG", "PNG", "WEBP")

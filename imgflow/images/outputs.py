@@ -22,7 +22,7 @@ from imgflow.images.encoding import (
 from imgflow.images.lettering import Typeface, check_letters
 from imgflow.images.modes import WIDE
 from imgflow.images.photo import Photo
-from imgflow.images.recipe import Parameter, PhotoRecipe
+from imgflow.images.photo_recipe import Parameter, PhotoRecipe
 from imgflow.images.watermark import watermarked
 
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000", "HEIF"})

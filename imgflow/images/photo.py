@@ -7,10 +7,10 @@ from PIL import Image
 
 from imgflow.images import wide
 from imgflow.images.colour import is_srgb, is_usable, to_srgb
-from imgflow.images.exif import TURNED, UPRIGHT
-from imgflow.images.failures import pillow_errors
+from imgflow.images.formats.credit import TURNED, UPRIGHT
+from imgflow.images.formats.pillow import open_as, pillow_session
+from imgflow.images.formats.rejections import pillow_errors
 from imgflow.images.modes import ALPHA, WIDE, narrow, plain
-from imgflow.images.opening import open_as, pillow_session
 
 _WORTHWHILE_REDUCTION = 2.0
 """Pictures are first reduced by whole numbers, to no less than this many times the wanted size."""

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imgflow.errors import OutputFailed, Rejected, Trouble
-from imgflow.images.decoding import Limits, open_photo
 from imgflow.images.encoding import Encoded
-from imgflow.images.failures import too_large
+from imgflow.images.formats.decoding import Limits, open_photo
+from imgflow.images.formats.rejections import too_large
+from imgflow.images.formats.sniffing import sniff
 from imgflow.images.outputs import PHOTO_OUTPUTS, PhotoOutput, find_output
 from imgflow.images.photo import Photo, PhotoFacts
-from imgflow.images.recipe import PhotoRecipe
-from imgflow.images.sniffing import sniff
+from imgflow.images.photo_recipe import PhotoRecipe
 
 __all__ = ["PhotoFacts", "ProcessedPhoto", "process_photo"]
 
@@ -41,7 +41,7 @@ def process_photo(
             verdict about it does not depend on what was asked for.
 
     Raises:
-        Rejected: The file is no acceptable photograph; see `imgflow.images.failures` for the codes.
+        Rejected: The file is no acceptable photograph; see `imgflow.images.formats.rejections` for the codes.
         OutputFailed: An output that another package makes raised an error of its own, or gave no
             picture.
         KeyError: There is no output of a name.

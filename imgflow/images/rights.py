@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from imgflow.images.failures import PILLOW_ERRORS
+from imgflow.images.formats.rejections import PILLOW_ERRORS
 
 _BY_LINE, _COPYRIGHT_NOTICE = (2, 80), (2, 116)  # IPTC IIM 4.2, record 2
 _LONGEST_XMP_BYTES = 1_000_000

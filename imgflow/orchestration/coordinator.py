@@ -9,7 +9,7 @@ from __future__ import annotations
 import dagster as dg
 from dagster import QueuedRunCoordinator, SubmitRunContext
 
-from imgflow.orchestration.processing import BATCH_TAG
+from imgflow.orchestration.runs.execute import BATCH_TAG
 
 
 class SensorFirstRunCoordinator(QueuedRunCoordinator):

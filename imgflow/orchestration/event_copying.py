@@ -12,7 +12,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from imgflow.catalog.text_copy import copy_rows
-from imgflow.orchestration.event_rows import Row
+from imgflow.orchestration.dagster_storage.event_rows import Row
 
 
 class NewEvent(NamedTuple):

@@ -8,14 +8,14 @@ from functools import cached_property, lru_cache
 
 import dagster as dg
 
-from imgflow.catalog.rows import Kind
-from imgflow.depth.recipe import DepthRecipe
+from imgflow.catalog.records import Kind
+from imgflow.depth.depth_recipe import DepthRecipe
 from imgflow.images.outputs import enabled_outputs
-from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow.orchestration.links import HERE, Links
 from imgflow.orchestration.partitions import PARTITIONS
-from imgflow.orchestration.tasks import Outcome, Task
-from imgflow.orchestration.worker import process_depth_task, process_photo_task
+from imgflow.work.photographs import process_depth_task, process_photo_task
+from imgflow.work.tasks import Outcome, Task
 
 # Names the kind of images in the tags of a run, for limits and for the queue of its workers.
 KIND_TAG = "imgflow/kind"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from imgflow.observability import telling
+from imgflow.observability import upload_events
 
 if TYPE_CHECKING:
-    from imgflow.orchestration.batch import Finished
+    from imgflow.work.batch import Finished
 
 
 def tell_finished(finished: Iterable[Finished], recorded: Collection[int]) -> None:
@@ -21,7 +21,7 @@ def tell_finished(finished: Iterable[Finished], recorded: Collection[int]) -> No
         finished: by workers.
         recorded: ids of the rows that took their verdict.
     """
-    if not telling.is_heard():
+    if not upload_events.is_heard():
         return
     for done in finished:
         verdict, outcome = done.outcome.verdict, done.outcome
@@ -31,7 +31,7 @@ def tell_finished(finished: Iterable[Finished], recorded: Collection[int]) -> No
             said, reason, identity = "overtaken", None, verdict.upload.identity
         else:
             said, reason, identity = verdict.state, verdict.reason, verdict.upload.identity
-        telling.upload_processed(
+        upload_events.upload_processed(
             done.image.source,
             done.image.key,
             identity,

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
-from imgflow.catalog.owning import claim
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.postgres.ownership import claim
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.stored import stored
 from imgflow.errors import TooMany
 from imgflow.store.naming import is_own, own_folders
-from imgflow.store.outputs import OutputStore
+from imgflow.store.output_store import OutputStore
 
 # An output is written before its row names it; what is older than this waits for no row any more.
 ORPHAN_AGE = timedelta(hours=1)

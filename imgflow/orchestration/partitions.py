@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from imgflow.catalog.rows import Kind, kind_of
+from imgflow.catalog.records import Kind, kind_of
 
 photos = dg.DynamicPartitionsDefinition(name="photos")
 depth_images = dg.DynamicPartitionsDefinition(name="depth_images")

@@ -15,17 +15,17 @@ from typing import Any, TypeVar, cast
 import dagster as dg
 from pydantic import Field, create_model
 
-from imgflow.catalog.connecting import database_url, make_engine
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.database.engine import database_url, make_engine
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.depth.limits import DepthLimits
-from imgflow.images.decoding import Limits
-from imgflow.images.opening import MEDIA_TYPES
-from imgflow.orchestration.queue import Queue, SqsQueue
-from imgflow.settings import load_settings
+from imgflow.images.formats.decoding import Limits
+from imgflow.images.formats.pillow import MEDIA_TYPES
+from imgflow.settings.variables import load_settings
+from imgflow.store.config import StoreConfig
 from imgflow.store.location import Checksums
 from imgflow.store.objects import Source
-from imgflow.store.opening import StoreConfig
-from imgflow.store.outputs import OutputStore
+from imgflow.store.output_store import OutputStore
+from imgflow.store.s3.sqs import Queue, SqsQueue
 
 Resource = TypeVar("Resource", bound="dg.ConfigurableResource[Any]")
 

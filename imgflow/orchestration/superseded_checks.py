@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import dagster as dg
 import sqlalchemy as sa
 
-from imgflow.orchestration.event_log import AssetCheckExecutionsTable
-from imgflow.orchestration.event_queries import event_log_transaction
-from imgflow.orchestration.superseded import EventLog
+from imgflow.orchestration.dagster_storage.event_log import AssetCheckExecutionsTable
+from imgflow.orchestration.dagster_storage.queries import event_log_transaction
+from imgflow.orchestration.dagster_storage.stale_events import EventLog
 
 executions = AssetCheckExecutionsTable
 

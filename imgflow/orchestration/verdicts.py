@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from imgflow.catalog.rows import Content, Verdict, recipe_fingerprint
+from imgflow.catalog.records import Content, Verdict, recipe_fingerprint
 from imgflow.errors import OutputFailed, Withheld
+from imgflow.images.formats.sniffing import suffix_mismatch
 from imgflow.images.process import PhotoFacts
-from imgflow.images.sniffing import suffix_mismatch
-from imgflow.orchestration.tasks import OutputRecord, Task
+from imgflow.work.tasks import OutputRecord, Task
 
 MOST_REASON = 1_000
 MOST_CODE = 60

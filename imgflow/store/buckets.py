@@ -8,8 +8,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from imgflow.errors import Trouble
 from imgflow.store.location import Checksums
-from imgflow.store.refusals import MISSING, error_code, first_line
-from imgflow.store.s3_clients import s3_client
+from imgflow.store.s3.clients import s3_client
+from imgflow.store.s3.store_errors import MISSING, error_code, first_line
 
 
 def make_bucket(bucket: str, *, checksums: Checksums = "when_supported") -> bool:

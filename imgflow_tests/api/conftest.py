@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 from fastapi.testclient import TestClient
 
-from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow_tests.api.library import Library
 from imgflow_tests.pictures import depth_csv, jpeg, png
 

@@ -12,17 +12,17 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from imgflow.api.app import create_app
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Image
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Image
 from imgflow.definitions import build_families
-from imgflow.orchestration import batch
-from imgflow.orchestration.depth_work import process_depth
-from imgflow.orchestration.tasks import WorkerConfig
-from imgflow.orchestration.worker import Worker, answered
-from imgflow.settings import load_settings
-from imgflow.store.opening import StoreConfig
-from imgflow.tokens import own_token
+from imgflow.settings.tokens import own_token
+from imgflow.settings.variables import load_settings
+from imgflow.store.config import StoreConfig
+from imgflow.work import batch
+from imgflow.work.depth_images import process_depth
+from imgflow.work.photographs import Worker, answered
+from imgflow.work.tasks import WorkerConfig
 
 RUN_ID = "5f0c3c5e-0000-4000-8000-000000000000"
 

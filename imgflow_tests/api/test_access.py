@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from imgflow.api.app import create_app
-from imgflow.tokens import FILE_NAME
+from imgflow.settings.tokens import FILE_NAME
 from imgflow_tests.api.library import Library, local
 from imgflow_tests.api.test_problems import check
 from imgflow_tests.pictures import jpeg

@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from imgflow.catalog.binary_copy import CopiedRows
-from imgflow.depth.recipe import CHUNK_ROWS
+from imgflow.catalog.database.copy import CopiedRows
+from imgflow.depth.depth_recipe import CHUNK_ROWS
 from imgflow_tests.api.library import Library
 
 WIDTH = 150

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from imgflow.api.app import create_app
-from imgflow.api.problems import PROBLEMS
+from imgflow.api.http.problems import PROBLEMS
 from imgflow_tests.api.library import Library, bearer, local
 from imgflow_tests.fetch.servers import WebServer, ok, serving
 from imgflow_tests.pictures import depth_csv, jpeg

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from imgflow.api.problems import PROBLEMS
+from imgflow.api.http.problems import PROBLEMS
 from imgflow_tests.api.library import Library, encoded
 
 PATHS = [

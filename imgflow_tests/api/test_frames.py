@@ -11,8 +11,9 @@ from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgflow.api import frames, intervals
-from imgflow.catalog.depth_arrays import DepthArrays, Interval
+from imgflow.api.backend import depth_reads
+from imgflow.api.routes import depth_frames
+from imgflow.catalog.postgres.depth_arrays import DepthArrays, Interval
 from imgflow.depth.colormaps import COLORMAPS
 from imgflow.depth.custom_colormap import parse_colormap
 from imgflow.depth.ordering import ResizedChunk
@@ -189,7 +190,7 @@ def test_whatever_changes_a_frame_changes_its_etag(
         assert etag(rescale="0,255") == tags[0]
         own_library.add("a.csv", depth_csv(seed=2))
         tags.append(etag())
-        monkeypatch.setattr(frames, "FRAME_VERSION", 2)
+        monkeypatch.setattr(depth_frames, "FRAME_VERSION", 2)
         tags.append(etag())
     assert len(set(tags)) == len(tags)
 
@@ -250,7 +251,7 @@ def test_an_interval_is_as_long_as_the_limit_or_refused(
     tall: tuple[TestClient, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, url = tall
-    monkeypatch.setattr(intervals, "MOST_PIXELS", 2 * 1_000)
+    monkeypatch.setattr(depth_reads, "MOST_PIXELS", 2 * 1_000)
     for start in (0, 1, 511, 512, 60_000):
         exact = {"depth_min": start, "depth_max": start + 999}
         assert client.get(url, params=exact).headers["X-Imgflow-Rows"] == "1000"
@@ -316,7 +317,7 @@ def test_an_array_of_shorter_chunks_is_refused_rather_than_cut(
         for n in range(0, 40, 4)
     ]
     arrays.store(image.id, name, chunks)
-    monkeypatch.setattr(intervals, "MOST_PIXELS", 40 * 150)
+    monkeypatch.setattr(depth_reads, "MOST_PIXELS", 40 * 150)
     with own_library.client() as client:
         assert client.get(f"/image/{image.id}").json()["code"] == "too_many_rows"
         part = client.get(f"/image/{image.id}?depth_max=9000.7&format=npy")

@@ -10,15 +10,15 @@ import psycopg2
 import pytest
 from fastapi.testclient import TestClient
 
-from imgflow.api import readiness
 from imgflow.api.app import create_app
-from imgflow.api.readiness import Probe, silent_parts
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.catalog.sensor_ticks import recorded_tick
+from imgflow.api.backend import readiness
+from imgflow.api.backend.readiness import Probe, silent_parts
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.catalog.postgres.sensing import recorded_tick
 from imgflow.errors import SettingsError, Trouble
-from imgflow.settings import load_settings
+from imgflow.settings.tokens import own_token
+from imgflow.settings.variables import load_settings
 from imgflow.status import read_status
-from imgflow.tokens import own_token
 from imgflow_tests.api.library import Library, bearer, local
 from imgflow_tests.dagster_tables import add_sensor
 from imgflow_tests.running import wait_until

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from imgflow.api.keys import key_path
+from imgflow.api.http.keys import key_path
 from imgflow_tests.api.library import Library, encoded
 from imgflow_tests.pictures import depth_csv, png
 

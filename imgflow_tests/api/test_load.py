@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.api_load import fill, load, serving_library
-from imgflow.api import connections
+from imgflow.api.backend import connections
 from imgflow_tests.api.library import Library
 from imgflow_tests.api.test_problems import check
 

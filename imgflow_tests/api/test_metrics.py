@@ -16,14 +16,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from imgflow.api.app import create_app
-from imgflow.api.metrics import CatalogMetrics
+from imgflow.api.routes.metrics import CatalogMetrics
 from imgflow.catalog import monitoring
-from imgflow.catalog.counters import OUTCOMES, Counters, series
-from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow.catalog.monitoring import read_state
+from imgflow.catalog.postgres.counters import OUTCOMES, Counters, series
 from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
 from imgflow.errors import OutputFailed, Trouble
-from imgflow.tokens import own_token
+from imgflow.settings.tokens import own_token
 from imgflow_tests.api.library import Library, bearer, encoded, local
 
 # What Prometheus sends.
@@ -199,8 +199,8 @@ def test_without_its_database_the_api_says_so_and_what_it_still_knows(
     own_library: Library, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("FRESH_SECONDS", "FRESH_PER_SECOND"):
-        monkeypatch.setattr(f"imgflow.api.metrics.{name}", 0.0)
-    monkeypatch.setattr("imgflow.api.readiness.FRESH_SECONDS", 0.0)
+        monkeypatch.setattr(f"imgflow.api.routes.metrics.{name}", 0.0)
+    monkeypatch.setattr("imgflow.api.backend.readiness.FRESH_SECONDS", 0.0)
     name = "later_" + urlsplit(own_library.settings.database_url).path.strip("/")
     url = postgres.url.replace("/imgflow?", f"/{name}?")
     settings = own_library.settings.model_copy(update={"database_url": url})

@@ -11,12 +11,12 @@ from fastapi import FastAPI, Response
 from starlette.middleware import Middleware
 from starlette.types import Message, Receive, Scope, Send
 
-from imgflow.api import outgoing
-from imgflow.api.envelope import Envelope
-from imgflow.api.errors import add_handlers
-from imgflow.api.measures import Measured, Measures
-from imgflow.api.outgoing import PIECE_BYTES, Outgoing
-from imgflow.api.problems import Refused
+from imgflow.api.http import outgoing
+from imgflow.api.http.envelope import Envelope
+from imgflow.api.http.exceptions import add_handlers
+from imgflow.api.http.measures import Measured, Measures
+from imgflow.api.http.outgoing import PIECE_BYTES, Outgoing
+from imgflow.api.http.problems import Refused
 from imgflow.errors import Trouble
 
 MIB = 2**20

@@ -9,7 +9,8 @@ from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgflow.api import intervals, overviews
+from imgflow.api import overviews
+from imgflow.api.backend import depth_reads
 from imgflow_tests.api.library import Library
 
 ROWS, WIDTH = 2_048, 150
@@ -60,7 +61,7 @@ def test_an_interval_too_long_for_a_frame_can_still_be_seen(
     tall: tuple[TestClient, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, image_id = tall
-    monkeypatch.setattr(intervals, "MOST_PIXELS", WIDTH * 1_000)
+    monkeypatch.setattr(depth_reads, "MOST_PIXELS", WIDTH * 1_000)
     refused = client.get(f"/image/{image_id}")
     assert refused.json()["code"] == "too_many_rows"
     assert "max_rows" in refused.json()["detail"]

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from imgflow.api import pictures
+from imgflow.api.routes import pictures
 from imgflow_tests.api.library import Library
 from imgflow_tests.pictures import depth_csv, jpeg, png
 

@@ -8,13 +8,13 @@ import pytest
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
 
-from imgflow.api import intervals
 from imgflow.api.app import create_app
-from imgflow.api.problems import PROBLEMS
+from imgflow.api.backend import depth_reads
+from imgflow.api.http.problems import PROBLEMS
 from imgflow.errors import Withheld
-from imgflow.store.folder import FolderSource
+from imgflow.settings.tokens import own_token
+from imgflow.store.folder.source_folder import FolderSource
 from imgflow.store.objects import SourceObject
-from imgflow.tokens import own_token
 from imgflow_tests.api.library import Library, bearer, encoded, local
 from imgflow_tests.pictures import depth_csv, jpeg
 
@@ -247,7 +247,7 @@ def test_a_deleted_image_is_listed_only_when_asked_for(own_library: Library) -> 
 
 
 def test_an_interval_of_too_many_rows(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "MOST_PIXELS", 39 * 150)
+    monkeypatch.setattr(depth_reads, "MOST_PIXELS", 39 * 150)
     check(client.get(f"/image/{HOLE}"), "too_many_rows")
     check(client.get(f"/depth/{HOLE}/statistics"), "too_many_rows")
     assert client.get(f"/image/{HOLE}?depth_min=9000.2").status_code == 200
@@ -257,7 +257,7 @@ def test_too_many_frames_at_once_are_asked_to_come_back(
     own_library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = own_library.add("a.csv", depth_csv(rows=3))
-    monkeypatch.setattr(intervals, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(depth_reads, "WAIT_SECONDS", 0.01)
     with own_library.client() as client:
         places = client.app.state.connections.intervals  # type: ignore[attr-defined]
         while places.acquire(blocking=False):

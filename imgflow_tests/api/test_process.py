@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from imgflow.api import processing
+from imgflow.api.backend import process_now
 from imgflow.errors import Trouble
-from imgflow.orchestration import worker
-from imgflow.store.s3 import S3Source
+from imgflow.store.s3.source_bucket import S3Source
+from imgflow.work import photographs
 from imgflow_tests.api.library import Library, local
 from imgflow_tests.api.test_problems import check
 from imgflow_tests.api.test_remote_access import bearer
@@ -251,20 +251,20 @@ def test_problems_of_urls(
     assert own_library.catalog.page(limit=10) == []
 
 
-def _limited(web: WebServer, most: int) -> processing.Fetcher:
-    allowed = processing.AllowedHosts([f"http://127.0.0.1:{web.port}"])
-    return processing.Fetcher(allowed, processing.Limits(bytes=most))
+def _limited(web: WebServer, most: int) -> process_now.Fetcher:
+    allowed = process_now.AllowedHosts([f"http://127.0.0.1:{web.port}"])
+    return process_now.Fetcher(allowed, process_now.Limits(bytes=most))
 
 
 def test_too_many_at_once_are_asked_to_come_back(client: TestClient, web: WebServer) -> None:
-    processing = client.app.state.connections.processing  # type: ignore[attr-defined]
-    processing.waiting = processing.most
+    process_now = client.app.state.connections.processing  # type: ignore[attr-defined]
+    process_now.waiting = process_now.most
     answer = process(client, signed(web))
     check(answer, "unavailable")
     assert answer.headers["Retry-After"] == "5"
-    processing.waiting = 0
+    process_now.waiting = 0
     assert process(client, signed(web)).status_code == 200
-    assert processing.waiting == 0
+    assert process_now.waiting == 0
 
 
 def test_workers_that_were_killed_are_replaced(client: TestClient, web: WebServer) -> None:
@@ -284,29 +284,29 @@ def test_an_image_that_someone_else_processes_is_waited_for(
     (image,) = own_library.catalog.page(limit=10)
     with own_library.catalog.holds.holding("a-run"):
         own_library.catalog.assign([image.id], "a-run")
-        monkeypatch.setattr(processing, "WAIT_SECONDS", 0.2)
+        monkeypatch.setattr(process_now, "WAIT_SECONDS", 0.2)
         answer = process(client, signed(web))
         check(answer, "still_processing")
         assert answer.headers["Retry-After"] == "5"
-        monkeypatch.setattr(processing, "WAIT_SECONDS", 30.0)
+        monkeypatch.setattr(process_now, "WAIT_SECONDS", 30.0)
         with ThreadPoolExecutor(1) as threads:
             waiting = threads.submit(process, client, signed(web))
-            plan = processing.batch.plan([image], _family(own_library), "run")
-            outcome = worker.answered(plan.tasks[0], own_library.worker.photo)
+            plan = process_now.batch.plan([image], _family(own_library), "run")
+            outcome = photographs.answered(plan.tasks[0], own_library.worker.photo)
             assert outcome.verdict is not None
             own_library.catalog.record([outcome.verdict])
             assert waiting.result().status_code == 200
     assert own_library.image(image.key).run_id == "run"
 
 
-def _family(library: Library) -> processing.batch.Family:
+def _family(library: Library) -> process_now.batch.Family:
     recipe = library.settings.photo_recipe
     enabled = {name: recipe.fingerprint(name) for name in ("grayscale", "thumbnail")}
-    return processing.batch.Family(enabled, frozenset(enabled))
+    return process_now.batch.Family(enabled, frozenset(enabled))
 
 
 def _sha256(body: bytes) -> str:
-    return processing.hashlib.sha256(body).hexdigest()
+    return process_now.hashlib.sha256(body).hexdigest()
 
 
 # In buckets.

@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from imgflow.api.app import create_app
 from imgflow.api.gallery.static_files import BASE
 from imgflow.errors import SettingsError
-from imgflow.settings import Settings
-from imgflow.up import up
+from imgflow.service.up import up
+from imgflow.settings.variables import Settings
 from imgflow_tests.api.library import Library, bearer, local
 from imgflow_tests.api.test_problems import check
 from imgflow_tests.pictures import depth_csv, jpeg

@@ -18,7 +18,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from imgflow.api.app import create_app
-from imgflow.settings import load_settings
+from imgflow.settings.variables import load_settings
 from imgflow_tests.api.library import Library
 from imgflow_tests.pictures import depth_csv, jpeg
 

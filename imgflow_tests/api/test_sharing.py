@@ -11,9 +11,9 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from imgflow.api import signatures
 from imgflow.api.app import create_app
-from imgflow.catalog.connecting import make_engine
+from imgflow.api.backend import signatures
+from imgflow.catalog.database.engine import make_engine
 from imgflow_tests.api.library import Library, bearer, encoded, local
 from imgflow_tests.api.test_problems import check
 from imgflow_tests.pictures import jpeg

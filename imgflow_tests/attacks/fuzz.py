@@ -31,22 +31,22 @@ from typing import Any
 
 from imgflow.api.gallery.filters import Filters
 from imgflow.api.gallery.presenting import card_of, metadata_of, pictures_of
-from imgflow.api.representations import item_of
-from imgflow.catalog.connecting import make_engine
+from imgflow.api.routes.representations import item_of
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.catalog.database.engine import make_engine
 from imgflow.catalog.depth_chunks import copy_blocks
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Image, Verdict
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Image, Verdict
 from imgflow.catalog.storable import storable_json
 from imgflow.definitions import build_families
 from imgflow.errors import Rejected
-from imgflow.orchestration import batch, depth_work, worker
-from imgflow.orchestration.events import finished_events
-from imgflow.orchestration.pool import WorkerPool, group_size
-from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
-from imgflow.settings import load_settings
+from imgflow.orchestration.runs.materializations import finished_events
+from imgflow.settings.variables import load_settings
+from imgflow.store.config import StoreConfig
 from imgflow.store.objects import SourceObject
-from imgflow.store.opening import StoreConfig
+from imgflow.work import batch, depth_images, photographs
+from imgflow.work.pool import WorkerPool, group_size
+from imgflow.work.tasks import Outcome, Task, WorkerConfig
 from imgflow_tests.attacks.mutations import mutated
 
 SECONDS = 10.0
@@ -111,14 +111,14 @@ class _Arrays:
 
 
 @contextmanager
-def _no_database(_image: depth_work.DepthImage) -> Iterator[_Arrays]:
+def _no_database(_image: depth_images.DepthImage) -> Iterator[_Arrays]:
     yield _Arrays()
 
 
 def _use_no_database() -> None:
-    depth_work.DepthImage._arrays = _no_database  # type: ignore[method-assign,assignment]
+    depth_images.DepthImage._arrays = _no_database  # type: ignore[method-assign,assignment]
     # Setting limits for each takes half of the time of all; see `_limit_time`.
-    depth_work.cpu_limit = worker.cpu_limit = lambda _seconds: nullcontext()  # type: ignore[assignment]
+    depth_images.cpu_limit = photographs.cpu_limit = lambda _seconds: nullcontext()  # type: ignore[assignment]
 
 
 def _limit_time() -> None:
@@ -129,10 +129,10 @@ def _limit_time() -> None:
 
 
 @cache
-def _worker() -> worker.Worker:
+def _worker() -> photographs.Worker:
     folder = Path(tempfile.gettempdir())
     settings = load_settings(_env_file=None, home=folder / "none")
-    mine = worker.Worker(
+    mine = photographs.Worker(
         WorkerConfig(
             StoreConfig((folder / "in").as_uri(), (folder / "out").as_uri()),
             "",
@@ -170,7 +170,7 @@ def attempt(kind: str, key: str, body: bytes, number: int) -> str:
     mine, task = _worker(), _task(kind, key, body, number)
     mine.source.body = body  # type: ignore[attr-defined]
     try:
-        outcome = mine.photo(task) if kind == "photo" else depth_work.process_depth(mine, task)
+        outcome = mine.photo(task) if kind == "photo" else depth_images.process_depth(mine, task)
     except Rejected as rejection:
         if len(rejection.reason) > 1_000:
             raise NotStored(f"a reason of {rejection.code} is long") from None

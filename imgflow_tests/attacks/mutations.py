@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from imgflow.depth.formats import is_depth_key
-from imgflow.images.opening import MEDIA_TYPES
+from imgflow.depth.readers.registry import is_depth_key
+from imgflow.images.formats.pillow import MEDIA_TYPES
 from imgflow_tests.depth.tables import npy_bytes
 from imgflow_tests.images.pictures import encoded, scene
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from imgflow.catalog.rows import Verdict
+from imgflow.catalog.records import Verdict
 from imgflow.errors import SettingsError
-from imgflow.orchestration.tasks import Outcome, Task
+from imgflow.work.tasks import Outcome, Task
 
 
 class Unpicklable(Exception):

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from imgflow.settings import Settings
-from imgflow.tokens import own_token
+from imgflow.settings.tokens import own_token
+from imgflow.settings.variables import Settings
 from imgflow_tests.ceph import free_port
 from imgflow_tests.patience import PATIENCE_SECONDS
 
@@ -26,9 +26,9 @@ MIB = 2**20
 SERVER = """
 import sys
 from imgflow.api.app import create_app
-from imgflow.http_clients import Bounds
-from imgflow.http_server import serve
-from imgflow.settings import load_settings
+from imgflow.web.client_bounds import Bounds
+from imgflow.web.server import serve
+from imgflow.settings.variables import load_settings
 settings = load_settings()
 serve(
     create_app(settings), host=settings.api_host, port=settings.api_port,

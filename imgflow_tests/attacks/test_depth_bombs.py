@@ -25,7 +25,7 @@ from imgflow.depth.limits import (
     DepthLimits,
     processor_seconds,
 )
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow_tests.depth.tables import npy_bytes, whole
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import depth_csv

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.settings import Settings, load_settings
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.settings.variables import Settings, load_settings
 from imgflow_tests.attacks.raw_http import MIB, Attacked, attacked, flood, is_ended
 
 HEAD = b"GET /health/ HTTP/1.1\r\nHost: 127.0.0.1\r\n"

@@ -85,8 +85,8 @@ import os, sys
 from pathlib import Path
 from imgflow import up as module
 from imgflow.errors import SettingsError
-from imgflow.processes import Service
-from imgflow.settings import load_settings
+from imgflow.service.supervision.processes import Service
+from imgflow.settings.variables import load_settings
 
 deaf = "import signal, time; signal.signal(15, 1); print('deaf', flush=True); time.sleep(600)"
 log = Path(sys.argv[1])

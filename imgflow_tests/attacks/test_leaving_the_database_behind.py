@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow_tests.ceph import free_port
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.running import start, wait_until
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 API = ["-m", "uvicorn", "--factory", "imgflow.api.app:create_app", "--port"]
 RUNS = """
 import time
-from imgflow.commands.opening import open_catalog
+from imgflow.cli.common import open_catalog
 with open_catalog():
     time.sleep(600)
 """
@@ -30,7 +30,7 @@ with open_catalog():
 DIES = """
 import os, signal, subprocess, sys
 from pathlib import Path
-from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 begin = subprocess.Popen.__init__
 def begin_and_die(process, command, *arguments, **options):
     begin(process, command, *arguments, **options)

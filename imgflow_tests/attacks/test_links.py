@@ -16,12 +16,12 @@ from fastapi.testclient import TestClient
 
 from imgflow.api.app import create_app
 from imgflow.errors import BadKey, SettingsError, SourceChanged, Trouble
-from imgflow.settings import Settings
-from imgflow.store import beneath
-from imgflow.store.folder import FolderSource
+from imgflow.settings.tokens import own_key, own_token
+from imgflow.settings.variables import Settings
+from imgflow.store.config import StoreConfig
+from imgflow.store.folder import beneath
+from imgflow.store.folder.source_folder import FolderSource
 from imgflow.store.location import parse_location
-from imgflow.store.opening import StoreConfig
-from imgflow.tokens import own_key, own_token
 from imgflow_tests.api.library import encoded, local
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import jpeg

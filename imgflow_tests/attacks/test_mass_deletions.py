@@ -10,17 +10,17 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog.owning import claim
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.postgres.ownership import claim
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.stored import stored as orphaned
 from imgflow.errors import TooMany
 from imgflow.orchestration.orphans import compare_outputs
-from imgflow.orchestration.sensors import Round, following, list_and_announce
-from imgflow.settings import OnDelete, Settings
-from imgflow.store.folder import FolderSource
+from imgflow.orchestration.sensing.listing import Round, following, list_and_announce
+from imgflow.settings.variables import OnDelete, Settings
+from imgflow.store.folder.source_folder import FolderSource
 from imgflow.store.location import parse_location
 from imgflow.store.naming import MARKER, output_name
-from imgflow.store.outputs import OutputStore, StoredOutput
+from imgflow.store.output_store import OutputStore, StoredOutput
 from imgflow_tests.orchestration.project import Project
 
 FILL = sa.text(

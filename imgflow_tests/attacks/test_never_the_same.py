@@ -7,7 +7,7 @@ import threading
 import dagster as dg
 import pytest
 
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.store.folders import put

@@ -8,7 +8,7 @@ import struct
 import pytest
 from PIL import Image
 
-from imgflow.images.decoding import Limits, open_photo
+from imgflow.images.formats.decoding import Limits, open_photo
 
 TAGS = 20_000
 # Width, height, bits, compression, photometric, strip offset, samples, rows, strip bytes.

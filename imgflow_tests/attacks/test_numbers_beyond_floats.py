@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog.rows import Image
+from imgflow.catalog.records import Image
 from imgflow_tests.api.library import Library
 from imgflow_tests.depth.tables import npy_bytes
 from imgflow_tests.pictures import depth_csv

@@ -15,21 +15,21 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Verdict
-from imgflow.depth import formats
-from imgflow.depth.recipe import DepthRecipe
+from imgflow.advice import MENDS
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Verdict
+from imgflow.depth.depth_recipe import DepthRecipe
+from imgflow.depth.readers import registry
 from imgflow.errors import Trouble
-from imgflow.images.decoding import Limits
-from imgflow.images.recipe import PhotoRecipe
-from imgflow.mends import MENDS
-from imgflow.orchestration import batch
-from imgflow.orchestration.events import finished_events
-from imgflow.orchestration.pool import WorkerPool
-from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
-from imgflow.settings import Settings
-from imgflow.store.opening import StoreConfig
-from imgflow.store.outputs import OutputStore
+from imgflow.images.formats.decoding import Limits
+from imgflow.images.photo_recipe import PhotoRecipe
+from imgflow.orchestration.runs.materializations import finished_events
+from imgflow.settings.variables import Settings
+from imgflow.store.config import StoreConfig
+from imgflow.store.output_store import OutputStore
+from imgflow.work import batch
+from imgflow.work.pool import WorkerPool
+from imgflow.work.tasks import Outcome, Task, WorkerConfig
 from imgflow_tests.attacks.raising import IMAGES_OWN, OUTSIDE, work
 from imgflow_tests.catalog.uploads import announced, row, verdict
 from imgflow_tests.orchestration.project import Project
@@ -106,11 +106,11 @@ def test_a_reader_of_another_package_that_raises_is_met_by_its_own_file_only(
     worker_config: WorkerConfig, catalog: PostgresCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The pool's processes would not see the patch, so this is done where they do it.
-    from imgflow.orchestration.depth_work import process_depth
-    from imgflow.orchestration.worker import Worker, answered
+    from imgflow.work.depth_images import process_depth
+    from imgflow.work.photographs import Worker, answered
 
-    found = {**formats.readers(), ".las": _Point(), ".bad": _Broken()}
-    monkeypatch.setattr(formats, "readers", lambda: found)
+    found = {**registry.readers(), ".las": _Point(), ".bad": _Broken()}
+    monkeypatch.setattr(registry, "readers", lambda: found)
     url = catalog.engine.url.render_as_string(hide_password=False)
     worker = Worker(replace(worker_config, database_url=url))
     outcomes = {}
@@ -291,6 +291,6 @@ def _no_outputs() -> OutputStore:
 
 def _family() -> Any:
     from imgflow.definitions import build_families
-    from imgflow.settings import load_settings
+    from imgflow.settings.variables import load_settings
 
     return build_families(load_settings(_env_file=None))[0]

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.doctor.machine import check_home
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.doctor.machine_checks import check_home
 from imgflow.home import make_home
-from imgflow.orchestration.instance import prepare_dagster_home
-from imgflow.processes import Service
-from imgflow.settings import Settings
-from imgflow.store.opening import StoreConfig
-from imgflow.tokens import own_token
+from imgflow.orchestration.dagster_storage.instance import prepare_dagster_home
+from imgflow.service.supervision.processes import Service
+from imgflow.settings.tokens import own_token
+from imgflow.settings.variables import Settings
+from imgflow.store.config import StoreConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,12 +12,12 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
-from imgflow import up
-from imgflow.cli import app
+from imgflow.catalog.lifecycle import delete_images
+from imgflow.cli.main import app
 from imgflow.errors import NotOurs
-from imgflow.lifecycle import delete_images
-from imgflow.orchestration.instance import environment, open_instance
-from imgflow.settings import Settings
+from imgflow.orchestration.dagster_storage.instance import environment, open_instance
+from imgflow.service import up
+from imgflow.settings.variables import Settings
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import jpeg
 

@@ -23,11 +23,11 @@ import httpx
 import psycopg2
 import pytest
 
-from imgflow.api import signatures
-from imgflow.api.signatures import new_pass, sign_in_link, signatures_of
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.settings import load_settings
-from imgflow.tokens import own_token
+from imgflow.api.backend import signatures
+from imgflow.api.backend.signatures import new_pass, sign_in_link, signatures_of
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.settings.tokens import own_token
+from imgflow.settings.variables import load_settings
 from imgflow_tests.api.library import Library, bearer
 from imgflow_tests.ceph import free_port
 from imgflow_tests.docs_pages import blocks

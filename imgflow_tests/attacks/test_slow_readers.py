@@ -12,8 +12,8 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from imgflow.api.outgoing import GRACE_SECONDS, ROOM_BYTES
-from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.api.http.outgoing import GRACE_SECONDS, ROOM_BYTES
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow_tests.api.library import Library
 from imgflow_tests.attacks.raw_http import MIB, Attacked, attacked, is_ended
 from imgflow_tests.patience import PATIENCE_SECONDS

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from imgflow.settings import load_settings
+from imgflow.settings.variables import load_settings
 from imgflow_tests.attacks.raw_http import MIB, Attacked, attacked
 from imgflow_tests.patience import PATIENCE_SECONDS
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow_tests.catalog.uploads import SOURCE, Open
 
 

@@ -9,8 +9,8 @@ from imgflow_tests.patience import PATIENCE_SECONDS
 
 MIGRATE = """
 import sys
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 sys.stdin.readline()
 PostgresCatalog(make_engine(sys.argv[1]), "file:///in/").migrate()
 """

@@ -10,8 +10,8 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Count
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Count
 from imgflow.store.objects import Digest, SourceObject
 from imgflow_tests.catalog.uploads import SOURCE, WHEN, Open, announced, row, upload, verdict
 

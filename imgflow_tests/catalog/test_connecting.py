@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog import connecting
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.depth_arrays import DepthArrays
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.database import engine as connecting
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.depth_arrays import DepthArrays
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.depth.ordering import ResizedChunk
 from imgflow.errors import Trouble
 from imgflow_tests.catalog.test_depth_arrays import chunks

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.counters import Counters, Series, bucket_of, cumulated, series
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.counters import Counters, Series, bucket_of, cumulated, series
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 
 NOOPS = series("noops_total", kind="photo")
 BYTES = series("bytes_total", kind="depth", odd='"\\\n')

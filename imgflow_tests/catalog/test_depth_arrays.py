@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imgflow.catalog.binary_copy import CopiedRows
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.depth_arrays import DepthArrays, TooManyRows
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Image
+from imgflow.catalog.database.copy import CopiedRows
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.depth_arrays import DepthArrays, TooManyRows
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Image
+from imgflow.depth.depth_recipe import CHUNK_ROWS
 from imgflow.depth.ordering import ResizedChunk
-from imgflow.depth.recipe import CHUNK_ROWS
 from imgflow.errors import Rejected
 from imgflow_tests.catalog.uploads import announced, row, verdict
 

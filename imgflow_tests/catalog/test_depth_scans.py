@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog.depth_arrays import DepthArrays, Interval
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.depth.recipe import CHUNK_ROWS
+from imgflow.catalog.postgres.depth_arrays import DepthArrays, Interval
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.depth.depth_recipe import CHUNK_ROWS
 from imgflow_tests.catalog.test_depth_arrays import chunks
 from imgflow_tests.catalog.uploads import announced, verdict
 

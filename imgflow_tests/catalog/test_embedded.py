@@ -13,7 +13,7 @@ import psutil
 import psycopg2
 import pytest
 
-from imgflow.catalog.embedded import (
+from imgflow.catalog.database.embedded_postgres import (
     EmbeddedPostgres,
     close_embedded_postgres,
     embedded_postgres,
@@ -24,7 +24,7 @@ from imgflow_tests.patience import PATIENCE_SECONDS
 HOLD = """
 import sys
 from pathlib import Path
-from imgflow.catalog.embedded import embedded_postgres
+from imgflow.catalog.database.embedded_postgres import embedded_postgres
 server = embedded_postgres(Path(sys.argv[1]))
 print(server.url, flush=True)
 sys.stdin.readline()
@@ -33,7 +33,7 @@ FORK = """
 import os, sys
 from pathlib import Path
 import psycopg2
-from imgflow.catalog.embedded import embedded_postgres
+from imgflow.catalog.database.embedded_postgres import embedded_postgres
 server = embedded_postgres(Path(sys.argv[1]))
 child = os.fork()
 if child == 0:

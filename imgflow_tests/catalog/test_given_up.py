@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog.connecting import with_patience
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.database.engine import with_patience
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow_tests.catalog.uploads import announced, row, verdict
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog import holds as holds_module
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.postgres import run_locks as holds_module
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow_tests.catalog.uploads import announced, row, verdict
 
 

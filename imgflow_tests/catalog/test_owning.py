@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog import owning
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.owning import claim, identity, owner_of
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.doctor.stores import check_owner
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres import ownership
+from imgflow.catalog.postgres.ownership import claim, identity, owner_of
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.doctor.store_checks import check_owner
 from imgflow.errors import NotOurs, Trouble
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow.store.location import parse_location
 from imgflow.store.naming import MARKER
-from imgflow.store.outputs import OutputStore
+from imgflow.store.output_store import OutputStore
 from imgflow_tests.policies import User, allow, document
 
 MakeCatalog = Callable[[str], PostgresCatalog]
@@ -177,18 +177,18 @@ def test_a_process_looks_once_a_minute(
     outputs = OutputStore(parse_location(tmp_path.as_uri(), setting="TEST"))
     looks: list[OutputStore] = []
 
-    def look(store: OutputStore) -> owning.Owner | None:
+    def look(store: OutputStore) -> ownership.Owner | None:
         looks.append(store)
         return owner_of(store)
 
-    monkeypatch.setattr(owning, "owner_of", look)
+    monkeypatch.setattr(ownership, "owner_of", look)
     claim(catalog, outputs)
     assert json.loads(outputs.get(MARKER) or b"")["catalogue"] == identity(catalog).catalogue
     looks.clear()
     for _ in range(5):
         claim(catalog, outputs)
     assert not looks
-    monkeypatch.setattr(owning, "SECONDS", -1.0)
+    monkeypatch.setattr(ownership, "SECONDS", -1.0)
     claim(catalog, outputs, afresh=True)
     claim(catalog, outputs)
     assert len(looks) == 2

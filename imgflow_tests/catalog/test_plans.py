@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from imgflow.catalog import monitoring
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.store.objects import Digest
 from imgflow_tests.catalog.uploads import upload
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Count
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Count
 from imgflow_tests.catalog.uploads import (
     announced,
     delete,

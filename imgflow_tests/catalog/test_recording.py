@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.errors import TROUBLE_CODES
 from imgflow_tests.catalog.uploads import announced, delete, row, upload, verdict
 

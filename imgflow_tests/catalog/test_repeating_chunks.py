@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog.depth_arrays import DepthArrays
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.postgres.depth_arrays import DepthArrays
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.depth.depth_recipe import CHUNK_ROWS
 from imgflow.depth.ordering import ResizedChunk
-from imgflow.depth.recipe import CHUNK_ROWS
 from imgflow_tests.catalog.uploads import announced, verdict
 
 

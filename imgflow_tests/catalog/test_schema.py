@@ -4,10 +4,10 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from imgflow.catalog import schema
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.tables import metadata
+from imgflow.catalog.database import schema
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.database.tables import metadata
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.errors import SettingsError
 from imgflow_tests.catalog.migrating import migrate_at_once
 

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import sqlalchemy as sa
 
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow_tests.catalog.uploads import announced, row, upload, verdict
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Image, Verdict
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Image, Verdict
 from imgflow.store.objects import SourceObject
 
 SOURCE = "s3://bucket/in/"

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from imgflow.catalog import counters
-from imgflow.catalog.counters import Counters, series
 from imgflow.catalog.partition_keys import partition_key
-from imgflow.catalog.rows import Image
-from imgflow.orchestration.unfinished import UNFINISHED
+from imgflow.catalog.postgres import counters
+from imgflow.catalog.postgres.counters import Counters, series
+from imgflow.catalog.records import Image
+from imgflow.orchestration.runs.liveness import UNFINISHED
 from imgflow_tests.cluster.cluster import until
 from imgflow_tests.cluster.conftest import UNDER, Observer
 
@@ -40,7 +40,7 @@ MATERIALIZED = sa.text(
 
 @dataclass(frozen=True)
 class Work:
-    """What was done to images since the cluster was made; see `imgflow.catalog.counters`."""
+    """What was done to images since the cluster was made; see `imgflow.catalog.postgres.counters`."""
 
     processed: float
     copied: float

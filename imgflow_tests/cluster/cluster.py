@@ -34,7 +34,7 @@ import psutil
 import sqlalchemy as sa
 from botocore.config import Config
 
-from imgflow.catalog.connecting import make_engine
+from imgflow.catalog.database.engine import make_engine
 from imgflow_tests import ceph
 from imgflow_tests.cluster.compose import ROOT, ServiceSpec, read_compose, read_dockerfile
 from imgflow_tests.cluster.network import Machine, make_network, on

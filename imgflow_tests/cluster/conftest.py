@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Image
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Image
 from imgflow_tests import ceph
 from imgflow_tests.cluster.cluster import Cluster, until
 from imgflow_tests.cluster.dagster_ui import DagsterUi

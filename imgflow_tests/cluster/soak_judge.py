@@ -15,16 +15,16 @@ import numpy as np
 import sqlalchemy as sa
 from PIL import Image as Picture
 
-from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.partition_keys import object_key, partition_key
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Image
+from imgflow.catalog.postgres.depth_arrays import DepthArrays
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Image
 from imgflow.definitions import build_families
-from imgflow.orchestration import maintenance
-from imgflow.orchestration.instance import open_instance
-from imgflow.orchestration.unfinished import UNFINISHED
-from imgflow.settings import load_settings
-from imgflow.store.opening import StoreConfig
+from imgflow.orchestration.dagster_storage.instance import open_instance
+from imgflow.orchestration.runs.liveness import UNFINISHED
+from imgflow.orchestration.upkeep import reconcile
+from imgflow.settings.variables import load_settings
+from imgflow.store.config import StoreConfig
 from imgflow_tests.cluster.cluster import Cluster
 from imgflow_tests.cluster.conftest import SOURCE
 from imgflow_tests.cluster.soak_stored import (
@@ -245,9 +245,9 @@ def _reconciled(cluster: Cluster, catalog: PostgresCatalog, judgement: Judgement
     stores = StoreConfig(settings.source_url, settings.output_url)
     with (
         open_instance(settings, cluster.database_url) as instance,
-        patch.object(maintenance, "ORPHAN_AGE", timedelta(seconds=-5)),
+        patch.object(reconcile, "ORPHAN_AGE", timedelta(seconds=-5)),
     ):
-        found = maintenance.reconcile(
+        found = reconcile.reconcile(
             build_families(settings),
             catalog,
             instance,

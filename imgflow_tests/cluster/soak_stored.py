@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-from imgflow.catalog.rows import Image
+from imgflow.catalog.records import Image
 from imgflow.definitions import build_families
-from imgflow.settings import load_settings
+from imgflow.settings.variables import load_settings
 from imgflow.store.naming import MARKER, output_name
 from imgflow_tests.cluster.cluster import Cluster
 from imgflow_tests.cluster.conftest import SOURCE

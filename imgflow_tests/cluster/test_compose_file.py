@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow_tests.cluster.cluster import generated_variables
 from imgflow_tests.cluster.compose import (
     DOCKERFILE,

@@ -24,8 +24,8 @@ def test_every_service_is_well_by_its_own_health_check(cluster: Cluster) -> None
 def test_a_worker_has_imported_what_its_first_run_needs(cluster: Cluster, name: str) -> None:
     commands = [" ".join(process.cmdline()) for process in cluster.processes(name)]
     (server,) = [command for command in commands if "multiprocessing.forkserver" in command]
-    assert "imgflow.orchestration.worker" in server
-    assert "imgflow.store.s3" in server
+    assert "imgflow.work.photographs" in server
+    assert "imgflow.store.s3.source_bucket" in server
 
 
 def test_services_have_machines_of_their_own(cluster: Cluster) -> None:

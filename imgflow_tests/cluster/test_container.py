@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from imgflow import probe
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.schema import current_version, known_versions
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.database.schema import current_version, known_versions
 from imgflow.errors import SettingsError
-from imgflow.migrating import migrate
-from imgflow.settings import Settings
+from imgflow.service import probe
+from imgflow.service.migrate import migrate
+from imgflow.settings.variables import Settings
 from imgflow.store.buckets import make_bucket
-from imgflow.store.s3_clients import s3_client
+from imgflow.store.s3.clients import s3_client
 from imgflow_tests.conftest import S3Server
 from imgflow_tests.patience import PATIENCE_SECONDS
 
@@ -25,7 +25,7 @@ from imgflow_tests.patience import PATIENCE_SECONDS
 def entered(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **variables}
     return subprocess.run(
-        [sys.executable, "-m", "imgflow.container", *command],
+        [sys.executable, "-m", "imgflow.service.container", *command],
         env=environment,
         capture_output=True,
         text=True,
@@ -106,7 +106,7 @@ def test_the_health_check_tells_a_page_that_is_well(s3_server: S3Server) -> None
 
 def test_a_worker_without_a_broker_says_what_is_missing(settings: Settings) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import imgflow.celery_app"],
+        [sys.executable, "-c", "import imgflow.service.celery_app"],
         env={**os.environ, "IMGFLOW_HOME": str(settings.home)},
         capture_output=True,
         text=True,

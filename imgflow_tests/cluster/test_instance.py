@@ -12,9 +12,9 @@ import yaml
 from dagster_celery.launcher import CeleryRunLauncher
 
 from imgflow.errors import SettingsError
+from imgflow.orchestration.dagster_storage.instance import open_instance, prepare_dagster_home
 from imgflow.orchestration.families import KIND_TAG, QUEUE_TAG
-from imgflow.orchestration.instance import open_instance, prepare_dagster_home
-from imgflow.settings import Settings, load_settings
+from imgflow.settings.variables import Settings, load_settings
 from imgflow_tests.orchestration.project import Project
 
 BROKER = "redis://:secret-of-the-broker@192.0.2.1:6379/0"  # of which nothing is asked here
@@ -78,7 +78,7 @@ def test_without_the_extra_the_setting_says_what_to_install(
     settings = make_settings(broker_url=BROKER)
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "imgflow.orchestration.instance.find_spec",
+        "imgflow.orchestration.dagster_storage.instance.find_spec",
         lambda name: None if name == "dagster_celery" else find(name),
     )
     with pytest.raises(SettingsError, match=r"imgflow\[cluster\]"):

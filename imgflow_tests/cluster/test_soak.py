@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.store.naming import source_part
 from imgflow_tests.cluster.cluster import Cluster
 from imgflow_tests.cluster.conftest import SOURCE, check_parts

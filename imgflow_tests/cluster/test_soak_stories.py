@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imgflow.depth.formats import is_depth_key
+from imgflow.depth.readers.registry import is_depth_key
 from imgflow_tests.cluster.soak_measures import Life
 from imgflow_tests.cluster.soak_stored import Judgement
 from imgflow_tests.cluster.soak_stories import MAKERS, Step, contents_of, ends, tell

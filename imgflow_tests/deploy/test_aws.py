@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow.store.naming import source_part
 from imgflow_tests.deploy.stack import TEMPLATE, Stack, number_of_events
 from imgflow_tests.orchestration.queues import Inbox, QueueProject

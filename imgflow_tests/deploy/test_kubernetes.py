@@ -13,10 +13,14 @@ import kubernetes_validate
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog.connecting import make_engine
+from imgflow.catalog.database.engine import make_engine
+from imgflow.orchestration.dagster_storage.instance import (
+    CELERY_LAUNCHER,
+    STORAGES,
+    instance_config,
+)
 from imgflow.orchestration.families import KIND_TAG, QUEUE_TAG, depth_family, photo_family
-from imgflow.orchestration.instance import CELERY_LAUNCHER, STORAGES, instance_config
-from imgflow.settings import PREFIX, Settings, load_settings
+from imgflow.settings.variables import PREFIX, Settings, load_settings
 from imgflow_tests.cluster.cluster import generated_variables
 from imgflow_tests.cluster.compose import DOCKERFILE, read_compose, read_dockerfile
 from imgflow_tests.deploy import chart
@@ -191,7 +195,7 @@ def test_the_command_of_the_chart_starts_the_webserver_that_is_closed_to_web_pag
     assert f"COPY deploy/bin {first}\n" in DOCKERFILE.read_text()
     script = ROOT / "deploy" / "bin" / program
     assert os.access(script, os.X_OK)
-    assert 'exec python -m imgflow.webserver "$@"' in script.read_text().splitlines()
+    assert 'exec python -m imgflow.service.webserver "$@"' in script.read_text().splitlines()
 
 
 def test_no_service_puts_a_variable_into_pods_that_imgflow_takes_for_a_setting() -> None:

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.processes import Service, end_all
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.service.supervision.processes import Service, end_all
 from imgflow_tests.ceph import free_port
 from imgflow_tests.deploy import chart
 from imgflow_tests.deploy.manifests import ROOT, Pod, literals, pods, settings
@@ -39,7 +39,7 @@ mount -t tmpfs tmpfs "$IMGFLOW_HOME"
 mount -t tmpfs tmpfs "$TMPDIR"
 if touch "$PWD/written" 2>/dev/null; then echo "the root can be written to"; exit 99; fi
 """
-ENTRY_POINT = [sys.executable, "-m", "imgflow.container"]
+ENTRY_POINT = [sys.executable, "-m", "imgflow.service.container"]
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from imgflow.api.app import create_app
-from imgflow.iam import Extra, policy
-from imgflow.settings import Settings
+from imgflow.cli.iam import Extra, policy
+from imgflow.settings.variables import Settings
 from imgflow_tests.deploy.stack import Stack, shape
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_maintenance import reconcile

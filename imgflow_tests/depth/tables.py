@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from imgflow.depth.reading import read_depth_rows
-from imgflow.depth.rows import DepthLimits
+from imgflow.depth.readers.reading import read_depth_rows
+from imgflow.depth.readers.rows import DepthLimits
 
 
 def table_text(

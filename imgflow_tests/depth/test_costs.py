@@ -12,7 +12,7 @@ PEAK = """
 import re, sys
 from pathlib import Path
 from imgflow.depth.ordering import OutOfOrder, ResizedDepth
-from imgflow.depth.recipe import DepthRecipe
+from imgflow.depth.depth_recipe import DepthRecipe
 
 def blocks():
     with Path(sys.argv[1]).open("rb") as file:
@@ -43,7 +43,7 @@ def peak_megabytes(path, rows):
 def test_frames_and_colour_maps_import_neither_pandas_nor_scikit_image():
     code = (
         "import sys, imgflow.depth.frames, imgflow.depth.colormaps, imgflow.depth.preview, "
-        "imgflow.depth.statistics, imgflow.depth.recipe, imgflow.depth.ordering\n"
+        "imgflow.depth.statistics, imgflow.depth.depth_recipe, imgflow.depth.ordering\n"
         "print(sorted({'pandas', 'skimage', 'scipy', 'matplotlib', 'dagster'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code]

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgflow.depth.csv_careful import parse_rows
-from imgflow.depth.csv_fast import parse_fixed_point, parse_with_pandas, with_commas
-from imgflow.depth.csv_header import Header
+from imgflow.depth.readers.csv_careful import parse_rows
+from imgflow.depth.readers.csv_fast import parse_fixed_point, parse_with_pandas, with_commas
+from imgflow.depth.readers.csv_header import Header
 from imgflow.errors import Rejected
 
 with_holes = partial(parse_with_pandas, with_holes=True)

@@ -9,11 +9,11 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from imgflow.catalog.depth_arrays import DepthArrays
-from imgflow.depth import formats
-from imgflow.depth.rows import DepthLimits
+from imgflow.catalog.postgres.depth_arrays import DepthArrays
+from imgflow.depth.readers import registry
+from imgflow.depth.readers.rows import DepthLimits
 from imgflow.errors import Rejected
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow_tests.depth.tables import whole
 from imgflow_tests.docs_pages import ROOT, blocks
 from imgflow_tests.orchestration.project import Project
@@ -46,9 +46,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     (info / "entry_points.txt").write_text(f"[imgflow.depth_readers]\n{point}\n")
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.syspath_prepend(str(info.parent))
-    formats.readers.cache_clear()
+    registry.readers.cache_clear()
     yield
-    formats.readers.cache_clear()
+    registry.readers.cache_clear()
 
 
 @pytest.mark.usefixtures("installed")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from imgflow.depth.colormaps import UnknownColormap, get_colormap
 from imgflow.depth.legends import depth_legend, ticks_between
-from imgflow.depth.missing import MISSING_COLOR
+from imgflow.depth.readers.missing import MISSING_COLOR
 
 AXIS, BAR = slice(72, 76), 100  # columns of the ticks of depth, and one within the bar
 

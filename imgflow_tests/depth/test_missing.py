@@ -9,13 +9,13 @@ from PIL import Image
 from skimage.transform import resize
 
 from imgflow.depth.colormaps import COLORMAPS, get_colormap
+from imgflow.depth.depth_recipe import DepthRecipe
 from imgflow.depth.frames import render_frame
-from imgflow.depth.missing import MISSING_COLOR
 from imgflow.depth.ordering import ResizedDepth
 from imgflow.depth.preview import PreviewBuilder
-from imgflow.depth.recipe import DepthRecipe
+from imgflow.depth.readers.missing import MISSING_COLOR
+from imgflow.depth.readers.rows import DepthLimits
 from imgflow.depth.resampling import resize_width
-from imgflow.depth.rows import DepthLimits
 from imgflow.depth.statistics import NoPixels, statistics
 from imgflow.errors import Rejected
 from imgflow_tests.depth.tables import cut, table_text, whole

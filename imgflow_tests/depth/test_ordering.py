@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.transform import resize
 
+from imgflow.depth.depth_recipe import CHUNK_ROWS, DepthRecipe
 from imgflow.depth.ordering import OutOfOrder, ResizedDepth
-from imgflow.depth.recipe import CHUNK_ROWS, DepthRecipe
-from imgflow.depth.rows import DepthLimits
+from imgflow.depth.readers.rows import DepthLimits
 from imgflow.depth.samples import write_sample_depth_csv
 from imgflow.errors import Rejected
 from imgflow_tests.depth.corpus import corpus_file

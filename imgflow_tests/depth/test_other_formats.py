@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from imgflow.catalog.rows import kind_of
-from imgflow.depth import formats, raster_reader
-from imgflow.depth.formats import BUILT_IN, reader_of
-from imgflow.depth.reading import read_depth_rows
-from imgflow.depth.rows import DepthLimits, DepthRows
+from imgflow.catalog.records import kind_of
+from imgflow.depth.readers import raster, registry
+from imgflow.depth.readers.reading import read_depth_rows
+from imgflow.depth.readers.registry import BUILT_IN, reader_of
+from imgflow.depth.readers.rows import DepthLimits, DepthRows
 from imgflow.errors import Rejected
 from imgflow_tests.depth.tables import cut, whole
 
@@ -143,7 +143,7 @@ def test_depth_maps_that_are_none_are_rejected(monkeypatch):
         (DepthLimits(max_bytes=100), "too_many_bytes"),
     ):
         assert rejection(png, "a.depth.png", limits).code == code
-    monkeypatch.setattr(raster_reader, "MOST_PIXELS", 100)
+    monkeypatch.setattr(raster, "MOST_PIXELS", 100)
     assert rejection(png, "a.depth.png").code == "too_many_pixels"
 
 
@@ -156,7 +156,7 @@ def test_the_key_alone_says_what_is_a_depth_image():
 
 def test_telling_the_kinds_apart_imports_no_reader():
     code = (
-        "import sys; from imgflow.catalog.rows import kind_of; assert kind_of('a.csv') == 'depth'\n"
+        "import sys; from imgflow.catalog.records import kind_of; assert kind_of('a.csv') == 'depth'\n"
         "print(sorted({'numpy', 'pandas', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -179,18 +179,18 @@ class LasReader:
 
 def test_a_package_adds_a_format_by_an_entry_point_and_takes_none_over(monkeypatch):
     points = [
-        EntryPoint(name, f"{__name__}:LasReader", formats.ENTRY_POINTS) for name in ("las", "csv")
+        EntryPoint(name, f"{__name__}:LasReader", registry.ENTRY_POINTS) for name in ("las", "csv")
     ]
     asked = []
-    monkeypatch.setattr(formats, "entry_points", lambda *, group: asked.append(group) or points)
-    formats.readers.cache_clear()
+    monkeypatch.setattr(registry, "entry_points", lambda *, group: asked.append(group) or points)
+    registry.readers.cache_clear()
     try:
         assert kind_of("well/7.LAS") == "depth"
         payload = np.array([1, 2, 3], np.float32).tobytes()
         assert whole(payload, name="well/7.LAS")[1].tolist() == [[1, 2, 3]]
         assert reader_of("a.csv").media_type == "text/csv"
     finally:
-        formats.readers.cache_clear()
+        registry.readers.cache_clear()
     assert asked == ["imgflow.depth_readers"]
     monkeypatch.undo()
     assert kind_of("well/7.LAS") == "photo"

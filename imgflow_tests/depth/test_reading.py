@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgflow.depth.reading import read_depth_rows
-from imgflow.depth.rows import DepthLimits
+from imgflow.depth.readers.reading import read_depth_rows
+from imgflow.depth.readers.rows import DepthLimits
 from imgflow.errors import Rejected, Trouble
 from imgflow_tests.depth.corpus import corpus_file
 from imgflow_tests.depth.tables import oracle, table_text, whole

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from imgflow.depth import recipe as module
-from imgflow.depth.recipe import DepthRecipe
+from imgflow.depth import depth_recipe as module
+from imgflow.depth.depth_recipe import DepthRecipe
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from imgflow.images.decoding import Limits
 from imgflow.images.encoding import Encoded
+from imgflow.images.formats.decoding import Limits
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow.images.process import ProcessedPhoto, process_photo
-from imgflow.images.recipe import PhotoRecipe
 
 RECIPE = PhotoRecipe()
 LIMITS = Limits()

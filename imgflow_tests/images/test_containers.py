@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from imgflow.errors import Rejected
-from imgflow.images.containers import MOST_SCANS, MOST_TEXT_BYTES
-from imgflow.images.decoding import Limits, Photo, open_photo
+from imgflow.images.formats.decoding import Limits, Photo, open_photo
+from imgflow.images.formats.headers import MOST_SCANS, MOST_TEXT_BYTES
 from imgflow_tests.images.pictures import encoded, scene
 
 EOI = b"\xff\xd9"

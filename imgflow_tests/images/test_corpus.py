@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from imgflow.errors import Rejected
-from imgflow.images.decoding import Limits
+from imgflow.images.formats.decoding import Limits
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow.images.process import ProcessedPhoto, process_photo
-from imgflow.images.recipe import PhotoRecipe
 from imgflow_tests.images.pictures import opened
 
 ALL = ("grayscale", "thumbnail", "proof")

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from imgflow.errors import Rejected, SettingsError
-from imgflow.images.decoding import Limits, open_photo
-from imgflow.images.opening import MEDIA_TYPES, OPTIONAL_DECODERS
+from imgflow.images.formats.decoding import Limits, open_photo
+from imgflow.images.formats.pillow import MEDIA_TYPES, OPTIONAL_DECODERS
+from imgflow.images.formats.sniffing import suffix_mismatch
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow.images.process import process_photo
-from imgflow.images.recipe import PhotoRecipe
-from imgflow.images.sniffing import suffix_mismatch
 from imgflow_tests.images.pictures import LIMITS, corners, encoded, process, scene
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "HEIF")
@@ -256,7 +256,7 @@ def test_a_mistake_of_our_own_is_not_taken_for_a_bad_picture(monkeypatch):
     def mistaken(*_: object) -> None:
         raise TypeError("ours")
 
-    monkeypatch.setattr("imgflow.images.decoding.count_frames", mistaken)
+    monkeypatch.setattr("imgflow.images.formats.decoding.count_frames", mistaken)
     with pytest.raises(TypeError, match="ours"):
         process(encoded(scene(), "JPEG"))
 
@@ -302,9 +302,9 @@ def test_only_the_enabled_decoders_are_ever_imported():
 import io, sys
 from PIL import Image
 from imgflow.images.process import process_photo
-from imgflow.images.recipe import PhotoRecipe
-from imgflow.images.sniffing import suffix_mismatch
-from imgflow.images.decoding import Limits
+from imgflow.images.photo_recipe import PhotoRecipe
+from imgflow.images.formats.sniffing import suffix_mismatch
+from imgflow.images.formats.decoding import Limits
 from imgflow.errors import Rejected
 assert "numpy" not in sys.modules
 file = io.BytesIO(); Image.new("RGB", (9, 9)).save(file, "JPEG")

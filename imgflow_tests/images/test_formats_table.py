@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgflow.images.recipe import PhotoRecipe
-from imgflow.images.sniffing import public_name
+from imgflow.images.formats.sniffing import public_name
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow_tests.images.pictures import encoded, process, rgb_profile, scene
 from imgflow_tests.images.profiles import cmyk_profile
 from imgflow_tests.images.wide_pictures import png16, tiff16
@@ -22,7 +22,7 @@ TABLE = re.compile(r"(<!-- formats: .*? -->\n)(.*?)(<!-- end of formats -->)", r
 
 def golden(name: str) -> bytes:
     """A file of the golden set."""
-    return files("imgflow.golden").joinpath(name).read_bytes()
+    return files("imgflow.doctor.golden").joinpath(name).read_bytes()
 
 
 def clear() -> Image.Image:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow_tests.images.pictures import (
     encoded,
     gray_of,

@@ -21,7 +21,7 @@ from imgflow.images.lettering import (
     line_of,
 )
 from imgflow.images.outputs import enabled_outputs
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 
 TEXTS = {
     "Latin": "© Zoë Müller",

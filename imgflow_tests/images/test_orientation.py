@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow_tests.images.pictures import corners, encoded, luma_reference, opened, pixels, process
 
 STORED_FROM_UPRIGHT = {

@@ -8,9 +8,9 @@ import struct
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
-from imgflow.images.decoding import Limits
+from imgflow.images.formats.decoding import Limits
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow.images.process import process_photo
-from imgflow.images.recipe import PhotoRecipe
 from imgflow_tests.images.pictures import encoded, opened, rgb_profile, scene
 
 ALL = ("grayscale", "thumbnail", "proof")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgflow.images.decoding import Limits
+from imgflow.images.formats.decoding import Limits
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow.images.process import process_photo
-from imgflow.images.recipe import PhotoRecipe
 from imgflow_tests.images.pictures import encoded, opened, scene
 
 

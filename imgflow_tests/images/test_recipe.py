@@ -7,7 +7,7 @@ import pytest
 from imgflow.errors import SettingsError
 from imgflow.images import outputs
 from imgflow.images.outputs import PHOTO_OUTPUTS, enabled_outputs
-from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.photo_recipe import PhotoRecipe
 
 BASE = PhotoRecipe(watermark_text="mark")
 OTHER = {

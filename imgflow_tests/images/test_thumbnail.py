@@ -8,7 +8,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from imgflow.images.photo import fit
-from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow_tests.images.pictures import encoded, opened, pixels, process, scene
 
 
@@ -157,7 +157,7 @@ def test_a_thumbnail_keeps_its_colours_at_full_size_unless_it_is_to_be_small():
 
 
 def test_a_thumbnail_is_the_same_whatever_else_is_made(corpus):
-    from imgflow.images.decoding import Limits
+    from imgflow.images.formats.decoding import Limits
     from imgflow.images.process import process_photo
 
     recipe = PhotoRecipe(watermark_text="x")

@@ -12,9 +12,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import psycopg2
 import pytest
 
-from imgflow.doctor.checks import all_checks
+from imgflow.doctor.all_checks import all_checks
 from imgflow.doctor.findings import Finding, examine
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow_tests.ceph import free_port
 
 # What no line of the doctor may show, whatever is wrong.

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from imgflow.catalog.connecting import make_engine, up_name
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.database.engine import make_engine, up_name
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow_tests.ceph import free_port
 from imgflow_tests.misconfigured.case import Case, Fixture, Misconfigurations
 
@@ -71,10 +71,10 @@ def few_connections(case: Case, fixture: Fixture) -> Iterator[None]:
 
 @wrong("the clocks of database and machine differ", "time server")
 def database_clock(case: Case, fixture: Fixture) -> Iterator[None]:
-    from imgflow.doctor import database
+    from imgflow.doctor import database_checks
 
-    now = database.time.time
-    case.environment.setattr(database.time, "time", lambda: now() - 60)
+    now = database_checks.time.time
+    case.environment.setattr(database_checks.time, "time", lambda: now() - 60)
     yield
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from imgflow.orchestration import diagnosis
-from imgflow.orchestration.instance import prepare_dagster_home
-from imgflow.running import only_one
+from imgflow.doctor import dagster_checks
+from imgflow.orchestration.dagster_storage.instance import prepare_dagster_home
+from imgflow.service.up_lock import only_one
 from imgflow_tests.ceph import free_port
 from imgflow_tests.fetch.servers import ok, serving
 from imgflow_tests.misconfigured.case import Case, Fixture, Misconfigurations
@@ -82,7 +82,7 @@ def waiting_runs(case: Case, fixture: Fixture) -> Iterator[None]:
     (asked,) = project.tick().run_requests
     job = project.definitions.resolve_job_def(asked.job_name)
     project.instance.create_run_for_job(job, tags=dict(asked.tags))
-    case.environment.setattr(diagnosis, "START_SECONDS", -1.0)
+    case.environment.setattr(dagster_checks, "START_SECONDS", -1.0)
     yield
 
 

@@ -14,13 +14,13 @@ import boto3
 import botocore.auth
 import pytest
 
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.owning import claim
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.doctor import machine
-from imgflow.iam import Extra, policy
-from imgflow.store.opening import StoreConfig
-from imgflow.store.outputs import OutputStore
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.ownership import claim
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.cli.iam import Extra, policy
+from imgflow.doctor import machine_checks
+from imgflow.store.config import StoreConfig
+from imgflow.store.output_store import OutputStore
 from imgflow_tests.ceph import free_port
 from imgflow_tests.fetch.servers import make_certificate, ok, serving
 from imgflow_tests.misconfigured.case import Case, Fixture, Misconfigurations
@@ -250,5 +250,5 @@ def not_mounted(case: Case, fixture: Fixture) -> Iterator[None]:
 @wrong("the disk is full", "make room")
 def full_disk(case: Case, fixture: Fixture) -> Iterator[None]:
     case.home.mkdir()
-    case.environment.setattr(machine, "LEAST_FREE_BYTES", 10**18)
+    case.environment.setattr(machine_checks, "LEAST_FREE_BYTES", 10**18)
     yield

@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from imgflow.log_lines import as_json, copy_lines
-from imgflow.observability.trace_ids import root_span_id, trace_id
-from imgflow.settings import Settings
-from imgflow.tokens import own_token
+from imgflow.observability.trace_records import root_span_id, trace_id
+from imgflow.settings.tokens import own_token
+from imgflow.settings.variables import Settings
 from imgflow_tests.api.library import bearer
 from imgflow_tests.ceph import free_port
 from imgflow_tests.observability.followed import Followed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imgflow.observability.trace_ids import root_span_id
+from imgflow.observability.trace_records import root_span_id
 from imgflow_tests.ceph import free_port
 from imgflow_tests.observability.followed import CALLER, Followed
 from imgflow_tests.observability.receiver import Receiver

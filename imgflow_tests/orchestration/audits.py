@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from imgflow.orchestration.ingest import QUIET
+from imgflow.service.ingest import QUIET
 from imgflow_tests.orchestration.project import Project
 
 Found = dict[tuple[str, str], dg.AssetCheckEvaluation]

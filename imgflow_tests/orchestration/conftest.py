@@ -12,12 +12,12 @@ import dagster as dg
 import pytest
 from moto.server import ThreadedMotoServer
 
-from imgflow.depth.recipe import DepthRecipe
-from imgflow.images.decoding import Limits
-from imgflow.images.recipe import PhotoRecipe
-from imgflow.orchestration.worker import WorkerConfig
-from imgflow.settings import Settings
-from imgflow.store.opening import StoreConfig
+from imgflow.depth.depth_recipe import DepthRecipe
+from imgflow.images.formats.decoding import Limits
+from imgflow.images.photo_recipe import PhotoRecipe
+from imgflow.settings.variables import Settings
+from imgflow.store.config import StoreConfig
+from imgflow.work.photographs import WorkerConfig
 from imgflow_tests.orchestration.processes import Gate
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.queues import Inbox, QueueProject, Uploads

@@ -27,12 +27,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from imgflow.catalog import depth_arrays
-from imgflow.orchestration import worker as worker_module
-from imgflow.orchestration.pool import CONTEXT, PRELOADED, PRELOADED_FOR
-from imgflow.orchestration.tasks import WorkerConfig
-from imgflow.store.folder import FolderSource
-from imgflow.store.outputs import OutputStore
+from imgflow.catalog.postgres import depth_arrays
+from imgflow.store.folder.source_folder import FolderSource
+from imgflow.store.output_store import OutputStore
+from imgflow.work import photographs as worker_module
+from imgflow.work.pool import CONTEXT, PRELOADED, PRELOADED_FOR
+from imgflow.work.tasks import WorkerConfig
 from imgflow_tests.orchestration.crash_states import half_visible, state_of, unvarying
 
 CRASH_AT = "IMGFLOW_CRASH_AT"
@@ -95,7 +95,8 @@ def install() -> None:
 
 def install_main() -> None:
     """Put the points of the process that executes runs into this process."""
-    from imgflow.orchestration import batch, event_copying, pool
+    from imgflow.orchestration import event_copying
+    from imgflow.work import batch, pool
 
     install()
     batch.FLUSH_SECONDS = 1_000.0  # type: ignore[misc]  # else a busy machine changes the names
@@ -171,8 +172,8 @@ def _wrap_statements() -> None:
 
 
 def open_project() -> Any:
-    from imgflow.orchestration.instance import open_instance
-    from imgflow.settings import load_settings
+    from imgflow.orchestration.dagster_storage.instance import open_instance
+    from imgflow.settings.variables import load_settings
     from imgflow_tests.orchestration.project import Project
 
     settings = load_settings(_env_file=None)
@@ -186,7 +187,7 @@ def ingest_once() -> None:
 
 def ingest_with_points() -> None:
     """`imgflow ingest` that dies at a point; an upload is replaced after the listing."""
-    from imgflow.orchestration import ingest as ingest_module
+    from imgflow.service import ingest as ingest_module
 
     project = open_project()
     install_main()
@@ -236,7 +237,7 @@ def recover() -> None:
 
 def unfinished_runs(project: Any) -> int:
     """How many runs look as if they went on."""
-    from imgflow.orchestration.unfinished import UNFINISHED
+    from imgflow.orchestration.runs.liveness import UNFINISHED
 
     return sum(run.status in UNFINISHED for run in project.runs())
 

@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.partition_keys import partition_key
-from imgflow.catalog.rows import Image
-from imgflow.settings import OnDelete
+from imgflow.catalog.postgres.depth_arrays import DepthArrays
+from imgflow.catalog.records import Image
+from imgflow.settings.variables import OnDelete
 from imgflow_tests.orchestration.crash_points import half_visible
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, SETS, Project
 from imgflow_tests.pictures import depth_csv, jpeg, png

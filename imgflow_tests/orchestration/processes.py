@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgflow.catalog import connecting
-from imgflow.orchestration import worker as worker_module
-from imgflow.orchestration.tasks import WorkerConfig
-from imgflow.store.folder import FolderSource
+from imgflow.catalog.database import engine
+from imgflow.store.folder.source_folder import FolderSource
+from imgflow.work import photographs as worker_module
+from imgflow.work.tasks import WorkerConfig
 from imgflow_tests.patience import PATIENCE_SECONDS
 
 GATE = "IMGFLOW_TEST_GATE"
@@ -146,7 +146,7 @@ def serve() -> None:
     """Fork for each order on standard input, and answer with how the process ended."""
     import dagster_postgres  # noqa: F401
 
-    import imgflow.cli  # noqa: F401
+    import imgflow.cli.main  # noqa: F401
     import imgflow_tests.orchestration.project  # noqa: F401
 
     for line in sys.stdin:
@@ -196,14 +196,17 @@ def gate(name: str) -> None:
 
 def _install() -> None:
     """Put the gates and the count of reads into this process and its workers."""
-    from imgflow.orchestration import event_copying, ingest, pool, processing
+    from imgflow.orchestration import event_copying
+    from imgflow.orchestration.runs import execute
+    from imgflow.service import ingest
+    from imgflow.work import pool
 
     pool.start_worker = start_watched_worker  # type: ignore[attr-defined]
 
     if IMPATIENT in os.environ:
         from dagster_postgres import utils
 
-        connecting.RETRY_SECONDS = (0.1, 0.2)  # type: ignore[assignment]
+        engine.RETRY_SECONDS = (0.1, 0.2)  # type: ignore[assignment]
         utils.retry_pg_connection_fn.__defaults__ = (1, 0.1)
     hold = os.environ[HOLD]
     if hold == "listed":
@@ -216,14 +219,14 @@ def _install() -> None:
 
         ingest._list_all = listed
     if hold == "before events":
-        report = processing.report_images
+        report = execute.report_images
 
         def reporting(context: Any, events: Any) -> None:
             if events:
                 gate(hold)
             report(context, events)
 
-        processing.report_images = reporting  # type: ignore[attr-defined]
+        execute.report_images = reporting  # type: ignore[attr-defined]
     if hold in ("within planned events", "within events"):
         # Between the two COPY of one transaction.
         copy, step = event_copying.copy_rows, "PLANNED" if "planned" in hold else "MATERIALIZATION"
@@ -260,7 +263,7 @@ def _watched(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def run_command(*arguments: str) -> None:
     """Run `imgflow`."""
-    from imgflow.cli import main
+    from imgflow.cli.main import main
 
     sys.argv = ["imgflow", *arguments]
     gate("start")
@@ -283,8 +286,8 @@ def run_batches() -> None:
 
 
 def open_project() -> Any:
-    from imgflow.orchestration.instance import open_instance
-    from imgflow.settings import load_settings
+    from imgflow.orchestration.dagster_storage.instance import open_instance
+    from imgflow.settings.variables import load_settings
     from imgflow_tests.orchestration.project import Project
 
     settings = load_settings(_env_file=None)

@@ -10,22 +10,22 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.owning import claim
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import kind_of
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.ownership import claim
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import kind_of
 from imgflow.definitions import build_batching, build_definitions, build_families, build_resources
 from imgflow.errors import Trouble
-from imgflow.orchestration.event_log import (
+from imgflow.orchestration.dagster_storage.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
 )
-from imgflow.orchestration.ingest import QUIET, IngestReport, ingest
-from imgflow.orchestration.sensors import following
-from imgflow.settings import Settings
+from imgflow.orchestration.sensing.listing import following
+from imgflow.service.ingest import QUIET, IngestReport, ingest
+from imgflow.settings.variables import Settings
+from imgflow.store.config import StoreConfig
 from imgflow.store.objects import Source
-from imgflow.store.opening import StoreConfig
-from imgflow.store.outputs import OutputStore
+from imgflow.store.output_store import OutputStore
 
 PHOTO_ASSETS = ("grayscale", "thumbnail", "metadata")
 SETS = {"photo": "photos", "depth": "depth_images"}

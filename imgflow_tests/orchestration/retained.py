@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
-from imgflow.orchestration.retention import Freed, clean_event_log
+from imgflow.orchestration.upkeep.retention import Freed, clean_event_log
 from imgflow_tests.orchestration.project import Project
 
 JOBS = (

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import psycopg2
 
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.orchestration import worker
-from imgflow.orchestration.queue import Message
-from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.store.s3.sqs import Message
+from imgflow.work import photographs
+from imgflow.work.tasks import Outcome, Task, WorkerConfig
 
 
 class Mailbox:
@@ -33,14 +33,14 @@ class InlinePool:
     """Does in this process what worker processes do; the pool has tests of its own."""
 
     def __init__(self, config: WorkerConfig, _workers: int) -> None:
-        worker._config[:] = [config]
-        worker.this_worker.cache_clear()
+        photographs._config[:] = [config]
+        photographs.this_worker.cache_clear()
 
     def __enter__(self) -> InlinePool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        worker.this_worker.cache_clear()
+        photographs.this_worker.cache_clear()
 
     def outcomes(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgflow.orchestration.arrivals import plan_ranges
+from imgflow.orchestration.runs.ranges import plan_ranges
 
 KNOWN = list("abcdefgh")
 

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
-from imgflow.cli import app
+from imgflow.cli.main import app
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import depth_csv, jpeg
 

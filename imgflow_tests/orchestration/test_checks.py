@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 
-from imgflow.orchestration.event_log import (
+from imgflow.orchestration.dagster_storage.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
 )
-from imgflow.orchestration.ingest import QUIET
+from imgflow.service.ingest import QUIET
 from imgflow_tests.images.test_private_metadata import full_exif
 from imgflow_tests.orchestration.audits import (
     audit,
@@ -275,17 +275,17 @@ def test_a_defect_that_a_run_makes_shows_in_that_run(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a store that loses what was written, or somebody who writes over it."""
-    from imgflow.orchestration import checks
+    from imgflow.orchestration.checks import asset_checks
 
-    examine = checks.examine_sample
+    examine = asset_checks.examine_sample
 
     def lose(context: Any, examination: Any, sample: Sequence[str]) -> None:
         stored(project, "a.jpg", "thumbnail").unlink()
         defect_place(project)
         examine(context, examination, sample)
 
-    monkeypatch.setattr("imgflow.orchestration.assets.examine_sample", lose)
-    monkeypatch.setattr(checks, "FEWEST_IMAGES", len(KEYS))
+    monkeypatch.setattr("imgflow.orchestration.assets.asset_definitions.examine_sample", lose)
+    monkeypatch.setattr(asset_checks, "FEWEST_IMAGES", len(KEYS))
     for key in KEYS:
         put(project, key, jpeg(600, 400, seed=ord(key[0])))
     (run,) = project.run_requests(project.tick())
@@ -301,7 +301,7 @@ def test_a_store_that_does_not_answer_is_no_verdict(
 ) -> None:
     from imgflow.errors import Trouble
     from imgflow.store.naming import MARKER
-    from imgflow.store.outputs import OutputStore
+    from imgflow.store.output_store import OutputStore
 
     get = OutputStore.get
 
@@ -334,7 +334,7 @@ def test_images_of_another_recipe_are_not_held_against_the_box(
 def test_an_image_that_changes_while_it_is_examined_is_no_finding(
     done: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from imgflow.store.outputs import OutputStore
+    from imgflow.store.output_store import OutputStore
 
     get = OutputStore.get
 

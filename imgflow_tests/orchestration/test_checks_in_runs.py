@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imgflow.orchestration.checks import FEWEST_IMAGES, SAMPLE_IMAGES, Sample
+from imgflow.orchestration.checks.asset_checks import FEWEST_IMAGES, SAMPLE_IMAGES, Sample
 from imgflow_tests.orchestration.audits import evaluations, failing, summaries
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
@@ -65,7 +65,7 @@ def test_an_examination_that_breaks_fails_no_batch(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("of the examination")
 
-    monkeypatch.setattr("imgflow.orchestration.examining.judge_picture", broken)
+    monkeypatch.setattr("imgflow.orchestration.checks.examine.judge_picture", broken)
     put(project, "a.jpg", jpeg())
     (run,) = project.run_requests(project.tick())
     assert run.success

@@ -7,8 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from imgflow.api.app import create_app
-from imgflow.catalog.counters import ARRIVAL_TO_READY, Counters
-from imgflow.tokens import own_token
+from imgflow.catalog.postgres.counters import ARRIVAL_TO_READY, Counters
+from imgflow.settings.tokens import own_token
 from imgflow_tests.api.library import bearer, local
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import depth_csv, jpeg
@@ -109,7 +109,7 @@ def test_partitions_without_an_object_count_as_trouble(done: Project) -> None:
 def test_a_flush_whose_counts_are_lost_is_done_all_the_same(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imgflow.catalog.counters.is_outage", lambda _error: True)
+    monkeypatch.setattr("imgflow.catalog.postgres.counters.is_outage", lambda _error: True)
     with project.catalog.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE counters RENAME TO elsewhere")
     put(project, "a.jpg", jpeg())

@@ -22,11 +22,11 @@ from typing import Any
 import psycopg2
 import pytest
 
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.catalog.database.engine import make_engine
 from imgflow.store.location import parse_location
 from imgflow.store.naming import MARKER
-from imgflow.store.outputs import OutputStore
+from imgflow.store.output_store import OutputStore
 from imgflow_tests.orchestration.crash_points import CRASH_AT, CRASH_TRACE
 from imgflow_tests.orchestration.crash_states import half_visible
 from imgflow_tests.patience import PATIENCE_SECONDS

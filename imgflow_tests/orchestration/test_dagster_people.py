@@ -25,9 +25,9 @@ import setuptools
 
 import imgflow
 from imgflow.definitions import build_definitions
-from imgflow.orchestration.event_log import PARTITION_NAME_TAG
+from imgflow.orchestration.dagster_storage.event_log import PARTITION_NAME_TAG
 from imgflow.orchestration.resources import StoresResource, nothing_kept
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow.store.naming import MARKER
 from imgflow_tests.ceph import free_port
 from imgflow_tests.orchestration.project import Project
@@ -143,7 +143,7 @@ def test_the_definitions_are_sound_for_both_commands(variables: Variables) -> No
 @pytest.mark.long
 @pytest.mark.parametrize(
     "command",
-    [("dg", "dev"), ("python", "-m", "imgflow.webserver", "-w", "workspace.yaml")],
+    [("dg", "dev"), ("python", "-m", "imgflow.service.webserver", "-w", "workspace.yaml")],
     ids=" ".join,
 )
 def test_a_server_loads_the_assets_and_ends_with_ctrl_c(

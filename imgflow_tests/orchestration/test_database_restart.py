@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow_tests.orchestration.crash_points import half_visible, state_of
 from imgflow_tests.orchestration.processes import IMPATIENT, Ended, Gate, Server
 from imgflow_tests.orchestration.project import Project

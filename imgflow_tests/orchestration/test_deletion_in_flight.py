@@ -13,13 +13,13 @@ import pytest
 import sqlalchemy as sa
 
 from imgflow.catalog import depth_chunks
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.depth_arrays import DepthArrays
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.lifecycle import Deleted, delete_images, remove_outputs
+from imgflow.catalog.postgres.depth_arrays import DepthArrays
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.depth.ordering import ResizedChunk
-from imgflow.lifecycle import Deleted, delete_images, remove_outputs
-from imgflow.orchestration import processing
-from imgflow.orchestration.pool import WorkerPool
+from imgflow.orchestration.runs import execute
+from imgflow.work.pool import WorkerPool
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_lifecycle import chunks, state
 from imgflow_tests.orchestration.test_maintenance import reconcile
@@ -35,7 +35,7 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     # The worker has written its outputs, and the row does not name them yet.
     "before its row is written": (PostgresCatalog, "record"),
     # The row names the outputs, and Dagster does not know of them yet.
-    "before its events are sent": (processing, "report_images"),
+    "before its events are sent": (execute, "report_images"),
 }
 
 
@@ -209,7 +209,7 @@ def test_what_a_killed_run_left_of_deleted_images_is_collected(
 ) -> None:
     upload(project)
     photos, depth_images = project.tick().run_requests or ()
-    monkeypatch.setattr("imgflow.orchestration.batch.remove_outputs", lambda *_: None)
+    monkeypatch.setattr("imgflow.work.batch.remove_outputs", lambda *_: None)
     for request, keys in ((photos, DELETED[:2]), (depth_images, DELETED[2:])):
         at(
             "before it is read",

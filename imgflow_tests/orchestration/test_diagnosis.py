@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from imgflow.doctor import database
+from imgflow.doctor import dagster_checks, database_checks
+from imgflow.doctor.dagster_checks import check_dagster
 from imgflow.doctor.queue import check_queue
 from imgflow.errors import Trouble
-from imgflow.orchestration import diagnosis
-from imgflow.orchestration.diagnosis import check_dagster
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import jpeg
@@ -45,7 +44,7 @@ def test_runs_that_never_start_and_a_daemon_that_is_silent_are_named(
     assert said()["runs"] == ("ok", "1 queued or going on")
     assert said()["daemon"][0] == "notice", "nobody said that it should run"
     assert said("4711")["daemon"][0] == "wrong"
-    monkeypatch.setattr(diagnosis, "START_SECONDS", -1.0)
+    monkeypatch.setattr(dagster_checks, "START_SECONDS", -1.0)
     state, text = said()["runs"]
     assert (state, run.run_id in text) == ("wrong", True)
     project.instance.report_run_canceled(run)
@@ -53,8 +52,8 @@ def test_runs_that_never_start_and_a_daemon_that_is_silent_are_named(
 
 
 def test_clocks_that_differ_are_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = database.time.time
-    monkeypatch.setattr(database.time, "time", lambda: now() - 60)
-    found = {finding.part: finding for finding in database.check_database(project.settings)}
+    now = database_checks.time.time
+    monkeypatch.setattr(database_checks.time, "time", lambda: now() - 60)
+    found = {finding.part: finding for finding in database_checks.check_database(project.settings)}
     assert found["clock"].state == "wrong"
     assert "+60 seconds" in found["clock"].text

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from imgflow.catalog.partition_keys import partition_key
-from imgflow.orchestration import assets, checks
-from imgflow.orchestration.event_log import BulkPostgresEventLogStorage
+from imgflow.orchestration.assets import asset_definitions
+from imgflow.orchestration.checks import asset_checks
+from imgflow.orchestration.dagster_storage.event_log import BulkPostgresEventLogStorage
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import jpeg
@@ -70,7 +71,7 @@ def test_a_sample_takes_few_statements_after_the_images_are_ready(
 ) -> None:
     statements: list[str] = []
     seen: dict[str, Any] = {}
-    examine: Callable[..., None] = checks.examine_sample
+    examine: Callable[..., None] = asset_checks.examine_sample
 
     def watched(*arguments: Any) -> None:
         seen["statuses"] = project.statuses("photo/thumbnail")
@@ -81,7 +82,7 @@ def test_a_sample_takes_few_statements_after_the_images_are_ready(
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
-    monkeypatch.setattr(assets, "examine_sample", watched)
+    monkeypatch.setattr(asset_definitions, "examine_sample", watched)
     keys = [f"{number}.jpg" for number in range(3)]
     for number, key in enumerate(keys):
         put(project, key, jpeg(seed=number))

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from imgflow.errors import SettingsError
-from imgflow.orchestration.event_log import (
+from imgflow.orchestration.dagster_storage.event_log import (
     BATCH_VARIABLE,
     AssetEventTagsTable,
     AssetKeyTable,
@@ -15,13 +15,13 @@ from imgflow.orchestration.event_log import (
     SqlEventLogStorageTable,
     has_open_backfill,
 )
-from imgflow.orchestration.event_queries import (
+from imgflow.orchestration.dagster_storage.queries import (
     count_partitions,
     delete_partitions,
     event_log_transaction,
     input_pointer_pattern,
 )
-from imgflow.orchestration.image_events import ImageEvent, report_images
+from imgflow.orchestration.runs.image_events import ImageEvent, report_images
 from imgflow_tests.orchestration.project import Project
 
 KEYS = [f"k{number:03d}" for number in range(50)]

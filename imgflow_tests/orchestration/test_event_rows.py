@@ -14,7 +14,7 @@ from dagster._core.events.log import EventLogEntry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgflow.orchestration.event_rows import (
+from imgflow.orchestration.dagster_storage.event_rows import (
     MATERIALIZATION,
     PLANNED,
     Markdown,

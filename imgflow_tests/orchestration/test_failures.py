@@ -8,9 +8,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from imgflow.mends import MENDS
-from imgflow.orchestration import failures as failures_module
-from imgflow.orchestration.failures import (
+from imgflow.advice import MENDS
+from imgflow.orchestration.alerts import failures as failures_module
+from imgflow.orchestration.alerts.failures import (
     FailedRun,
     Ledger,
     Told,
@@ -149,7 +149,7 @@ def test_a_channel_that_is_down_gets_it_later_and_the_others_only_once(
 def test_a_channel_that_hangs_does_not_hold_the_tick(
     make_project: Callable[..., Project], hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imgflow.channels.SEND_SECONDS", 0.5)
+    monkeypatch.setattr("imgflow.settings.channels.SEND_SECONDS", 0.5)
     hook.status = 0
     project = make_project(alert_urls=hook.url)
     sensor = Sensor(project)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.rows import kind_of
-from imgflow.orchestration.history import Event, history
-from imgflow.orchestration.instance import has_instance
-from imgflow.settings import Settings
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.records import kind_of
+from imgflow.orchestration.dagster_storage.history import Event, history
+from imgflow.orchestration.dagster_storage.instance import has_instance
+from imgflow.settings.variables import Settings
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import depth_csv, jpeg

@@ -14,17 +14,17 @@ import numpy as np
 import psutil
 import pytest
 
-from imgflow.images.decoding import Limits, prepare_decoder
-from imgflow.images.opening import MEDIA_TYPES
+from imgflow.images.formats.decoding import Limits, prepare_decoder
+from imgflow.images.formats.pillow import MEDIA_TYPES
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow.images.process import process_photo
-from imgflow.images.recipe import PhotoRecipe
-from imgflow.orchestration.pool import WorkerPool
-from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
 from imgflow.orchestration.verdicts import described, ready
-from imgflow.orchestration.worker import answered, process_photo_task
-from imgflow.orchestration.worker_limits import cpu_limit, memory_limit
 from imgflow.store.looking import look_at
 from imgflow.store.objects import SourceObject
+from imgflow.work.photographs import answered, process_photo_task
+from imgflow.work.pool import WorkerPool
+from imgflow.work.tasks import Outcome, Task, WorkerConfig
+from imgflow.work.worker_limits import cpu_limit, memory_limit
 from imgflow_tests.images.pictures import encoded, scene
 from imgflow_tests.images.wide_pictures import png16, tiff16
 from imgflow_tests.orchestration.hostile import blank, gif_of_frames, many_scans, patched_tiff, png

@@ -8,7 +8,8 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from imgflow.orchestration import event_log, event_queries, hot_set
+from imgflow.orchestration.dagster_storage import event_log, queries
+from imgflow.orchestration.runs import hot_set
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_maintenance import reconcile
 from imgflow_tests.orchestration.test_way import put
@@ -134,6 +135,6 @@ def test_many_partitions_go_with_one_statement(instance: dg.DagsterInstance) -> 
     many = [f"{number}'\"\\.jpg" for number in range(2_000)]
     instance.add_dynamic_partitions("photos", [*many, "stays.jpg"])
     instance.add_dynamic_partitions("others", many[:1])
-    event_queries.delete_partitions(instance, "photos", many)
+    queries.delete_partitions(instance, "photos", many)
     assert instance.get_dynamic_partitions("photos") == ["stays.jpg"]
     assert instance.get_dynamic_partitions("others") == many[:1]

@@ -22,7 +22,7 @@ from PIL import Image
 from imgflow.catalog.monitoring import read_state
 from imgflow.errors import SettingsError
 from imgflow.images.outputs import enabled_outputs, installed_outputs
-from imgflow.images.recipe import PhotoRecipe
+from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow.status import read_status
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.patience import PATIENCE_SECONDS
@@ -238,7 +238,9 @@ def test_a_wrong_parameter_is_refused_by_name(
 def test_an_installed_output_has_a_route(install: Install) -> None:
     install("blur")
     # Routes are made when the module loads, so in a process of its own.
-    script = "from imgflow.api.pictures import router; print([r.path for r in router.routes])"
+    script = (
+        "from imgflow.api.routes.pictures import router; print([r.path for r in router.routes])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

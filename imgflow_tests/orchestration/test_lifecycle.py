@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from imgflow.lifecycle import delete_images
+from imgflow.catalog.lifecycle import delete_images
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import depth_csv, jpeg
@@ -148,7 +148,7 @@ def test_a_verdict_on_an_image_that_was_deleted_meanwhile_does_not_bring_it_back
 def test_a_listing_of_nothing_is_no_reason_to_delete_thousands(
     make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imgflow.lifecycle.MOST_AT_ONCE", 1)
+    monkeypatch.setattr("imgflow.catalog.lifecycle.MOST_AT_ONCE", 1)
     project = make_project(on_delete="delete")
     three(project)
     remove(project, "a.jpg", "b.jpg", "hole.csv")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from imgflow.catalog.depth_arrays import DepthArrays
+from imgflow.catalog.postgres.depth_arrays import DepthArrays
 from imgflow.store.naming import output_name
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put

@@ -10,8 +10,8 @@ from pathlib import Path
 import moto.settings
 import pytest
 
-from imgflow.iam import policy
-from imgflow.settings import Settings
+from imgflow.cli.iam import policy
+from imgflow.settings.variables import Settings
 from imgflow_tests.misconfigured.case import Case
 from imgflow_tests.misconfigured.databases import DATABASES
 from imgflow_tests.misconfigured.processes import PROCESSES

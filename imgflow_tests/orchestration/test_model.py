@@ -30,21 +30,21 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from imgflow.catalog import holds
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.catalog.rows import kind_of
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.catalog.lifecycle import delete_images
+from imgflow.catalog.postgres import run_locks
+from imgflow.catalog.records import kind_of
 from imgflow.definitions import build_batching
 from imgflow.errors import Trouble
-from imgflow.lifecycle import delete_images
-from imgflow.orchestration import processing
-from imgflow.orchestration.instance import environment, open_instance
-from imgflow.orchestration.maintenance import backfill_stale, reconcile
-from imgflow.orchestration.notifications import Scope
-from imgflow.orchestration.queue_sensor import take_in
-from imgflow.orchestration.requests import request_batches, sensor_result
-from imgflow.orchestration.retention import clean_event_log
-from imgflow.orchestration.sensors import Follow, following
-from imgflow.settings import OnDelete, load_settings
+from imgflow.orchestration.dagster_storage.instance import environment, open_instance
+from imgflow.orchestration.runs import execute
+from imgflow.orchestration.runs.requests import request_batches, sensor_result
+from imgflow.orchestration.sensing.listing import Follow, following
+from imgflow.orchestration.sensing.notifications import take_in
+from imgflow.orchestration.upkeep.reconcile import backfill_stale, reconcile
+from imgflow.orchestration.upkeep.retention import clean_event_log
+from imgflow.settings.variables import OnDelete, load_settings
+from imgflow.store.s3.bucket_events import Scope
 from imgflow_tests.orchestration.crash_points import half_visible
 from imgflow_tests.orchestration.messages import record, s3_event
 from imgflow_tests.orchestration.model import DEPTH_KEYS, DEPTHS, PHOTO_KEYS, PHOTOS, Model
@@ -215,7 +215,7 @@ class Story(RuleBasedStateMachine):
                 raise RuntimeError("the process dies")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(processing, "report_images", die)
+            patch.setattr(execute, "report_images", die)
             self.requested_runs_are_executed(1)
 
     @precondition(lambda self: self.requested)
@@ -352,8 +352,8 @@ class Story(RuleBasedStateMachine):
 def test_after_any_story_bucket_catalogue_outputs_and_dagster_agree(
     postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processing, "WorkerPool", InlinePool)
-    monkeypatch.setattr(holds, "SETTLE_SECONDS", 0)  # the server may have started just now
+    monkeypatch.setattr(execute, "WorkerPool", InlinePool)
+    monkeypatch.setattr(run_locks, "SETTLE_SECONDS", 0)  # the server may have started just now
     databases = Databases(postgres)
     attributes: dict[str, Any] = {
         "databases": databases,

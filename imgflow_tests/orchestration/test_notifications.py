@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgflow.orchestration.notifications import (
+from imgflow.store.s3.bucket_events import (
     Reading,
     Record,
     Scope,

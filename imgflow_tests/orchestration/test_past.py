@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from imgflow.catalog.past import Past
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import kind_of
-from imgflow.orchestration.history import history
+from imgflow.catalog.postgres.event_history import Past
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import kind_of
+from imgflow.orchestration.dagster_storage.history import history
 from imgflow_tests.catalog.uploads import upload
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
 from imgflow_tests.orchestration.test_way import put

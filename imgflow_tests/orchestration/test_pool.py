@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from imgflow.catalog.rows import Verdict
-from imgflow.orchestration.pool import WorkerPool, _groups
-from imgflow.orchestration.tasks import Outcome, Task, WorkerConfig
-from imgflow.orchestration.worker_limits import cpu_limit
+from imgflow.catalog.records import Verdict
 from imgflow.store.objects import SourceObject
+from imgflow.work.pool import WorkerPool, _groups
+from imgflow.work.tasks import Outcome, Task, WorkerConfig
+from imgflow.work.worker_limits import cpu_limit
 
 CPU_SECONDS = 1.0
 
@@ -111,7 +111,7 @@ def test_images_that_kill_their_worker_are_rejected_and_the_others_are_done(
 def test_an_image_that_hangs_keeps_only_itself_waiting(
     pool: WorkerPool, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
-    monkeypatch.setattr("imgflow.orchestration.pool.GRACE_SECONDS", 2)
+    monkeypatch.setattr("imgflow.work.pool.GRACE_SECONDS", 2)
     keys = [*(f"good{n}" for n in range(20)), "hang", *(f"good{n}" for n in range(20, 40))]
     outcomes = {
         task.upload.key: outcome
@@ -158,8 +158,8 @@ def test_a_folder_for_temporary_files_without_room_for_a_socket_is_named(tmp_pat
     folder = tmp_path / ("long" * 20)
     folder.mkdir()
     code = (
-        "from imgflow.orchestration.pool import prepare_workers\n"
-        "from imgflow.store.opening import StoreConfig\n"
+        "from imgflow.work.pool import prepare_workers\n"
+        "from imgflow.store.config import StoreConfig\n"
         "prepare_workers(StoreConfig('file:///in', 'file:///out'))\n"
     )
     ended = subprocess.run(
@@ -180,8 +180,8 @@ def test_what_a_kind_of_images_needs_is_imported_once_for_all_its_workers(
 ) -> None:
     code = (
         "import sys\n"
-        "from imgflow.orchestration.pool import CONTEXT, prepare_workers\n"
-        "from imgflow.store.opening import StoreConfig\n"
+        "from imgflow.work.pool import CONTEXT, prepare_workers\n"
+        "from imgflow.store.config import StoreConfig\n"
         "prepare_workers(StoreConfig('file:///in', 'file:///out'), sys.argv[1:])\n"
         "with CONTEXT.Pool(1) as pool:\n"
         "    loaded = pool.apply(eval, ['set(__import__(\"sys\").modules)'])\n"

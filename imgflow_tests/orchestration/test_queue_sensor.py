@@ -12,15 +12,15 @@ import dagster as dg
 import pytest
 from botocore.exceptions import ClientError
 
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
 from imgflow.definitions import build_definitions
 from imgflow.errors import SettingsError
 from imgflow.orchestration.resources import QueueResource
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow.status import read_status
 from imgflow.store.objects import SourceObject
-from imgflow.store.s3 import S3Source
+from imgflow.store.s3.source_bucket import S3Source
 from imgflow_tests.orchestration.messages import (
     eventbridge,
     raw_record,

@@ -10,20 +10,20 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Announcement
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Announcement
 from imgflow.definitions import build_families
 from imgflow.errors import Trouble
-from imgflow.orchestration.event_log import (
+from imgflow.orchestration.dagster_storage.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
 )
-from imgflow.orchestration.queue import Message, Queue
-from imgflow.orchestration.requests import Batching, Requests, request_batches
+from imgflow.orchestration.runs.requests import Batching, Requests, request_batches
 from imgflow.store.looking import THREADS
 from imgflow.store.objects import SourceObject
-from imgflow.store.s3 import S3Source
+from imgflow.store.s3.source_bucket import S3Source
+from imgflow.store.s3.sqs import Message, Queue
 from imgflow_tests.ceph import free_port
 from imgflow_tests.orchestration.messages import s3_event
 from imgflow_tests.orchestration.queues import Inbox, QueueProject, Uploads, WaitlessQueue, said

@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 
 from imgflow.definitions import build_definitions
-from imgflow.orchestration.ingest import QUIET
-from imgflow.orchestration.processing import RESUME_TAG
-from imgflow.settings import load_settings
+from imgflow.orchestration.runs.execute import RESUME_TAG
+from imgflow.service.ingest import QUIET
+from imgflow.settings.variables import load_settings
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import jpeg
 

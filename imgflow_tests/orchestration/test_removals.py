@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
-from imgflow.orchestration.queue_sensor import scope_of, take_in
+from imgflow.orchestration.sensing.notifications import scope_of, take_in
 from imgflow_tests.orchestration.messages import s3_event
 from imgflow_tests.orchestration.queues import Inbox, QueueProject, Uploads, WaitlessQueue, said
 from imgflow_tests.pictures import depth_csv
@@ -108,7 +108,7 @@ def test_more_than_could_be_on_purpose_are_left_and_the_tick_says_so(
     uploads: Uploads,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("imgflow.lifecycle.MOST_AT_ONCE", 3)
+    monkeypatch.setattr("imgflow.catalog.lifecycle.MOST_AT_ONCE", 3)
     project = make_queue_project(on_delete="delete")
     prepare(project, uploads)
     project.tick()  # asks for the one that no run has come to

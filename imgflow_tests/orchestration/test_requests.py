@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import dagster as dg
 import pytest
 
-from imgflow.catalog.holds import Pace
-from imgflow.orchestration.event_log import BulkPostgresEventLogStorage
-from imgflow.orchestration.requests import Batching, BatchRequest, request_batches
+from imgflow.catalog.postgres.run_locks import Pace
+from imgflow.orchestration.dagster_storage.event_log import BulkPostgresEventLogStorage
+from imgflow.orchestration.runs.requests import Batching, BatchRequest, request_batches
 from imgflow_tests.catalog.uploads import upload
 from imgflow_tests.orchestration.project import Project
 

@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from imgflow.orchestration import processing, superseded
+from imgflow.orchestration.dagster_storage import stale_events
+from imgflow.orchestration.runs import execute
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.retained import NOTHING, age, clean, events
 from imgflow_tests.orchestration.test_way import put
@@ -87,9 +88,9 @@ def test_small_pages_delete_the_same(
     eventful: Project, monkeypatch: pytest.MonkeyPatch, page_events: int
 ) -> None:
     sizes = []
-    delete = superseded.EventLog.delete
+    delete = stale_events.EventLog.delete
     monkeypatch.setattr(
-        superseded.EventLog,
+        stale_events.EventLog,
         "delete",
         lambda log, ids: [sizes.append(len(ids)), delete(log, ids)][1],  # type: ignore[func-returns-value]
     )
@@ -105,10 +106,10 @@ def test_it_may_stop_anywhere_and_the_next_goes_on(
     eventful: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = ui_state(eventful)
-    delete = superseded.EventLog.delete
+    delete = stale_events.EventLog.delete
     calls_left = 0
 
-    def stop(log: superseded.EventLog, ids: Sequence[int]) -> list[int]:
+    def stop(log: stale_events.EventLog, ids: Sequence[int]) -> list[int]:
         nonlocal calls_left
         if ids:
             calls_left -= 1
@@ -116,7 +117,7 @@ def test_it_may_stop_anywhere_and_the_next_goes_on(
             raise KeyboardInterrupt
         return delete(log, ids)
 
-    monkeypatch.setattr(superseded.EventLog, "delete", stop)
+    monkeypatch.setattr(stale_events.EventLog, "delete", stop)
     stops = 0
     while True:
         calls_left = 3 * 2**stops
@@ -135,7 +136,7 @@ def test_a_run_that_is_going_on_keeps_its_events_and_ends_well(
     eventful: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[list[Any], list[Any]]] = []
-    report = processing.report_images
+    report = execute.report_images
 
     def clean_in_between(context: dg.AssetExecutionContext, images: Any) -> None:
         def own() -> list[Any]:
@@ -146,7 +147,7 @@ def test_a_run_that_is_going_on_keeps_its_events_and_ends_well(
         seen.append((rows, own()))
         report(context, images)
 
-    monkeypatch.setattr(processing, "report_images", clean_in_between)
+    monkeypatch.setattr(execute, "report_images", clean_in_between)
     put(eventful, "new.jpg", jpeg(seed=77))
     put(eventful, "newer.jpg", b"bad")
     (run,) = eventful.run_requests(eventful.tick())

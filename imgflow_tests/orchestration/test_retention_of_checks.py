@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from imgflow.orchestration.ingest import QUIET
+from imgflow.service.ingest import QUIET
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.retained import NOTHING, age, clean, events
 from imgflow_tests.orchestration.test_way import put
@@ -101,7 +101,7 @@ def test_an_audit_that_failed_is_still_the_last_of_its_checks(
         raise OSError("no answer")
 
     with monkeypatch.context() as broken:
-        broken.setattr("imgflow.orchestration.checks.Examination.images", refuse)
+        broken.setattr("imgflow.orchestration.checks.asset_checks.Examination.images", refuse)
         job = checked.definitions.resolve_job_def("audit")
         result = job.execute_in_process(QUIET, instance=checked.instance, raise_on_error=False)
     assert not result.success

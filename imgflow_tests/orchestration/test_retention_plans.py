@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from imgflow.orchestration.retention import clean_event_log
+from imgflow.orchestration.upkeep.retention import clean_event_log
 from imgflow_tests.orchestration.project import Project
 
 IMAGES = 5_000

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from imgflow.orchestration.run_storage import ReflectOnceRunStorage, is_present
+from imgflow.orchestration.dagster_storage.storages import ReflectOnceRunStorage, is_present
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from imgflow.catalog.depth_arrays import DepthArrays
-from imgflow.settings import Settings
+from imgflow.catalog.postgres.depth_arrays import DepthArrays
+from imgflow.settings.variables import Settings
 from imgflow_tests.conftest import S3Server
 from imgflow_tests.orchestration.crash_points import half_visible
 from imgflow_tests.orchestration.project import Project

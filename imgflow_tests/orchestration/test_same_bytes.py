@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import jpeg
 

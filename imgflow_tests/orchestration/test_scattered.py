@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from imgflow.orchestration import batch
-from imgflow.orchestration.event_log import BulkPostgresEventLogStorage
+from imgflow.orchestration.dagster_storage.event_log import BulkPostgresEventLogStorage
+from imgflow.work import batch
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import jpeg

@@ -14,7 +14,7 @@ from PIL import Image
 from imgflow.definitions import build_definitions
 from imgflow.errors import SettingsError
 from imgflow.orchestration import progress
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import depth_csv, jpeg

@@ -12,16 +12,16 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imgflow.catalog import connecting
-from imgflow.catalog.announcing import Comparing
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.database import engine
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.postgres.uploads import Comparing
 from imgflow.errors import Trouble
-from imgflow.orchestration import sensors
-from imgflow.orchestration.sensors import Listed, Round, list_and_announce
-from imgflow.store.folder import FolderSource
+from imgflow.orchestration.sensing import listing
+from imgflow.orchestration.sensing.listing import Listed, Round, list_and_announce
+from imgflow.store.config import StoreConfig
+from imgflow.store.folder.source_folder import FolderSource
 from imgflow.store.location import parse_location
 from imgflow.store.objects import Page, Source
-from imgflow.store.opening import StoreConfig
 from imgflow_tests.catalog.uploads import row
 from imgflow_tests.orchestration.project import Project
 
@@ -30,7 +30,7 @@ PAGE = 5
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sensors, "PAGE_OBJECTS", PAGE)
+    monkeypatch.setattr(listing, "PAGE_OBJECTS", PAGE)
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_a_connection_that_breaks_between_two_pages_is_replaced(
 ) -> None:
     put(folder, *names(12))
     tick(source, catalog)
-    monkeypatch.setattr(connecting, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(engine, "RETRY_SECONDS", (0.0, 0.0, 0.0))
 
     def end(page: Page) -> None:
         if page.objects[0].key != "000.jpg":
@@ -284,7 +284,7 @@ def test_when_the_source_fails_midway_what_was_listed_is_kept_and_the_failure_to
 def test_an_idle_tick_asks_as_many_questions_however_much_is_known(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensors, "PAGE_OBJECTS", 1_000)
+    monkeypatch.setattr(listing, "PAGE_OBJECTS", 1_000)
     folder = project.source.location.folder
     project.tick()  # the first one also looks at the schema
     asked = []

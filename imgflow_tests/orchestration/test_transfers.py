@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from imgflow.errors import SourceChanged, Trouble
-from imgflow.images.decoding import Limits
-from imgflow.orchestration import worker as worker_module
-from imgflow.orchestration.tasks import Task, WorkerConfig
-from imgflow.orchestration.transfers import MOST_BYTES, Transfers
-from imgflow.orchestration.worker import Worker, process_photo_task
+from imgflow.images.formats.decoding import Limits
 from imgflow.store.objects import SourceObject
+from imgflow.work import photographs as worker_module
+from imgflow.work.photographs import Worker, process_photo_task
+from imgflow.work.tasks import Task, WorkerConfig
+from imgflow.work.transfers import MOST_BYTES, Transfers
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 

@@ -10,9 +10,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow.status import read_status
-from imgflow.store.opening import StoreConfig
+from imgflow.store.config import StoreConfig
 from imgflow_tests.ceph import free_port
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
@@ -270,7 +270,7 @@ def test_a_run_whose_process_was_killed_is_marked_failed_and_its_images_asked_fo
     assert project.tick().run_requests == [], "it has just started"
 
     with project.catalog.holds.holding(request.tags["imgflow/batch"]):
-        monkeypatch.setattr("imgflow.orchestration.unfinished.GRACE_SECONDS", 0)
+        monkeypatch.setattr("imgflow.orchestration.runs.liveness.GRACE_SECONDS", 0)
         assert project.tick().run_requests == [], "its process lives"
 
     assert len(project.tick().run_requests or ()) == 1

@@ -8,12 +8,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgflow.catalog import holds
-from imgflow.orchestration import processing, unfinished
-from imgflow.orchestration.event_log import (
+from imgflow.catalog.postgres import run_locks
+from imgflow.orchestration.dagster_storage.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
 )
+from imgflow.orchestration.runs import execute, liveness
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
 from imgflow_tests.orchestration.test_way import put
 from imgflow_tests.pictures import jpeg
@@ -24,7 +24,7 @@ GREEN = {"a.jpg": "green", "b.jpg": "green"}
 @pytest.fixture(autouse=True)
 def server_of_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is judged right after the start of the server, which here has just been."""
-    monkeypatch.setattr(holds, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(run_locks, "SETTLE_SECONDS", 0)
 
 
 def uploaded(project: Project) -> None:
@@ -62,7 +62,7 @@ def test_a_run_that_failed_between_rows_and_events_is_said_again_without_any_wor
             raise ConnectionError("the event log is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(processing, "report_images", fails)
+        patched.setattr(execute, "report_images", fails)
         (run,) = project.run_requests(project.tick())
     assert not run.success
     assert {image.state for image in project.catalog.page(limit=9)} == {"ready"}
@@ -101,7 +101,7 @@ def test_a_run_of_an_operator_that_died_is_marked_failed(
     run = started(project, tags=RANGE)
     project.tick()
     assert status(project, run) == "STARTED", "it has just begun"
-    monkeypatch.setattr(unfinished, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(liveness, "GRACE_SECONDS", 0)
     with project.catalog.holds.holding(run.run_id):
         project.tick()
         assert status(project, run) == "STARTED", "its process lives"
@@ -132,7 +132,7 @@ def test_a_run_that_is_about_to_end_is_given_its_time(
         connection.exec_driver_sql("UPDATE run_holds SET began_at = now() - interval '1 hour'")
     project.tick()
     assert status(project, run) == "STARTED"
-    monkeypatch.setattr(unfinished, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(liveness, "GRACE_SECONDS", 0)
     project.tick()
     assert status(project, run) == "FAILURE"
 
@@ -140,7 +140,7 @@ def test_a_run_that_is_about_to_end_is_given_its_time(
 def test_a_run_that_goes_on_with_assets_of_others_is_left_alone(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfinished, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(liveness, "GRACE_SECONDS", 0)
     run = started(
         project,
         tags=RANGE,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from imgflow.orchestration import sensors
-from imgflow.orchestration.sensors import WATCH_SECONDS, Watch
+from imgflow.orchestration.sensing import listing
+from imgflow.orchestration.sensing.listing import WATCH_SECONDS, Watch
 from imgflow.store.location import parse_location
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
@@ -24,7 +24,7 @@ class Clock:
         self.now = 1_000.0
         self.waits: list[float] = []
         monkeypatch.setattr(
-            sensors, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep)
+            listing, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep)
         )
 
     def sleep(self, seconds: float) -> None:
@@ -83,7 +83,7 @@ def test_an_upload_that_lands_while_a_tick_looks_is_asked_for_by_it(
             put(project, "late.jpg", jpeg())
 
     monkeypatch.setattr(
-        sensors, "time", SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=land)
+        listing, "time", SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=land)
     )
     result = project.tick()
     assert len(waits) == 2
@@ -95,7 +95,7 @@ def test_an_upload_that_lands_while_a_tick_looks_is_asked_for_by_it(
 def test_a_tick_of_a_round_does_not_look_twice_at_its_part(
     make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensors, "PAGE_OBJECTS", 2)
+    monkeypatch.setattr(listing, "PAGE_OBJECTS", 2)
     project = make_project(sensor_seconds=1, tick_pages=1)
     for number in range(3):
         put(project, f"{number}.jpg", jpeg())
@@ -105,7 +105,7 @@ def test_a_tick_of_a_round_does_not_look_twice_at_its_part(
         time=time.time,
         sleep=lambda _seconds: pytest.fail("it waited"),
     )
-    monkeypatch.setattr(sensors, "time", never)
+    monkeypatch.setattr(listing, "time", never)
     first = project.tick()
     assert "2 objects listed" in str(first.skip_reason)
-    assert sensors.Round.from_cursor(first.cursor).resume_after == "1.jpg"
+    assert listing.Round.from_cursor(first.cursor).resume_after == "1.jpg"

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgflow.catalog.depth_arrays import DepthArrays
 from imgflow.catalog.partition_keys import partition_key
+from imgflow.catalog.postgres.depth_arrays import DepthArrays
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
 from imgflow_tests.pictures import depth_csv, jpeg, mixed_objects, png
 
@@ -75,7 +75,7 @@ def test_the_same_again_reads_writes_and_changes_nothing(
 ) -> None:
     rows, stored, runs = sixty.rows(), sixty.stored(), len(sixty.runs())
     # Whoever opens a file now fails: unreadable names, unchanged directory entries.
-    monkeypatch.setattr("imgflow.store.folder.FolderSource._open", _must_not_be_read)
+    monkeypatch.setattr("imgflow.store.folder.source_folder.FolderSource._open", _must_not_be_read)
 
     assert sixty.tick().run_requests == []
     assert sixty.ingest().unchanged == 60

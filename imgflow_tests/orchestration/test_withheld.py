@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 import dagster as dg
 import pytest
 
-from imgflow.settings import Settings
+from imgflow.settings.variables import Settings
 from imgflow.status import describe, read_status
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_trouble import failure_text

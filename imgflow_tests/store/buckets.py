@@ -6,7 +6,7 @@ from typing import Any
 
 from imgflow.store.location import parse_location
 from imgflow.store.objects import SourceObject
-from imgflow.store.s3 import S3Source
+from imgflow.store.s3.source_bucket import S3Source
 
 
 def source_of(url: str, **arguments: Any) -> S3Source:

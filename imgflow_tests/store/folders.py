@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from imgflow.store.folder import FolderSource
+from imgflow.store.folder.source_folder import FolderSource
 from imgflow.store.location import parse_location
 from imgflow.store.objects import Page
 

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imgflow.errors import SettingsError, Trouble
-from imgflow.store.opening import StoreConfig
-from imgflow.store.walking import CONTINUE_SECONDS, UNFINISHED
+from imgflow.store.config import StoreConfig
+from imgflow.store.folder.walk import CONTINUE_SECONDS, UNFINISHED
 from imgflow_tests.store.folders import (
     by_bytes,
     keys_of,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from imgflow.errors import BadKey, SourceChanged, Trouble, Unreadable
+from imgflow.store.folder.walk import UNFINISHED
 from imgflow.store.objects import SourceObject
-from imgflow.store.walking import UNFINISHED
 from imgflow_tests.store.folders import (
     as_nobody,
     keys_of,
@@ -233,7 +233,7 @@ def open_folder() -> Iterator[Path]:
 def test_a_folder_that_may_not_be_read_is_said_and_does_not_stop_the_others(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imgflow.store.whole.QUIET_SECONDS", 0)
+    monkeypatch.setattr("imgflow.store.folder.writers.QUIET_SECONDS", 0)
     put(open_folder, "a.jpg")
     put(open_folder, "closed/b.jpg")
     put(open_folder, "names only/c.jpg")

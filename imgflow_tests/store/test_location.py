@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgflow.errors import SettingsError
+from imgflow.store.config import StoreConfig
 from imgflow.store.location import Location, parse_location
-from imgflow.store.opening import StoreConfig
 
 
 def parse(url: str) -> Location:

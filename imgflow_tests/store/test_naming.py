@@ -13,8 +13,8 @@ from obstore.store import MemoryStore
 
 from imgflow.store.location import parse_location
 from imgflow.store.naming import is_exact, is_own, output_name, source_part
-from imgflow.store.outputs import OutputStore
-from imgflow.store.s3_clients import obstore_bucket
+from imgflow.store.output_store import OutputStore
+from imgflow.store.s3.clients import obstore_bucket
 
 SOURCE = "s3://bucket/in/"
 TRICKY = [

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from imgflow.cli.bulk_upload import upload_all
 from imgflow.errors import Trouble
 from imgflow.store.location import parse_location
-from imgflow.store.outputs import OutputStore
-from imgflow.store.uploading import upload_all
+from imgflow.store.output_store import OutputStore
 from imgflow_tests.store.folders import NOBODY, as_nobody, keys_of, source_of
 
 NAME = "thumbnail/summer/IMG 1 +ü%40.jpg/@0123.jpg"

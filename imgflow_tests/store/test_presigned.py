@@ -8,8 +8,8 @@ from functools import cache
 import pytest
 
 from imgflow.store.location import parse_location
-from imgflow.store.presigned import own_key
-from imgflow.store.s3 import S3Source
+from imgflow.store.s3.presigned import own_key
+from imgflow.store.s3.source_bucket import S3Source
 
 V4 = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=A%2F1&X-Amz-Date=20261129T000000Z"
 V4 += "&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature=5e"

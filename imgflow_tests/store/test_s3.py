@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgflow.errors import SourceChanged
+from imgflow.store.config import StoreConfig
 from imgflow.store.naming import is_exact
 from imgflow.store.objects import SourceObject
-from imgflow.store.opening import StoreConfig
-from imgflow.store.s3 import S3Source
+from imgflow.store.s3.source_bucket import S3Source
 from imgflow_tests.store.buckets import listed, source_of
 
 KEYS = [

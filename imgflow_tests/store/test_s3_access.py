@@ -13,10 +13,10 @@ import pytest
 from botocore.config import Config
 
 from imgflow.errors import SettingsError, Trouble
+from imgflow.store.config import StoreConfig
 from imgflow.store.objects import SourceObject
-from imgflow.store.opening import StoreConfig
-from imgflow.store.s3 import S3Source
-from imgflow.store.s3_clients import s3_client
+from imgflow.store.s3.clients import s3_client
+from imgflow.store.s3.source_bucket import S3Source
 from imgflow_tests import ceph
 from imgflow_tests.store.buckets import listed, source_of
 
@@ -185,7 +185,7 @@ def test_obstore_asks_at_the_address_that_boto3_has(
 
     import obstore
 
-    from imgflow.store.s3_clients import obstore_bucket
+    from imgflow.store.s3.clients import obstore_bucket
 
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")

@@ -12,7 +12,7 @@ import pytest
 from imgflow.errors import Trouble
 from imgflow.store.location import parse_location
 from imgflow.store.objects import SourceObject
-from imgflow.store.s3 import S3Source
+from imgflow.store.s3.source_bucket import S3Source
 from imgflow_tests.conftest import S3Server
 from imgflow_tests.s3_proxy import Fault, Proxy, always, first
 
@@ -25,9 +25,9 @@ def proxy(s3_server: S3Server, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Iter
     assert s3
     proxy = Proxy(s3_server.endpoint)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-    monkeypatch.setattr("imgflow.store.s3_clients.REQUEST_SECONDS", 1)
-    monkeypatch.setattr("imgflow.store.s3_clients.SILENT_SECONDS", 0.5)
-    monkeypatch.setattr("imgflow.store.s3_clients.ATTEMPTS", 1)
+    monkeypatch.setattr("imgflow.store.s3.clients.REQUEST_SECONDS", 1)
+    monkeypatch.setattr("imgflow.store.s3.clients.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("imgflow.store.s3.clients.ATTEMPTS", 1)
     yield proxy
     proxy.stop()
 

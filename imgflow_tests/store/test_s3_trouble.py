@@ -15,8 +15,8 @@ import pytest
 from imgflow.errors import SourceChanged, Trouble
 from imgflow.store.location import parse_location
 from imgflow.store.objects import SourceObject
-from imgflow.store.outputs import OutputStore
-from imgflow.store.s3 import S3Source
+from imgflow.store.output_store import OutputStore
+from imgflow.store.s3.source_bucket import S3Source
 from imgflow_tests.ceph import free_port
 
 BODY = b"0123456789"
@@ -325,7 +325,7 @@ def test_an_endpoint_that_never_answers_the_call_is_trouble(
             one.setblocking(False)
             one.connect_ex(address)
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{address[1]}")
-        monkeypatch.setattr("imgflow.store.s3_clients.ATTEMPTS", 1)
+        monkeypatch.setattr("imgflow.store.s3.clients.ATTEMPTS", 1)
         started = time.monotonic()
         with pytest.raises(Trouble, match="does not answer"):
             S3Source(parse_location("s3://bucket", setting="TEST")).check()

@@ -19,9 +19,9 @@ from typing import IO
 import pytest
 
 from imgflow.errors import SourceChanged, Trouble
-from imgflow.store import whole
-from imgflow.store.folder import FolderSource
-from imgflow.store.whole import QUIET_SECONDS, RECENT_SECONDS, Writers
+from imgflow.store.folder import writers as whole
+from imgflow.store.folder.source_folder import FolderSource
+from imgflow.store.folder.writers import QUIET_SECONDS, RECENT_SECONDS, Writers
 from imgflow_tests.store.folders import as_nobody, put, source_of
 
 # Opens a file as it is told, then writes, truncates or closes it line by line of its input.

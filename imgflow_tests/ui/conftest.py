@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imgflow.samples import sample_pictures
+from imgflow.service.samples import sample_pictures
 from imgflow_tests.browser import started_chromium
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.running import Running, ready, wait_until

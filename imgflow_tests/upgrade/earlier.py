@@ -10,8 +10,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import command
 
-from imgflow.catalog import schema
-from imgflow.catalog.schema import VERSION_TABLE
+from imgflow.catalog.database import schema
+from imgflow.catalog.database.schema import VERSION_TABLE
 
 VERSIONS = sorted(schema.known_versions())
 NEWEST = VERSIONS[-1]

@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from imgflow.api.app import create_app
-from imgflow.catalog import schema
-from imgflow.catalog.connecting import make_engine
-from imgflow.catalog.postgres import PostgresCatalog
+from imgflow.catalog.database import schema
+from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.settings.tokens import own_token
 from imgflow.store.naming import MARKER
-from imgflow.tokens import own_token
 from imgflow_tests.api.library import bearer, encoded, local
 from imgflow_tests.catalog.migrating import migrate_at_once
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from imgflow.doctor.checks import all_checks
+from imgflow.doctor.all_checks import all_checks
 from imgflow.doctor.findings import Finding, examine
 from imgflow.errors import SettingsError
-from imgflow.up import _prepare
+from imgflow.service.up import _prepare
 from imgflow_tests.orchestration.project import PHOTO_ASSETS, Project
 from imgflow_tests.pictures import jpeg
 

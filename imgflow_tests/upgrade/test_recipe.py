@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 
 from imgflow.definitions import build_families
-from imgflow.orchestration.maintenance import backfill_stale
-from imgflow.settings import Settings
+from imgflow.orchestration.upkeep.reconcile import backfill_stale
+from imgflow.settings.variables import Settings
 from imgflow_tests.orchestration.processes import Gate, Server
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.pictures import jpeg

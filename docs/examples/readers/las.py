@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from imgflow.depth.rows import DepthLimits, DepthRows
-from imgflow.depth.streams import line_blocks
+from imgflow.depth.readers.rows import DepthLimits, DepthRows
+from imgflow.depth.readers.streams import line_blocks
 from imgflow.depth.tables import checked_rows
 from imgflow.errors import Rejected
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from imgflow.catalog.partition_keys import partition_key
-from imgflow.catalog.rows import Image
+from imgflow.catalog.records import Image
 
 
 @dataclass(frozen=True)

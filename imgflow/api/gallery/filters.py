@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 
 from fastapi import Depends, Query
 
-from imgflow.catalog.postgres import PostgresCatalog
-from imgflow.catalog.rows import Image, Kind, State
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Image, Kind, State
 
 KINDS: dict[str, Kind] = {"photo": "photo", "depth": "depth"}
 STATES: dict[str, State] = {"ready": "ready", "pending": "pending", "rejected": "rejected"}

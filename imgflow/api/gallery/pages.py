@@ -8,16 +8,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from imgflow.api.connections import Connected, Connections
+from imgflow.api.backend.connections import Connected, Connections
 from imgflow.api.gallery.filters import KINDS, STATES, Filters, FiltersInQuery
 from imgflow.api.gallery.presenting import card_of, metadata_of, pictures_of, viewable
 from imgflow.api.gallery.rendering import PageRoute, gallery_of
 from imgflow.api.gallery.wording import KIND_WORDS, STATE_WORDS, parts_of
-from imgflow.api.keys import LARGEST_ID, find_image
-from imgflow.api.pictures import DEPTH_OUTPUTS
-from imgflow.api.problems import Refused
+from imgflow.api.http.keys import LARGEST_ID, find_image
+from imgflow.api.http.problems import Refused
+from imgflow.api.routes.pictures import DEPTH_OUTPUTS
 from imgflow.api.routing import get
-from imgflow.catalog.rows import Image
+from imgflow.catalog.records import Image
 from imgflow.depth.colormap_data import DEFAULT_COLORMAP
 from imgflow.depth.colormaps import COLORMAPS
 

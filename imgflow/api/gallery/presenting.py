@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from imgflow.advice import mend
 from imgflow.api.gallery.filters import Filters
 from imgflow.api.gallery.wording import KIND_WORDS, STATE_WORDS, parts_of, shown, size_of, time_of
-from imgflow.api.pictures import OPAQUE
-from imgflow.api.serving import version_of
-from imgflow.catalog.rows import Image
-from imgflow.mends import mend
+from imgflow.api.http.serving import version_of
+from imgflow.api.routes.pictures import OPAQUE
+from imgflow.catalog.records import Image
 
 # Of what uploads may be, browsers show these.
 BROWSERS_SHOW = frozenset(

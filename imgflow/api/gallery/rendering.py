@@ -11,15 +11,15 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from imgflow.api.access import session_of
-from imgflow.api.connections import Connections
-from imgflow.api.errors import EXCEPTIONS, refused_by
+from imgflow.api.auth import session_of
+from imgflow.api.backend.connections import Connections
 from imgflow.api.gallery.dagster_ui import DagsterUi
 from imgflow.api.gallery.static_files import BASE
 from imgflow.api.gallery.wording import shown, size_of, time_of
-from imgflow.api.problems import PROBLEMS, Refused
-from imgflow.api.sharing import renew_session, scopes_of
-from imgflow.settings import Settings
+from imgflow.api.http.exceptions import EXCEPTIONS, refused_by
+from imgflow.api.http.problems import PROBLEMS, Refused
+from imgflow.api.routes.sharing import renew_session, scopes_of
+from imgflow.settings.variables import Settings
 
 # Nothing inline, nothing from elsewhere: what a key or a reason holds is text, whatever it looks
 # like. `blob:` are frames that a script has fetched.

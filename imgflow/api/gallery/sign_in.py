@@ -13,13 +13,13 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from imgflow.api.bodies import MOST_JSON_BYTES, pieces
-from imgflow.api.connections import Connected, Connections
+from imgflow.api.backend.connections import Connected, Connections
 from imgflow.api.gallery.rendering import PageRoute, gallery_of
-from imgflow.api.problems import Refused
+from imgflow.api.http.bodies import MOST_JSON_BYTES, pieces
+from imgflow.api.http.problems import Refused
+from imgflow.api.routes.sharing import replace_session
 from imgflow.api.routing import get
-from imgflow.api.sharing import replace_session
-from imgflow.tokens import Token
+from imgflow.settings.tokens import Token
 
 router = APIRouter(route_class=PageRoute)
 

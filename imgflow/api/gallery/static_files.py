@@ -12,7 +12,7 @@ from importlib.resources import files
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from imgflow.api.problems import Refused
+from imgflow.api.http.problems import Refused
 from imgflow.api.routing import get
 
 MEDIA_TYPES = {

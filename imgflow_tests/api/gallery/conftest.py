@@ -10,8 +10,8 @@ import psycopg2
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
-from imgflow.catalog.embedded import EmbeddedPostgres
-from imgflow.samples import upload_samples
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
+from imgflow.service.samples import upload_samples
 from imgflow_tests.api.gallery.site import READER, TOKEN, Site
 from imgflow_tests.browser import started_chromium
 from imgflow_tests.pictures import jpeg

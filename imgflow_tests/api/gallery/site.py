@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from imgflow.catalog.rows import Image
+from imgflow.catalog.records import Image
 from imgflow_tests.api.library import Library
 from imgflow_tests.ceph import free_port
 from imgflow_tests.patience import PATIENCE_SECONDS

@@ -20,7 +20,7 @@ from imgflow.api.app import create_app
 from imgflow.api.gallery.dagster_ui import DagsterUi
 from imgflow.api.gallery.static_files import BASE, FILES, SWAGGER_UI
 from imgflow.api.gallery.wording import parts_of, shown, size_of
-from imgflow.catalog.embedded import EmbeddedPostgres
+from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow.catalog.partition_keys import partition_key
 from imgflow.store.objects import SourceObject
 from imgflow_tests.api.library import Library, bearer, local

@@ -1,0 +1,176 @@
+"""Who may do what: tokens, sessions and picture links.
+
+Nobody is let in by what a request lacks, or by where it seems to come from: a proxy, a forwarded
+port and every user of the machine look like its owner. Reading needs a token with the scope `read`,
+changing something one with the scope `write`; a session stands for a token, and a signed link lets
+anyone see the one picture that it is for. `IMGFLOW_OPEN_READING` opens reading to all, by the
+operator's word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+
+from imgflow.api.backend.connections import Connected, Connections
+from imgflow.api.backend.signatures import Pass
+from imgflow.api.http.problems import Refused
+from imgflow.settings.tokens import Scope, Token
+
+CHALLENGE = 'Bearer realm="imgflow"'
+SCHEME = "bearer"
+
+PROBLEMS_OF_TOKENS = ("token_missing", "token_unknown", "scope_missing")
+PROBLEMS_OF_LINKS = ("link_wrong", "link_expired")
+
+Security = list[dict[str, list[str]]]
+WITH_TOKEN: Security = [{"token": []}, {"session": []}]
+READING_PICTURES: Security = [*WITH_TOKEN, {"link": []}]
+
+
+def security_schemes(cookie: str) -> dict[str, Any]:
+    """The ways in, for OpenAPI.
+
+    Args:
+        cookie: name of the one that holds a session.
+    """
+    return {
+        "token": {
+            "type": "http",
+            "scheme": SCHEME,
+            "description": "`IMGFLOW_API_TOKEN`, or the content of the file `api-token` in the "
+            "home.",
+        },
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": cookie,
+            "description": "Set by the link that `imgflow up` prints and by `POST /session`, for "
+            "browsers.",
+        },
+        "link": {
+            "type": "apiKey",
+            "in": "query",
+            "name": "signature",
+            "description": "With `expires`, of a link that `POST /images/{image}/links` made.",
+        },
+    }
+
+
+def needs(scope: Scope) -> Any:
+    """Let a route answer only those who may.
+
+    Checked before anything else of the request is, so that strangers learn nothing from it.
+    """
+
+    async def check(request: Request, connections: Connected) -> None:
+        await check_access(request, connections, scope)
+
+    return Depends(check)
+
+
+def needs_reader_or_link() -> Any:
+    """The same for reading a picture, to which a signed link may lead."""
+
+    async def check(request: Request, connections: Connected) -> None:
+        query = request.query_params
+        if "signature" not in query:
+            await check_access(request, connections, "read")
+            return
+        # Judged whatever else the request bears, so that a link can be tried out where it is made.
+        image, picture = request.scope["path"].rpartition("/images/")[2].split("/", 1)
+        given = query.get("expires", ""), query["signature"]
+        verdict = connections.signatures.check_link(image, picture, *given)
+        if verdict == "expired":
+            raise Refused("link_expired", "Ask for a new one where you got this.")
+        if verdict == "wrong":
+            raise Refused("link_wrong", "It is for another picture, or was changed or cut short.")
+
+    return Depends(check)
+
+
+async def check_access(request: Request, connections: Connections, scope: Scope) -> None:
+    """Return when whoever asks has a scope; every route asks here, and nowhere else.
+
+    Raises:
+        Refused: says what is missing.
+        Trouble: the database does not say whether the session was ended.
+    """
+    if scope == "read" and connections.reading_is_open:
+        return
+    token = await token_of(request, connections)
+    if scope not in token.scopes:
+        raise Refused(
+            "scope_missing",
+            f"The token lacks the scope {scope}.",
+            headers={
+                "WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
+            },
+        )
+
+
+async def token_of(request: Request, connections: Connections) -> Token:
+    """The token that a request bears, itself or by its session.
+
+    Raises:
+        Refused: there is none, or none that is accepted.
+        Trouble: the database does not say whether the session was ended.
+    """
+    token = bearer_of(request, connections)
+    if token is not None:
+        return token
+    session = await session_of(request, connections)
+    token = connections.tokens.named(session.token_name) if session else None
+    if token is None or not is_own_page(request):
+        raise Refused(
+            "token_missing",
+            "Send the header `Authorization: Bearer TOKEN`.",
+            headers={"WWW-Authenticate": CHALLENGE},
+        )
+    return token
+
+
+def bearer_of(request: Request, connections: Connections) -> Token | None:
+    """The token in the header; None when there is none.
+
+    Raises:
+        Refused: it is none that is accepted.
+    """
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != SCHEME or not given.strip():
+        return None
+    token = connections.tokens.find(given.strip())
+    if token is None:
+        raise Refused(
+            "token_unknown",
+            "It is neither in IMGFLOW_API_TOKEN nor, where that is empty, in the home.",
+            headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'},
+        )
+    return token
+
+
+async def session_of(request: Request, connections: Connections) -> Pass | None:
+    """The session of the browser that asks; None when there is none, or none that is valid.
+
+    Raises:
+        Trouble: the database does not say whether it was ended.
+    """
+    session = connections.signatures.read("session", request.cookies.get(connections.cookie, ""))
+    if session is None or await connections.is_revoked(session.id):
+        return None
+    return session
+
+
+def is_own_page(request: Request) -> bool:
+    """Whether a browser that changes something with its cookie was told to by our own page."""
+    if request.method in ("GET", "HEAD"):
+        return True
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return request.headers.get("Sec-Fetch-Site") == "same-origin"
+    try:
+        return urlsplit(origin).netloc == request.headers.get("Host")
+    except ValueError:  # no browser sends it
+        return False

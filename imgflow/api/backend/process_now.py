@@ -1,0 +1,294 @@
+"""Processing a photograph at once, because somebody waits for it.
+
+It takes the same steps as a run does (`orchestration.batch`): outputs, then the row. The events are
+left to the next run: the row is marked as unreported, so that run adds the partition and
+says what became of it, as it does for images whose run died. An image that turns out to be none is
+left pending, so that a run judges it and turns its partition red.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+import uuid
+from concurrent.futures.process import BrokenProcessPool
+
+from imgflow.api.http.bodies import nameless_file
+from imgflow.api.http.problems import Refused
+from imgflow.api.remembered import Body, Recent, Rejection, digest_of
+from imgflow.catalog.lifecycle import delete_images, remove_outputs
+from imgflow.catalog.postgres.ownership import claim
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Image
+from imgflow.errors import Rejected, Trouble
+from imgflow.fetch.client import Fetcher, FetchRefused, Limits, trusting
+from imgflow.fetch.hosts import AllowedHosts
+from imgflow.images.formats.decoding import check_kind
+from imgflow.images.outputs import enabled_outputs
+from imgflow.orchestration.image_log import tell_finished
+from imgflow.settings.variables import Settings
+from imgflow.store.config import StoreConfig
+from imgflow.store.naming import FETCHED_FOLDER
+from imgflow.store.objects import SourceObject
+from imgflow.store.output_store import OutputStore
+from imgflow.store.s3.presigned import endpoint_of, own_key
+from imgflow.work import batch
+from imgflow.work.counting import count_finished
+from imgflow.work.photographs import process_photo_task
+from imgflow.work.pool import WorkerPool
+from imgflow.work.tasks import Outcome, Task, WorkerConfig
+
+logger = logging.getLogger(__name__)
+
+WAIT_SECONDS = 60.0
+LOOK_SECONDS, SELDOM_SECONDS = 0.05, 0.5
+WORKERS = 2
+POOLS = 2
+# An object may be overwritten between two requests about it, but hardly so often in a row.
+TIMES_OVERWRITTEN = 3
+
+
+class Processor:
+    """Photographs by URL."""
+
+    def __init__(self, settings: Settings, stores: StoreConfig, database_url: str) -> None:
+        """Take what it works with; worker processes start with the first image."""
+        self._source = stores.open_source()
+        self._outputs: OutputStore = stores.open_outputs()
+        self._fetcher = Fetcher(
+            AllowedHosts(settings.fetch_hosts, endpoint=endpoint_of(self._source)),
+            Limits(bytes=settings.max_bytes, seconds=settings.fetch_seconds),
+            # As boto3 does for the endpoint.
+            tls=trusting(os.environ.get("AWS_CA_BUNDLE")),
+        )
+        recipe = settings.photo_recipe
+        enabled = {name: recipe.fingerprint(name) for name in enabled_outputs(recipe)}
+        self._family = batch.Family(enabled, frozenset(enabled))
+        self._config = WorkerConfig(
+            stores,
+            database_url,
+            self._source.location.url,
+            recipe,
+            settings.photo_limits,
+            settings.depth_recipe,
+            settings.decode_seconds,
+            settings.depth_seconds,
+        )
+        self._workers = min(WORKERS, settings.worker_count)
+        self._pool: WorkerPool | None = None
+        self._lock = threading.Lock()
+        self._bodies = Recent[Body]()  # by URL
+        self._rejections = Recent[Rejection]()  # by SHA-256
+
+    def close(self) -> None:
+        """End the worker processes."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()
+
+    def process(self, catalog: PostgresCatalog, url: str) -> Image:
+        """Find, or make, the row and the outputs of the photograph that a URL leads to.
+
+        Raises:
+            Refused: it is no photograph, or is not done in time.
+            NotAllowed, FetchRefused, FetchFailed, TooManyBytes: it could not be had.
+            NotOurs: the output location is another catalogue's.
+            Trouble: a store or the database does not answer.
+        """
+        claim(catalog, self._outputs)
+        key = own_key(self._source, url)
+        if key is None:
+            return self._from_elsewhere(catalog, url)
+        return self._ready(catalog, self._announced(catalog, self._permitted(url, key)))
+
+    def _permitted(self, url: str, key: str) -> SourceObject:
+        """An object of the source, after the server gave its first byte for this very URL.
+
+        That the URL names the object proves nothing: names can be read in two ways. So the object
+        that the server shows must be the one that the source has, by ETag, size and time.
+        """
+        for _ in range(TIMES_OVERWRITTEN):
+            shown = self._fetcher.check(url, may_lead=lambda to: own_key(self._source, to) == key)
+            upload = self._stat(key)
+            if (upload.etag, upload.size, upload.last_modified) == (
+                shown.etag,
+                shown.size,
+                shown.last_modified,
+            ):
+                return upload
+        raise FetchRefused("The server gives another object than the one that the URL names.")
+
+    def _announced(self, catalog: PostgresCatalog, upload: SourceObject) -> Image:
+        """The row of an object of the source, as it is now."""
+        catalog.announce([upload])
+        return catalog.by_keys([upload.key])[upload.key]
+
+    def _stat(self, key: str) -> SourceObject:
+        upload = self._source.stat(key)
+        if upload is None:
+            raise Refused("original_deleted", f"{key!r} is not in the source any more.")
+        return upload
+
+    def _from_elsewhere(self, catalog: PostgresCatalog, url: str) -> Image:
+        """The same of what lies elsewhere; the same bytes have one row, whatever URLs they have."""
+        address = digest_of(url)
+        known = self._bodies.get(address)
+        image, rejection = self._known(catalog, known.sha256) if known else (None, None)
+        etag = known.etag if known and (image or rejection) else None
+        fetched = self._fetcher.fetch(url, etag=etag)
+        if fetched.body is not None:
+            sha256 = hashlib.sha256(fetched.body).hexdigest()
+            if fetched.etag is not None:
+                self._bodies.put(address, Body(fetched.etag, sha256))
+            image, rejection = self._known(catalog, sha256)
+        if image is not None:
+            return self._ready(catalog, image)
+        if rejection is not None:
+            raise Unprocessable(rejection)
+        return self._kept(catalog, sha256, fetched.body or b"")
+
+    def _known(
+        self, catalog: PostgresCatalog, sha256: str
+    ) -> tuple[Image | None, Rejection | None]:
+        """What was made of these bytes before, or why nothing can be."""
+        return catalog.by_content("photo", sha256), self._rejections.get(sha256)
+
+    def _kept(self, catalog: PostgresCatalog, sha256: str, body: bytes) -> Image:
+        """Put bytes into the source and process them; what is no photograph does not stay there."""
+        try:
+            check_kind(body, self._config.photo_limits)
+        except Rejected as rejected:
+            raise Unprocessable(Rejection(rejected.reason, rejected.code)) from None
+        key = f"{FETCHED_FOLDER}{sha256}"
+        image, upload = self._put(catalog, key, body)
+        try:
+            return self._ready(catalog, image)
+        except Unprocessable as refusal:
+            self._rejections.put(sha256, refusal.rejection)
+            if upload is not None:
+                self._remove(catalog, image, upload)
+            raise
+        except Refused as refusal:
+            rejection = self._rejections.get(sha256)
+            # Another request put it there, and removed it while this one waited.
+            if rejection and refusal.code in ("image_deleted", "original_deleted"):
+                raise Unprocessable(rejection) from refusal
+            raise
+
+    def _put(
+        self, catalog: PostgresCatalog, key: str, body: bytes
+    ) -> tuple[Image, SourceObject | None]:
+        """Its row, and what was uploaded: nothing where it lies there and is judged, or will be."""
+        image = catalog.by_keys([key]).get(key)
+        if image is not None and image.state != "deleted":
+            there = self._source.stat(key)
+            if there is not None and there.identity == image.announced:
+                return image, None
+        with nameless_file() as (opened, file):
+            opened.write(body)
+            opened.flush()
+            self._source.upload(key, file)
+        upload = self._stat(key)
+        return self._announced(catalog, upload), upload
+
+    def _remove(self, catalog: PostgresCatalog, image: Image, upload: SourceObject) -> None:
+        """Delete what was put there, unless somebody has put something there since."""
+        try:
+            there = self._source.stat(upload.key)
+            if there is None or there.identity == upload.identity:
+                delete_images(catalog, self._outputs, [image], source=self._source)
+        except Trouble as trouble:  # such as no right to delete: a run judges it, and it stays
+            logger.warning("%s stays in the source: %s", upload.key, trouble)
+
+    def _ready(self, catalog: PostgresCatalog, image: Image) -> Image:
+        """Wait until an image is ready, doing the work unless someone else does it already."""
+        if image.kind != "photo":
+            raise Refused("not_a_photo", f"{image.key!r} is a {image.kind}.")
+        give_up = time.monotonic() + WAIT_SECONDS
+        pause = LOOK_SECONDS
+        while True:
+            if image.state == "deleted":
+                raise Refused("image_deleted", f"The image {image.id} was deleted.")
+            if image.processed == image.announced:
+                if image.state == "ready" and "grayscale" in image.outputs:
+                    return image
+                if image.state == "rejected":
+                    raise Unprocessable(Rejection(image.reason, image.reason_code))
+                if image.state == "ready":
+                    raise Refused("output_not_made", f"Materialise {image.key!r}.")
+            name = uuid.uuid4().hex
+            is_taken = image.batch is not None and catalog.holds.is_held(image.batch)
+            if not is_taken and catalog.assign([image.id], name):
+                with catalog.holds.holding(name):
+                    self._work(catalog, image)
+            elif time.monotonic() > give_up:
+                raise Refused(
+                    "still_processing", "Ask again in a few seconds.", headers={"Retry-After": "5"}
+                )
+            else:
+                time.sleep(pause)
+                pause = min(2 * pause, SELDOM_SECONDS)
+            (image,) = catalog.by_ids([image.id]) or [image]
+
+    def _work(self, catalog: PostgresCatalog, image: Image) -> None:
+        """Process an image that is this caller's, and write what became of it."""
+        plan = batch.plan([image], self._family, "")
+        for task in batch.with_twins(plan.tasks, catalog, "photo"):
+            outcome = self._outcome(task)
+            verdict = outcome.verdict
+            tell_finished([batch.Finished(image, outcome)], {image.id})
+            if outcome.is_outdated:
+                self._announced(catalog, self._stat(image.key))
+            elif verdict is None:
+                catalog.note_trouble({image.id: outcome.trouble or ""}, code=outcome.trouble_code)
+                raise Trouble(outcome.trouble or "")
+            elif verdict.state == "rejected":
+                catalog.reopen([image.id])  # so that a run judges it and Dagster shows it
+                raise Unprocessable(Rejection(verdict.reason, verdict.reason_code))
+            elif catalog.record([verdict]):
+                catalog.unreport([image.id])
+                count_finished(catalog, [batch.Finished(image, outcome)])
+            else:
+                remove_outputs(catalog, self._outputs, {image.id: verdict.outputs})
+
+    def _outcome(self, task: Task) -> Outcome:
+        for _ in range(POOLS):
+            pool = self._current_pool()
+            try:
+                seconds = self._config.decode_seconds
+                ((_, outcome),) = pool.outcomes([task], process_photo_task, seconds)
+            except (BrokenProcessPool, RuntimeError):
+                # All its workers were killed at once, after which a pool takes no more.
+                self._replace(pool)
+            else:
+                return outcome
+        raise Trouble("The worker processes end again and again.")
+
+    def _current_pool(self) -> WorkerPool:
+        with self._lock:
+            if self._pool is None:
+                self._pool = WorkerPool(self._config, self._workers)
+            return self._pool
+
+    def _replace(self, broken: WorkerPool) -> None:
+        with self._lock:
+            if self._pool is not broken:
+                return  # somebody else was first
+            self._pool = None
+        broken.stop()
+
+
+class Unprocessable(Refused):
+    """Bytes that cannot become an image."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(
+            "image_unprocessable",
+            rejection.reason or "No reason is known.",
+            reason_code=rejection.code,
+        )
+        self.rejection = rejection

@@ -1,0 +1,158 @@
+"""Bodies that are not JSON: answered whole, in part, as a header only, or not at all when known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+
+from imgflow.api.conditional import Bytes, Unsatisfiable, asked_bytes, is_known
+from imgflow.api.http.problems import Refused
+
+# Pictures change when an image is overwritten, so caches ask each time; a 304 costs one row.
+CACHE_CONTROL = "private, no-cache"
+# A URL that names the version is of these bytes for ever. Not for shared caches, which would hand
+# pictures to those who may not read them.
+IMMUTABLE = "private, max-age=31536000, immutable"
+
+VERSION_CHARACTERS = 16
+
+SAFE_MEDIA_TYPES = frozenset(
+    {
+        "image/jpeg",
+        "image/png",
+        "image/gif",
+        "image/webp",
+        "image/tiff",
+        "image/bmp",
+        "image/avif",
+        "image/jp2",
+    }
+)
+"""Raster pictures, which run no script; SVG and HTML do."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """Something to be served.
+
+    Attributes:
+        etag: strong, in its quotes.
+        size: bytes.
+        media_type: as declared to the caller.
+        open: gives the bytes of a range in pieces; called at most once.
+        filename: under which a browser saves it; None for no name.
+        is_attachment: saved rather than shown.
+        cache_control: header.
+    """
+
+    etag: str
+    size: int
+    media_type: str
+    open: Callable[[Bytes], Iterator[bytes]] = field(repr=False)
+    filename: str | None = None
+    is_attachment: bool = False
+    cache_control: str = CACHE_CONTROL
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a 200, a 206 and a 304 have in common."""
+        headers = {
+            "ETag": self.etag,
+            "Cache-Control": self.cache_control,
+            "Accept-Ranges": "bytes",
+        }
+        if self.filename is not None:
+            headers["Content-Disposition"] = disposition(self.filename, self.is_attachment)
+        return headers
+
+
+def version_of(sha256: str) -> str:
+    """What a URL says of the content that it is for."""
+    return sha256[:VERSION_CHARACTERS]
+
+
+def caching(version: str | None, sha256: str | None) -> str:
+    """The header Cache-Control for a URL with this version of a content with this hash."""
+    is_same = version is not None and sha256 is not None and version == version_of(sha256)
+    return IMMUTABLE if is_same else CACHE_CONTROL
+
+
+def not_modified(
+    request: Request, etag: str, cache_control: str = CACHE_CONTROL
+) -> Response | None:
+    """A 304 when the caller has this body."""
+    if not is_known(request.headers.get("If-None-Match"), etag):
+        return None
+    return Response(status_code=304, headers={"ETag": etag, "Cache-Control": cache_control})
+
+
+def serve(request: Request, body: Body) -> Response:
+    """Answer with a body.
+
+    The first piece is read before the answer begins, so that what goes wrong with it is a problem
+    rather than a broken connection.
+
+    Raises:
+        Refused: the range lies outside the body.
+    """
+    known = not_modified(request, body.etag, body.cache_control)
+    if known is not None:
+        return known
+    headers = body.headers
+    if request.method == "HEAD":
+        headers["Content-Length"] = str(body.size)
+        return Response(headers=headers, media_type=body.media_type)
+    asked = _asked(request, body)
+    status = 200
+    if asked is not None:
+        status = 206
+        headers["Content-Range"] = f"bytes {asked.start}-{asked.end - 1}/{body.size}"
+    wanted = asked or Bytes(0, body.size)
+    length = wanted.end - wanted.start
+    pieces = body.open(wanted)
+    first = next(pieces, b"")
+    if len(first) == length:
+        return Response(first, status, headers, body.media_type)
+    headers["Content-Length"] = str(length)
+    return StreamingResponse(chain([first], pieces), status, headers, body.media_type)
+
+
+def whole(body: Body, headers: Mapping[str, str]) -> Response:
+    """Answer a POST with a body, which has no conditions and no ranges.
+
+    Raises:
+        FileNotFoundError: it is not there any more.
+    """
+    pieces = body.open(Bytes(0, body.size))
+    first = next(pieces, b"")
+    answered = {"ETag": body.etag, "Cache-Control": "no-store", **headers}
+    if len(first) == body.size:
+        return Response(first, 200, answered, body.media_type)
+    answered["Content-Length"] = str(body.size)
+    return StreamingResponse(chain([first], pieces), 200, answered, body.media_type)
+
+
+def disposition(filename: str, is_attachment: bool) -> str:
+    """Name a download, in ASCII for old clients and in UTF-8 for all others (RFC 6266)."""
+    kind = "attachment" if is_attachment else "inline"
+    plain = "".join(
+        c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename
+    )
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+
+
+def _asked(request: Request, body: Body) -> Bytes | None:
+    ranges, if_range = (request.headers.get(name) for name in ("Range", "If-Range"))
+    try:
+        return asked_bytes(ranges, if_range, body.etag, body.size)
+    except Unsatisfiable:
+        raise Refused(
+            "range_not_satisfiable",
+            f"There are {body.size} bytes.",
+            headers={"Content-Range": f"bytes */{body.size}"},
+        ) from None

@@ -1,0 +1,189 @@
+"""Connections to PostgreSQL: bounded pools, bounded waits, and errors in words."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg2
+import sqlalchemy as sa
+from psycopg2.errors import ProgramLimitExceeded, ReadOnlySqlTransaction
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from imgflow.catalog.database.embedded_postgres import embedded_postgres
+from imgflow.errors import Trouble
+from imgflow.settings.variables import Settings
+
+Answer = TypeVar("Answer")
+UP = "imgflow up"
+logger = logging.getLogger(__name__)
+
+# A database that restarts is back within seconds; what lasts longer is for the caller to retry.
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+
+# A side that vanishes without a word is given up after 25 seconds; by default a client that has
+# sent something waits for a quarter of an hour, and a server keeps locks for two hours.
+CLIENT_PATIENCE: dict[str, str | int] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+SERVER_PATIENCE = (
+    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; "
+    "SET tcp_keepalives_count = 3; SET tcp_user_timeout = 25000"
+)
+
+
+def database_url(settings: Settings) -> str:
+    """The database of the settings; the embedded one runs from now on until this process ends."""
+    return settings.database_url or embedded_postgres(settings.home).url
+
+
+def up_name(home: Path) -> str:
+    """What the database calls the connections of `imgflow up`: in which home of which machine."""
+    digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    return f"{UP} {socket.gethostname()[:32]} {digest}"
+
+
+def make_engine(
+    url: str,
+    *,
+    pool_size: int = 2,
+    max_overflow: int = 2,
+    pool_seconds: float = 10.0,
+    pre_ping: bool = True,
+    application: str = "imgflow",
+) -> sa.Engine:
+    """Make an engine; nothing is connected yet.
+
+    Args:
+        url: of the database.
+        pool_size: connections that are kept.
+        max_overflow: further ones while they are needed.
+        pool_seconds: for which a connection is waited for while all are in use.
+        pre_ping: ask each connection whether it is alive before it is used. It takes a trip, and
+            all that runs in `retried` finds out by itself.
+        application: what the database calls these connections.
+    """
+    engine = sa.create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
+        pool_timeout=pool_seconds,
+        pool_pre_ping=pre_ping,
+        connect_args={**CLIENT_PATIENCE, "application_name": application},
+    )
+    bound_server(engine)
+    return engine
+
+
+def bound_server(engine: sa.Engine) -> None:
+    """Let the server drop what connections hold soon after the client's machine has vanished."""
+
+    @sa.event.listens_for(engine, "connect")
+    def _set(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(SERVER_PATIENCE)
+        connection.commit()
+
+
+def bounded(engine: sa.Engine, seconds: float) -> sa.Engine:
+    """The same connections, on which a statement that waits for a lock is no answer."""
+    own = engine.execution_options()
+
+    @sa.event.listens_for(own, "begin")
+    def _bound(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(1_000 * seconds)}")
+
+    return own
+
+
+def with_patience(url: str) -> str:
+    """A database's address for Dagster's own storages, with bounded waits as `make_engine` has."""
+    parsed = sa.make_url(url)
+    if not parsed.host:  # a socket of this machine
+        return url
+    missing = {name: str(value) for name, value in CLIENT_PATIENCE.items()}
+    wanted = {**missing, **parsed.query}
+    return parsed.set(query=wanted).render_as_string(hide_password=False)
+
+
+def retried(engine: sa.Engine, work: Callable[[], Answer]) -> Answer:
+    """Run a transaction that may safely run again, until the database answers or patience ends.
+
+    Raises:
+        Trouble: the database did not answer; the text has its host, never its password.
+    """
+    for wait in (*RETRY_SECONDS, None):
+        try:
+            return work()
+        except (SQLAlchemyError, psycopg2.Error) as error:  # the driver's own, from a COPY
+            if not is_outage(error):
+                raise
+            if isinstance(error, PoolTimeout):  # waited for already, while others did too
+                raise Trouble("All connections to the database are in use.") from error
+            if wait is None:
+                raise Trouble(_explain(engine, error)) from error
+            logger.warning("%s It is tried again in %.1f s.", _explain(engine, error), wait)
+            time.sleep(wait)
+    raise AssertionError("the last round returns or raises")
+
+
+@contextmanager
+def outages_in_words(engine: sa.Engine) -> Iterator[None]:
+    """Turn outages into `Trouble`, also those that the driver raises when it is used directly.
+
+    For what cannot simply run again; see `retried` for what can.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, psycopg2.Error) as error:
+        if not is_outage(error):
+            raise
+        raise Trouble(_explain(engine, error)) from error
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether the database was away, as opposed to having refused a statement."""
+    if isinstance(error, PoolTimeout):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, ProgramLimitExceeded):  # too large, now and later
+        return False
+    if isinstance(cause, ReadOnlySqlTransaction):  # it fails over, or its disk was made read-only
+        return True
+    return isinstance(cause, (psycopg2.OperationalError, psycopg2.InterfaceError))
+
+
+def _explain(engine: sa.Engine, error: Exception) -> str:
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    password = engine.url.password
+    cause = lines[0] if lines else type(error).__name__
+    if password:
+        cause = cause.replace(str(password), "***")
+    url = engine.url.difference_update_query(CLIENT_PATIENCE)
+    return (
+        f"The database {url.render_as_string(hide_password=True)} does not answer: {cause}. "
+        f"{_mend(cause)}"
+    )
+
+
+def _mend(cause: str) -> str:
+    if "password" in cause or ("role" in cause and "does not exist" in cause):
+        return "Correct user and password in IMGFLOW_DATABASE_URL."
+    if "too many connections" in cause or "connection slots" in cause:
+        return "Raise max_connections or the CONNECTION LIMIT of role and database."
+    if "does not exist" in cause:
+        return "Create it, or correct IMGFLOW_DATABASE_URL."
+    return "Check that it runs, and IMGFLOW_DATABASE_URL."

@@ -1,0 +1,28 @@
+"""Chunks of depth arrays whose pixels repeat are compressed; the others are stored as they are."""
+
+from alembic import op
+from sqlalchemy import text
+
+from imgflow.catalog.database.migrations.versions.v0007_depth_rows import STATEMENT
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+STATEMENTS = (
+    # PostgreSQL compresses and unpacks values of this column by itself, its default storage. It
+    # would try for each chunk, and of ordinary ones gain little and cost a frame its speed, so they
+    # stay in `pixels`; which is which, `catalog.depth_chunks` decides.
+    "ALTER TABLE depth_chunks ADD COLUMN repeating bytea",
+    "ALTER TABLE depth_chunks ALTER COLUMN pixels DROP NOT NULL",
+    STATEMENT.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION").replace(
+        "c.depths, c.pixels", "c.depths, coalesce(c.pixels, c.repeating)"
+    ),
+)
+
+
+def upgrade() -> None:
+    """Add a column, and read it."""
+    for statement in STATEMENTS:
+        op.execute(text(statement))

@@ -1,0 +1,276 @@
+"""Depth arrays in PostgreSQL: chunks of rows with their bounds; a frame reads those it needs.
+
+An array is written in one transaction under its own fingerprint, so it is visible only when whole,
+and becomes the image's array when the row names it. Chunks travel with binary `COPY`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psycopg2
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from imgflow.catalog.database.copy import CopiedRows, StreamedRows
+from imgflow.catalog.database.engine import outages_in_words, retried
+from imgflow.catalog.depth_chunks import COPY, Chunk, copy_blocks, rows_of
+from imgflow.depth.depth_recipe import CHUNK_ROWS
+from imgflow.depth.ordering import ResizedChunk
+from imgflow.errors import ImgflowError
+
+# One statement sees one state of the database: the row's array and its chunks belong together. The
+# function is in the migrations.
+FOUND = "FROM depth_rows(%s, %s, %s, %s, %s, %s, %s, %s)) TO STDOUT (FORMAT BINARY)"
+READ = f"COPY (SELECT * {FOUND}"
+READ_DEPTHS = f'COPY (SELECT image_id, "array", value_range, depths, NULL {FOUND}'
+
+# One statement sees all chunks of an array or none.
+COPY_ARRAY = sa.text(
+    """
+    INSERT INTO depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max,
+        depths, pixels, repeating)
+    SELECT :to_id, :to, chunk, first_row, row_count, depth_min, depth_max, depths, pixels, repeating
+    FROM depth_chunks WHERE image_id = :id AND "array" = :array
+    """
+)
+
+
+class TooManyRows(ImgflowError):
+    """An interval has more rows than the caller is ready to hold in memory."""
+
+    def __init__(self, most_rows: int, low: float, high: float) -> None:
+        super().__init__(f"more than {most_rows:,} rows lie between {low:g} and {high:g}")
+        self.most_rows = most_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """Rows of a depth image within two depths.
+
+    Attributes:
+        depths: float64 (n,), ascending.
+        pixels: float32 (n, width).
+        bytes_read: of arrays that came from the database.
+        array: name of the array; empty when none of its chunks touches the interval, and then
+            the width is not known either and `pixels` is (0, 0).
+        image_id: of the row.
+        value_range: values of the first and the last colour, as the array's facts say.
+    """
+
+    depths: NDArray[np.float64]
+    pixels: NDArray[np.float32]
+    bytes_read: int
+    array: str = ""
+    image_id: int = 0
+    value_range: tuple[float, float] | None = None
+
+
+class DepthArrays:
+    """The arrays of all depth images in a database."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        """Take an engine; nothing is asked yet."""
+        self._engine = engine
+
+    def store(self, image_id: int, array: str, chunks: Iterable[ResizedChunk]) -> int:
+        """Write an array, replacing what an earlier attempt left under the same name.
+
+        Args:
+            image_id: of a row.
+            array: the array's fingerprint.
+            chunks: in order; whatever iterating raises leaves nothing behind.
+
+        Returns:
+            Bytes of depths and pixels.
+
+        Raises:
+            Trouble: the database did not answer; call again with chunks from the first one.
+        """
+        written = 0
+        with outages_in_words(self._engine), self._engine.begin() as connection:
+            # Two workers on one image: the second waits, and writes the same once more.
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (image_id,))
+            connection.exec_driver_sql(
+                'DELETE FROM depth_chunks WHERE image_id = %s AND "array" = %s', (image_id, array)
+            )
+            driver: Any = connection.connection
+            with driver.cursor() as cursor:
+                for block, size in copy_blocks(image_id, array, chunks):
+                    cursor.copy_expert(COPY, block)
+                    written += size
+        return written
+
+    def copy(self, image_id: int, array: str, *, to_image: int, to_array: str) -> int:
+        """Give an image the array of another one.
+
+        Args:
+            image_id: whose array it is.
+            array: its fingerprint.
+            to_image: who gets one.
+            to_array: the new one's fingerprint.
+
+        Returns:
+            How many chunks; none when the array is not there any more.
+        """
+
+        def attempt() -> int:
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (to_image,))
+                connection.exec_driver_sql(
+                    'DELETE FROM depth_chunks WHERE image_id = %s AND "array" = %s',
+                    (to_image, to_array),
+                )
+                names = {"id": image_id, "array": array, "to_id": to_image, "to": to_array}
+                return connection.execute(COPY_ARRAY, names).rowcount
+
+        return retried(self._engine, attempt)
+
+    def read(
+        self,
+        image: int | str,
+        depth_min: float | None = None,
+        depth_max: float | None = None,
+        *,
+        source: str | None = None,
+        most_rows: int | None = None,
+        most_pixels: int | None = None,
+        depths_only: bool = False,
+    ) -> Interval:
+        """Read the rows of the current array within two depths, both included, in one trip.
+
+        Args:
+            image: id of a row, or its key.
+            depth_min: smallest depth; None for no bound.
+            depth_max: largest depth; None for no bound.
+            source: URL of the image's source, without which a key names nothing.
+            most_rows: bounds what is read; None for everything.
+            most_pixels: the same in pixels.
+            depths_only: leave the pixels where they are; the interval's are (n, 0).
+
+        Returns:
+            An interval without rows when there are none, or no array.
+
+        Raises:
+            TooManyRows: there are more than `most_rows` or `most_pixels`.
+        """
+        # Python's floats: the driver writes numpy's into the statement by their name.
+        low = -math.inf if depth_min is None else float(depth_min)
+        high = math.inf if depth_max is None else float(depth_max)
+        named = (image, None) if isinstance(image, int) else (None, image)
+        # The first and the last chunk may hold one row of the interval each, and one more tells
+        # that there are too many.
+        asked = (source, *named, low, high, most_rows, most_pixels, CHUNK_ROWS)
+        statement = READ_DEPTHS if depths_only else READ
+
+        def attempt() -> list[Chunk]:
+            copied = CopiedRows()
+            self._copy(statement, asked, copied)
+            return [Chunk.of(*row) for row in copied]
+
+        chunks = retried(self._engine, attempt)
+        if not chunks:
+            return Interval(np.empty(0), np.empty((0, 0), np.float32), 0)
+        depths = np.concatenate([chunk.depths for chunk in chunks])
+        # Chunks are in order of depth, so what is asked for is one run of rows.
+        first = int(np.searchsorted(depths, low, "left"))
+        last = max(first, int(np.searchsorted(depths, high, "right")))
+        most = _most_rows(most_rows, most_pixels, width=chunks[0].pixels.shape[1] or 1)
+        if most is not None and (last - first > most or len(chunks) == most // CHUNK_ROWS + 3):
+            raise TooManyRows(most, low, high)
+        size = sum(chunk.depths.nbytes + chunk.pixels.nbytes for chunk in chunks)
+        return Interval(
+            depths[first:last],
+            rows_of(chunks, first, last),
+            size,
+            chunks[0].array,
+            chunks[0].image_id,
+            chunks[0].value_range,
+        )
+
+    def scan(
+        self,
+        image: int | str,
+        depth_min: float | None,
+        depth_max: float | None,
+        *,
+        source: str,
+        restart: Callable[[], None],
+        take: Callable[[Interval], None],
+    ) -> None:
+        """Read as `read` does, any number of rows in the memory of one chunk.
+
+        Args:
+            image: as there.
+            depth_min: as there.
+            depth_max: as there.
+            source: as there.
+            restart: called before the first rows, and again when a connection broke: then all rows
+                come once more, possibly of another array.
+            take: called with rows that follow each other; their arrays must not be kept.
+        """
+        low = -math.inf if depth_min is None else float(depth_min)
+        high = math.inf if depth_max is None else float(depth_max)
+        named = (image, None) if isinstance(image, int) else (None, image)
+        asked = (source, *named, low, high, None, None, CHUNK_ROWS)
+
+        def take_chunk(fields: tuple[memoryview | None, ...]) -> None:
+            chunk = Chunk.of(*fields)
+            first = int(np.searchsorted(chunk.depths, low, "left"))
+            last = int(np.searchsorted(chunk.depths, high, "right"))
+            if first < last:
+                depths, pixels = chunk.depths[first:last], chunk.pixels[first:last]
+                size = len(fields[-1] or b"")
+                take(Interval(depths, pixels, size, chunk.array, chunk.image_id, chunk.value_range))
+
+        def attempt() -> None:
+            restart()
+            self._copy(READ, asked, StreamedRows(take_chunk))
+
+        retried(self._engine, attempt)
+
+    def _copy(
+        self, statement: str, asked: tuple[Any, ...], target: CopiedRows | StreamedRows
+    ) -> None:
+        """Run a statement on the driver itself: SQLAlchemy takes as long as the rows do."""
+        pooled = self._engine.raw_connection()
+        driver: Any = pooled.dbapi_connection
+        try:
+            # A transaction around one statement would be two more trips.
+            driver.autocommit = True
+            with driver.cursor() as cursor:
+                cursor.copy_expert(cursor.mogrify(statement, asked), target)
+            driver.autocommit = False
+        except BaseException as error:
+            pooled.invalidate(error)
+            if type(error) is psycopg2.DatabaseError:
+                # What the driver makes of a connection that is lost amid a COPY.
+                raise psycopg2.OperationalError(str(error)) from error
+            raise
+        finally:
+            pooled.close()
+
+    def drop_superseded(self, image_ids: Sequence[int]) -> None:
+        """Delete the arrays of these images that their rows do not name."""
+        statement = sa.text(
+            """
+            DELETE FROM depth_chunks AS c USING images AS i
+            WHERE c.image_id = i.id AND i.id = ANY(:ids) AND i.state IN ('ready', 'rejected',
+            'deleted') AND c."array" IS DISTINCT FROM (i.outputs -> 'resized' ->> 'name')
+            """
+        ).bindparams(sa.bindparam("ids", list(image_ids), sa.ARRAY(sa.BigInteger)))
+
+        def attempt() -> None:
+            with self._engine.begin() as connection:
+                connection.execute(statement)
+
+        retried(self._engine, attempt)
+
+
+def _most_rows(most_rows: int | None, most_pixels: int | None, *, width: int) -> int | None:
+    limits = [most_rows, None if most_pixels is None else most_pixels // width]
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -1,0 +1,184 @@
+"""Rows as listings, the API and operators ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from imgflow.catalog.connected import BIGINT, TEXT, Connected
+from imgflow.catalog.database.tables import COLUMNS, images
+from imgflow.catalog.records import Content, Count, Failing, Image, Kind, State
+from imgflow.catalog.storable import is_storable
+from imgflow.errors import TROUBLE_CODES
+
+SAME_SIZE = sa.text(
+    f"""
+    SELECT {COLUMNS} FROM unnest(:sizes) AS wanted(size) CROSS JOIN LATERAL (
+        SELECT * FROM images WHERE source = :source AND size = wanted.size
+            AND state = 'ready' AND kind = :kind
+        ORDER BY id DESC LIMIT :most
+    ) AS i
+    """  # noqa: S608 - column names of our own table
+)
+
+
+# What waits because it failed: an attempt met trouble, or several ended without saying anything.
+# Another upload, or a person who asks, begins from scratch.
+FAILED = """
+    i.source = :source AND i.state = 'pending' AND i.gone_at IS NULL
+    AND (i.reason_code = ANY(:troubles) AND (i.attempts > 0 OR i.not_before IS NOT NULL)
+        OR i.attempts > 1)
+"""
+
+FAILING = sa.text(
+    f"""
+    SELECT code, count(*) AS count, min(not_before) AS retry_at,
+        (array_agg(key ORDER BY id DESC))[1] AS key,
+        (array_agg(reason ORDER BY id DESC))[1] AS reason
+    FROM (
+        SELECT id, key, not_before,
+            CASE WHEN known THEN reason_code ELSE 'interrupted' END AS code,
+            CASE WHEN known THEN reason ELSE 'runs ended before they came to it' END AS reason
+        FROM (SELECT *, coalesce(i.reason_code = ANY(:troubles), false) AS known FROM images AS i
+            WHERE {FAILED}) AS failed
+    ) AS told
+    GROUP BY code ORDER BY count(*) DESC, code
+    """  # noqa: S608 - our own columns
+)
+
+# Made once: an alias collects all columns again, which takes half a millisecond.
+ROWS = images.alias("i")
+
+
+class Reading(Connected):
+    """Rows by key, by id, by content, in pages and in numbers."""
+
+    def by_keys(self, keys: Sequence[str]) -> dict[str, Image]:
+        """Rows of these keys, by key."""
+        statement = sa.text(
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.key = ANY(:keys)"  # noqa: S608 - our own columns
+        ).bindparams(
+            sa.bindparam("keys", [key for key in keys if is_storable(key)], TEXT),
+            source=self.source,
+        )
+        return {image.key: image for image in self.images(statement)}
+
+    def by_id(self, image_id: int) -> Image | None:
+        """One row."""
+        if not 0 < image_id < 2**63:
+            return None  # ids come from outside, and the database refuses to compare such a one
+        statement = sa.text(
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.id = :id"  # noqa: S608 - our own columns
+        ).bindparams(source=self.source, id=image_id)
+        return next(iter(self.images(statement)), None)
+
+    def by_ids(self, image_ids: Sequence[int]) -> list[Image]:
+        """Rows of these ids in ascending order of id."""
+        statement = sa.text(
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source "  # noqa: S608 - our own columns
+            "AND i.id = ANY(:ids) ORDER BY i.id"
+        ).bindparams(sa.bindparam("ids", list(image_ids), BIGINT), source=self.source)
+        return self.images(statement)
+
+    def same_size(
+        self, kind: Kind, sizes: Sequence[int], *, most: int = 5
+    ) -> dict[int, tuple[Content, ...]]:
+        """Contents of these sizes in bytes, the newest few of each: what a new upload may equal."""
+        statement = SAME_SIZE.bindparams(
+            sa.bindparam("sizes", sorted(set(sizes)), BIGINT),
+            source=self.source,
+            kind=kind,
+            most=most,
+        )
+        found: dict[int, tuple[Content, ...]] = {}
+        for image in self.images(statement):
+            if image.content is not None and image.size is not None:
+                found[image.size] = (*found.get(image.size, ()), image.content)
+        return found
+
+    def by_content(self, kind: Kind, sha256: str) -> Image | None:
+        """The first image of these very bytes that is ready."""
+        statement = sa.text(
+            f"SELECT {COLUMNS} FROM images AS i WHERE i.sha256 = :sha256 "  # noqa: S608 - our own columns
+            "AND i.source = :source AND i.kind = :kind AND i.state = 'ready' "
+            "AND i.processed = i.announced ORDER BY i.id LIMIT 1"
+        ).bindparams(source=self.source, kind=kind, sha256=sha256)
+        return next(iter(self.images(statement)), None)
+
+    def page(
+        self,
+        *,
+        limit: int,
+        after_id: int = 0,
+        kind: Kind | None = None,
+        state: State | None = None,
+        prefix: str | None = None,
+        media_type: str | None = None,
+        in_partitions: bool | None = None,
+    ) -> list[Image]:
+        """Rows in ascending order of id, which stays stable while rows are added.
+
+        Deleted images are listed only when asked for by their state.
+        """
+        if not (is_storable(prefix or "") and is_storable(media_type or "")):
+            return []
+        i = ROWS
+        query = sa.select(i).where(i.c.source == self.source, i.c.id > after_id)
+        query = query.where(i.c.state == state) if state else query.where(i.c.state != "deleted")
+        if kind:
+            query = query.where(i.c.kind == kind)
+        if prefix:
+            query = query.where(i.c.key.startswith(prefix, autoescape=True))
+        if media_type:
+            query = query.where(i.c.media_type == media_type)
+        if in_partitions is not None:
+            query = query.where(i.c.in_partitions if in_partitions else ~i.c.in_partitions)
+        return self.images(query.order_by(i.c.id).limit(limit))
+
+    def counts(self) -> list[Count]:
+        """How many images of each kind are in each state."""
+        i = images
+        query = (
+            sa.select(i.c.kind, i.c.state, sa.func.count())
+            .where(i.c.source == self.source)
+            .group_by(i.c.kind, i.c.state)
+            .order_by(i.c.kind, i.c.state)
+        )
+        rows = self.transaction(lambda connection: connection.execute(query).all())
+        return [Count(kind, state, count) for kind, state, count in rows]
+
+    def reasons(self) -> dict[str, int]:
+        """How many images are rejected or kept waiting, by the code of the reason."""
+        query = (
+            sa.select(images.c.reason_code, sa.func.count())
+            .where(images.c.source == self.source, images.c.state.in_(("pending", "rejected")))
+            .where(images.c.reason_code.is_not(None))
+            .group_by(images.c.reason_code)
+            .order_by(images.c.reason_code)
+        )
+        rows = self.transaction(lambda connection: connection.execute(query).all())
+        return {row[0]: row[1] for row in rows}
+
+    def failing(self) -> list[Failing]:
+        """What waits since it failed, the most frequent kind of trouble first."""
+        statement = FAILING.bindparams(
+            sa.bindparam("troubles", list(TROUBLE_CODES), TEXT), source=self.source
+        )
+        rows = self.transaction(lambda connection: connection.execute(statement).mappings().all())
+        return [Failing(**row) for row in rows]
+
+    def failed(self) -> list[Image]:
+        """The images that wait because they failed."""
+        statement = sa.text(
+            f"SELECT {COLUMNS} FROM images AS i WHERE {FAILED} ORDER BY i.id"  # noqa: S608 - our own columns
+        ).bindparams(sa.bindparam("troubles", list(TROUBLE_CODES), TEXT), source=self.source)
+        return self.images(statement)
+
+    def oldest_pending(self) -> datetime | None:
+        """When the image that has waited longest was announced; None when nothing waits."""
+        query = sa.select(sa.func.min(images.c.updated_at)).where(
+            images.c.source == self.source, images.c.state == "pending"
+        )
+        return self.transaction(lambda connection: connection.execute(query).scalar())

@@ -1,1 +1,0 @@
-"""The subcommands of `imgflow`, by what they are about."""

@@ -1,0 +1,169 @@
+"""The machine: room, open files, ports, and what photographs are made with."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from imgflow.doctor.findings import Finding, notice, ok, wrong
+from imgflow.home import who_looks_in
+from imgflow.observability.traces import check_traces
+from imgflow.service.probe import DIRECT
+from imgflow.service.up_lock import running_process
+from imgflow.settings.channels import check_channel, scheme_of
+from imgflow.settings.variables import Settings
+
+LOOPBACK = "127.0.0.1"
+
+LEAST_FREE_BYTES = 1_000_000_000
+
+# Workers, connections and the files that are read at a time take about 200 in each process.
+LEAST_FILES = 1_024
+
+
+def check_home(home: Path) -> Iterator[Finding]:
+    """Whether the home can be written to, or made, and has room."""
+    folder = home
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        yield wrong("home", f"{folder} is not a folder; set IMGFLOW_HOME to another place")
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        yield wrong("home", f"{folder} cannot be written to; allow it, or set IMGFLOW_HOME")
+        return
+    room, is_enough = room_in(folder)
+    if not is_enough:
+        yield wrong("home", f"{home}: only {room}; make room, or set IMGFLOW_HOME to another disk")
+        return
+    if home == folder and (who := who_looks_in(home)):
+        yield wrong(
+            "home",
+            f"{home} can be looked into by {who}: its logs, uploads and outputs are no secret; "
+            f"`chmod 700 {home}`, which the next start of imgflow does for a home of its own user",
+        )
+        return
+    yield ok("home", f"{home} is writable, {room}" if home == folder else f"{home} can be made")
+
+
+def room_in(folder: Path) -> tuple[str, bool]:
+    """How much is free on a folder's disk, in words, and whether that is enough to go on."""
+    free = shutil.disk_usage(folder).free
+    return f"{free / 1e9:,.1f} GB are free", free >= LEAST_FREE_BYTES
+
+
+def check_recipe(settings: Settings) -> Iterator[Finding]:
+    """Whether all outputs of photographs can be made: packages, parameters, letters, font."""
+    from imgflow.images.outputs import enabled_outputs
+
+    yield ok(
+        "recipe", f"outputs of a photograph: {', '.join(enabled_outputs(settings.photo_recipe))}"
+    )
+
+
+def check_open_files() -> Iterator[Finding]:
+    """Whether processes may open enough files."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= limit < LEAST_FILES:
+        yield wrong(
+            "open files", f"a process may open {limit} only; allow {LEAST_FILES} (`ulimit -n`)"
+        )
+        return
+    yield ok("open files", f"a process may open {limit if limit >= 0 else 'any number'}")
+
+
+def check_access(settings: Settings) -> Iterator[Finding]:
+    """Who may read, by the settings and as a stranger finds it; raises when it would not start."""
+    settings.check_api_access()
+    part, page = "access", f"{settings.links_url}/images?limit=1"
+    is_open = _shows_images(page)
+    if settings.open_reading:
+        yield notice(part, "anyone who reaches the API reads: IMGFLOW_OPEN_READING is set")
+    elif is_open:
+        yield wrong(
+            part,
+            f"anyone reads: {page} answers without a token; restart the API if it runs with "
+            "IMGFLOW_OPEN_READING, and see whether a proxy in front adds a token to each request",
+        )
+    else:
+        yield ok(part, f"the API listens on {settings.api_host} and asks everyone for a token")
+
+
+def check_alerts(settings: Settings) -> Iterator[Finding]:
+    """Whether messages about failures could be sent; none is. Raises for a URL that is none."""
+    for url in settings.alert_urls:
+        check_channel(url)
+    if not settings.alert_urls:
+        yield ok("alerts", "failures are only logged; IMGFLOW_ALERT_URLS tells people of them")
+        return
+    schemes = ", ".join(map(scheme_of, settings.alert_urls))
+    yield ok("alerts", f"failures are told by {schemes}; `imgflow alert` sends a test message")
+
+
+def look_at_traces(settings: Settings) -> Iterator[Finding]:
+    """Whether traces can be sent where they are asked for; raises when packages are missing."""
+    check_traces(settings.traces)
+    yield ok("traces", "they are sent" if settings.traces else "off")
+
+
+def check_ports(settings: Settings) -> Iterator[Finding]:
+    """Whether the ports are free, or used by imgflow itself."""
+    process = running_process(settings.home)
+    dagster = f"http://{LOOPBACK}:{settings.dagster_port}"
+    for host, port, setting, page in (
+        (LOOPBACK, settings.dagster_port, "IMGFLOW_DAGSTER_PORT", f"{dagster}/server_info"),
+        (settings.api_host, settings.api_port, "IMGFLOW_API_PORT", f"{settings.api_url}/health/"),
+    ):
+        part = f"port {port}"
+        if _is_free(host, port):
+            if process:
+                yield wrong(
+                    part,
+                    f"`imgflow up` runs (process {process}) and does not listen; see "
+                    f"{settings.home / 'logs'}",
+                )
+            else:
+                yield ok(part, "it is free")
+        elif process and _answers(page):
+            yield ok(part, f"`imgflow up` (process {process}) answers")
+        elif process:
+            yield wrong(
+                part,
+                f"`imgflow up` runs (process {process}) and does not answer; see "
+                f"{settings.home / 'logs'}",
+            )
+        else:
+            yield wrong(part, f"something else uses it; end that, or set {setting}")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _shows_images(page: str) -> bool:
+    """Whether a page lists images for somebody without a token; a proxy's own page is none."""
+    try:
+        with urllib.request.urlopen(page, timeout=3) as answer:  # noqa: S310 - our own pages
+            return "items" in json.load(answer)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        with DIRECT.open(url, timeout=3):
+            return True
+    except OSError:
+        return False

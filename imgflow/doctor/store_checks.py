@@ -1,0 +1,161 @@
+"""Source and outputs: permissions, credentials, endpoint, region, clock, room."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from imgflow.catalog.connected import Connected
+from imgflow.catalog.database.engine import make_engine, outages_in_words
+from imgflow.catalog.postgres.ownership import Owner, identity, owner_of, refusal
+from imgflow.doctor.findings import Finding, notice, ok, wrong
+from imgflow.doctor.machine_checks import room_in
+from imgflow.errors import ImgflowError, Trouble
+from imgflow.settings.variables import Settings
+from imgflow.store.config import StoreConfig
+from imgflow.store.location import Location
+from imgflow.store.naming import own_folders
+
+# Signatures are refused from 15 minutes on; clocks that follow a time server differ by less.
+MOST_CLOCK_SECONDS = 60.0
+
+# Objects of the source that are listed: one request, or what stands first in a folder.
+LOOKED_AT = 1_000
+
+
+def check_source(stores: StoreConfig, home: Path) -> Iterator[Finding]:
+    """Whether the source can be listed, and its first object read."""
+    location, _ = stores.locations()
+    if later := _made_at_start("source", location, home):
+        yield later
+        return
+    source = stores.open_source()
+    page = source.list_page(None, LOOKED_AT)
+    for warning in page.warnings:
+        yield notice("source", warning)
+    if not page.objects:
+        yield ok("source", f"{location.url} can be listed; it has no object yet to be read")
+        return
+    upload = page.objects[0]
+    try:
+        next(iter(source.stream(upload)), b"")
+    except ImgflowError as error:
+        yield wrong("source", f"{location.url} can be listed, but {upload.key!r} not read: {error}")
+        return
+    yield ok("source", f"{location.url} can be listed and read")
+
+
+def check_outputs(stores: StoreConfig, home: Path) -> Iterator[Finding]:
+    """Whether outputs can be written, read, listed and deleted."""
+    source, location = stores.locations()
+    if later := _made_at_start("outputs", location, home):
+        yield later
+        return
+    outputs = stores.open_outputs()
+    # Should it stay behind, the nightly reconciliation removes what no row names.
+    name, body = f"{own_folders(source.url)[0]}imgflow-doctor/@{uuid.uuid4().hex}", b"probe"
+    try:
+        outputs.put(name, body, "text/plain")
+        is_same = outputs.get(name) == body
+        list(outputs.names(f"{name.rpartition('/')[0]}/"))
+    finally:
+        outputs.delete([name])
+    if not is_same:
+        yield wrong(
+            "outputs",
+            f"{location.url} does not give back what was written; see what stands between "
+            "imgflow and the store",
+        )
+        return
+    if location.scheme == "file":
+        room, is_enough = room_in(location.folder)
+        if not is_enough:
+            yield wrong(
+                "outputs", f"{location.url}: only {room}; make room, or set IMGFLOW_OUTPUT_URL"
+            )
+            return
+    if location.below(source):
+        yield notice(
+            "outputs",
+            f"{location.url} lies inside the source, whose listing leaves them out and yet takes "
+            "its time for them; a place beside the source costs none",
+        )
+        return
+    yield ok("outputs", f"{location.url} can be written, read and deleted from")
+
+
+def check_owner(settings: Settings, stores: StoreConfig) -> Iterator[Finding]:
+    """Whether the output location is this catalogue's; nothing is claimed by looking."""
+    from imgflow.doctor.dagster_checks import has_database, running_url
+
+    source, location = stores.locations()
+    if _made_at_start("owner", location, settings.home) or not has_database(settings):
+        yield ok("owner", f"{location.url} gets its owner at the first start")
+        return
+    outputs = stores.open_outputs()
+    engine = make_engine(running_url(settings))
+    try:
+        with outages_in_words(engine):
+            owner = owner_of(outputs)
+            # Also before the next start brings the schema up to date.
+            is_made = sa.inspect(engine).has_table("catalogue")
+            own = identity(Connected(engine, source.url)) if is_made else Owner("", "")
+    except Trouble as trouble:
+        yield notice("owner", f"whose the outputs are cannot be told yet: {trouble}")
+        return
+    finally:
+        engine.dispose()
+    if owner is None:
+        yield ok("owner", f"{location.url} belongs to nobody yet; the next start takes it")
+    elif owner.is_same(own):
+        yield ok("owner", f"{location.url} belongs to this catalogue since {owner.since}")
+    else:
+        yield wrong("owner", refusal(outputs, owner, own))
+
+
+def check_bucket(stores: StoreConfig) -> Iterator[Finding]:
+    """What the service says beside its answers: the bucket's region, and what time it is."""
+    from imgflow.store.s3.admin import look_at_service  # boto3
+
+    seen = set()
+    for location in stores.locations():
+        if location.scheme != "s3" or location.bucket in seen:
+            continue
+        seen.add(location.bucket)
+        found = look_at_service(location, stores.checksums)
+        part = f"bucket {location.bucket}"
+        if found.names_bucket:
+            yield wrong(
+                part,
+                f"AWS_ENDPOINT_URL ({found.endpoint}) holds the name of the bucket, which is added "
+                "by itself; leave it out",
+            )
+        elif found.region and found.region != found.client_region:
+            yield wrong(
+                part,
+                f"it is in the region {found.region}, and requests are signed for "
+                f"{found.client_region}; set AWS_DEFAULT_REGION={found.region}",
+            )
+        elif found.clock_seconds is not None and abs(found.clock_seconds) > MOST_CLOCK_SECONDS:
+            yield wrong(
+                part,
+                f"the clock of {found.endpoint} differs from this machine's by "
+                f"{found.clock_seconds:+.0f} seconds; let both follow a time server, since "
+                "signatures are refused from 15 minutes on",
+            )
+        else:
+            yield ok(part, f"region {found.region or found.client_region}, clocks agree")
+
+
+def _made_at_start(part: str, location: Location, home: Path) -> Finding | None:
+    """What is said of a folder of the home before the first start; None of all others."""
+    if (
+        location.scheme == "file"
+        and location.folder.is_relative_to(home)
+        and not location.folder.exists()
+    ):
+        return ok(part, f"{location.url} is made at the first start")
+    return None

@@ -1,0 +1,189 @@
+"""The assets of both families: one function each, which makes all outputs from one read.
+
+What an operator selects in the UI, what the sensor asks for and what `imgflow ingest` runs goes
+through `process_partitions`, so all of them give the same result.
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dagster as dg
+from pydantic import Field
+
+from imgflow.catalog.partition_keys import object_key
+from imgflow.depth.depth_recipe import DepthRecipe
+from imgflow.images.outputs import PHOTO_OUTPUTS, find_output
+from imgflow.images.photo_recipe import PhotoRecipe
+from imgflow.observability import context as log_context
+from imgflow.observability import traces
+from imgflow.orchestration.assets.asset_pages import description_of, links_of, table_metadata
+from imgflow.orchestration.checks.asset_checks import Sample, boxes_of, examine_sample
+from imgflow.orchestration.checks.examine import Examination, checks_of
+from imgflow.orchestration.families import METADATA_VERSION, Family
+from imgflow.orchestration.resources import CatalogResource, StoresResource, WorkersResource
+from imgflow.orchestration.runs.execute import batch_of, conclude, process_partitions
+from imgflow.work.counting import count_run
+from imgflow.work.pool import prepare_workers
+from imgflow.work.tasks import WorkerConfig
+
+OWNERS = ["team:imgflow"]
+
+
+class ProcessConfig(dg.Config):
+    """What an operator may set in the launchpad."""
+
+    force: bool = Field(
+        default=False, description="Make the selected outputs again even where nothing changed."
+    )
+
+
+def store_kind(url: str) -> str:
+    """The kind that the UI shows for what lies in a store."""
+    return "s3" if url.startswith("s3:") else "file"
+
+
+def source_spec(family: Family, source_url: str) -> dg.AssetSpec:
+    """The external asset of a family's uploads."""
+    return dg.AssetSpec(
+        family.source,
+        description=description_of(family, "source"),
+        metadata=links_of(family.links, family.kind),
+        group_name=family.kind,
+        partitions_def=family.partitions,
+        kinds={store_kind(source_url), *(("csv",) if family.kind == "depth" else ())},
+        owners=OWNERS,
+    )
+
+
+def freshness(hours: int) -> dg.FreshnessPolicy | None:
+    """How long a table may go without a new or changed row; None for 0 hours."""
+    if not hours:
+        return None
+    return dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(hours=hours), warn_window=timedelta(hours=hours) / 2
+    )
+
+
+def output_specs(family: Family, output_url: str, freshness_hours: int = 0) -> list[dg.AssetSpec]:
+    """The assets that a family's function makes."""
+    specs = [
+        dg.AssetSpec(
+            family.output(name),
+            deps=[family.source],
+            description=description_of(family, name, _installed(name)),
+            metadata=links_of(family.links, family.kind),
+            group_name=family.kind,
+            code_version=fingerprint,
+            skippable=True,
+            kinds={"numpy", "postgres"}
+            if name == "resized"
+            else {"pillow", store_kind(output_url)},
+            owners=OWNERS,
+        )
+        for name, fingerprint in family.outputs.items()
+    ]
+    specs.append(
+        dg.AssetSpec(
+            family.metadata,
+            deps=[family.source, *(family.output(name) for name in family.outputs)],
+            description=description_of(family, "metadata"),
+            metadata={**links_of(family.links, family.kind), **table_metadata()},
+            group_name=family.kind,
+            code_version=METADATA_VERSION,
+            skippable=True,
+            kinds={"postgres", "table"},
+            owners=OWNERS,
+            freshness_policy=freshness(freshness_hours),
+        )
+    )
+    return specs
+
+
+def _installed(name: str) -> str:
+    """What the package that brings an output says of it; nothing of imgflow's own."""
+    is_own = name in PHOTO_OUTPUTS or name in ("resized", "preview")
+    return "" if is_own else find_output(name).description
+
+
+def family_assets(
+    family: Family,
+    photo_recipe: PhotoRecipe,
+    depth_recipe: DepthRecipe,
+    output_url: str,
+    *,
+    freshness_hours: int = 0,
+) -> dg.AssetsDefinition:
+    """Make the function of a family.
+
+    Args:
+        family: which one.
+        photo_recipe: with which its outputs are made, if these are photographs.
+        depth_recipe: with which its outputs are made, if these are depth images.
+        output_url: where they go.
+        freshness_hours: how long its table may go without a new or changed row; 0: for ever.
+    """
+
+    @dg.multi_asset(
+        name=f"{family.kind}_outputs",
+        specs=output_specs(family, output_url, freshness_hours),
+        partitions_def=family.partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        can_subset=True,
+    )
+    def process(
+        context: dg.AssetExecutionContext,
+        config: ProcessConfig,
+        catalog: CatalogResource,
+        stores: StoresResource,
+        workers: WorkersResource,
+    ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]  # none is yielded
+        prepare_workers(stores.config, [family.kind])
+        with catalog.open(stores.source_name) as rows:
+            worker = WorkerConfig(
+                stores=stores.config,
+                database_url=catalog.url(),
+                source=stores.source_name,
+                photo_recipe=photo_recipe,
+                photo_limits=workers.photo_limits,
+                depth_recipe=depth_recipe,
+                decode_seconds=workers.decode_seconds,
+                depth_seconds=workers.depth_seconds,
+                depth_limits=workers.depth_limits,
+            )
+            told = {"imgflow.kind": family.kind, "imgflow.partitions": len(context.partition_keys)}
+            with (
+                log_context.bound(run_id=context.run.run_id),
+                traces.run(context.run.run_id, told) as result,
+                rows.holds.holding(batch_of(context.run)),
+            ):
+                sample = Sample(context.run.run_id)
+                summary = process_partitions(
+                    context,
+                    family,
+                    catalog=rows,
+                    source=stores.open_source(),
+                    open_outputs=stores.open_outputs,
+                    worker=worker,
+                    workers=workers.count,
+                    force=config.force,
+                    finished=sample.add,
+                )
+                if context.run.asset_check_selection:
+                    # Dagster has planned checks in this run, and skips their step, since no result
+                    # is returned here.
+                    sample.add(map(object_key, context.partition_keys))
+                result["imgflow.processed"] = summary.processed
+                result["imgflow.unchanged"] = summary.unchanged
+                result["imgflow.rejected"] = len(summary.rejected)
+                result["imgflow.in_trouble"] = len(summary.troubled)
+            boxes = boxes_of(family, photo_recipe)
+            checks = frozenset(checks_of(family, boxes))
+            examination = Examination(family, checks, rows, stores.open_outputs, boxes)
+            examine_sample(context, examination, sample.keys)
+            count_run(rows, family.kind, summary)
+        conclude(context, summary)
+        # Results are reported image by image, since one returned here would stand for the whole
+        # range.
+        yield from ()
+
+    return process

@@ -1,0 +1,93 @@
+"""What the page of an asset shows before anything was made: words, links and columns.
+
+Nothing that changes with the images: that stands in materialisations, since loading the definitions
+connects to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from imgflow.catalog.database.tables import images
+from imgflow.orchestration.families import Family
+from imgflow.orchestration.links import Links
+
+DESCRIPTIONS = {
+    "photo/source": "Photographs as they were uploaded; a data version is the identity of an "
+    "upload.",
+    "photo/grayscale": "BT.601 luma, upright, in the depth of the upload.",
+    "photo/thumbnail": "Fits the thumbnail box, never enlarged.",
+    "photo/proof": "Small and watermarked, to be shown to others.",
+    "photo/metadata": "Rows of the table images, one for each photograph.",
+    "depth/source": "Depth images (CSV and others) as they were uploaded; a data version is the "
+    "identity of an upload.",
+    "depth/resized": "float32 array of the configured width, in chunks in the database.",
+    "depth/preview": "Colour-mapped picture of the whole depth image.",
+    "depth/metadata": "Rows of the table images, one for each depth image.",
+}
+
+# What the comments in the schema leave to the name.
+MEANINGS = {
+    "id": "of the image in the API and the gallery",
+    "etag": "of the upload that was processed, as the store names it",
+    "version_id": "of that upload, where the bucket keeps versions",
+    "size": "bytes of that upload",
+    "last_modified": "of that upload",
+    "sha256": "of its bytes",
+    "media_type": "of its content, whatever its suffix says",
+    "outputs": "by name: object, bytes, pixels, fingerprint of the recipe, SHA-256",
+    "facts": "format, frames, orientation, depth bounds, notes",
+    "run_id": "of the run that processed it last",
+    "announced_etag": "of the newest upload",
+    "announced_version_id": "of the newest upload",
+    "announced_size": "bytes of the newest upload",
+    "announced_last_modified": "of the newest upload",
+    "attempts": "runs that were asked for it and did not end well",
+    "in_partitions": "whether Dagster has a partition of it",
+    "created_at": "when it was first seen",
+    "updated_at": "when its row last changed",
+}
+
+
+def description_of(family: Family, name: str, otherwise: str = "") -> str:
+    """Describe an asset in plain words: Dagster's catalogue shows Markdown as it is typed.
+
+    Args:
+        family: of the asset.
+        name: last part of its key.
+        otherwise: for an output of an installed package.
+    """
+    return DESCRIPTIONS.get(f"{family.kind}/{name}", otherwise)
+
+
+def links_of(links: Links, kind: str) -> dict[str, Any]:
+    """Links as metadata of an asset."""
+    return {
+        "gallery": dg.MetadataValue.url(links.gallery_of(kind)),
+        "API": dg.MetadataValue.url(links.docs),
+    }
+
+
+def table_metadata() -> Mapping[str, Any]:
+    """Name and columns of the table `images`, as Dagster shows those of tables."""
+    return {
+        "dagster/table_name": images.name,
+        "dagster/column_schema": dg.TableSchema(columns=[_column(c) for c in images.columns]),
+    }
+
+
+def _column(column: sa.Column[Any]) -> dg.TableColumn:
+    return dg.TableColumn(
+        column.name,
+        type=column.type.compile(postgresql.dialect()).split(" COLLATE")[0].lower(),  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects have no types
+        description=column.comment or MEANINGS.get(column.name),
+        constraints=dg.TableColumnConstraints(
+            nullable=bool(column.nullable),
+            unique=bool(column.primary_key),
+        ),
+    )

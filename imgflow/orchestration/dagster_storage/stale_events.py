@@ -1,0 +1,319 @@
+"""Which rows of Dagster's event log decide nothing any more: the queries of the retention.
+
+What Dagster reads for its statuses, with 1.13.27:
+
+- A partition is green when it has a materialisation, and red when its newest planned event comes
+  after its newest materialisation and belongs to a failed run.
+- A partition's page names the run of its newest planned event unless that made its newest
+  materialisation; an asset's badge is the run of the asset's newest planned event.
+- An asset is stale when the newest materialisation of an input has another data version than that
+  which its own newest materialisation points to. So an input's older event is needed as long as
+  something points to it.
+
+Every statement looks at a bounded number of events and takes no lock but on the rows it deletes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+
+from imgflow.orchestration.dagster_storage.event_log import (
+    AssetEventTagsTable,
+    AssetKeyTable,
+    SqlEventLogStorageTable,
+)
+from imgflow.orchestration.dagster_storage.queries import (
+    event_log_transaction,
+    input_pointer_pattern,
+)
+
+events = SqlEventLogStorageTable
+MATERIALIZATION = dg.DagsterEventType.ASSET_MATERIALIZATION.value
+PLANNED = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """The events before a moment, of runs that are over.
+
+    Attributes:
+        instance: whose event log.
+        before: events with this id or a greater one are never deleted.
+        unfinished: ids of the runs whose events are never deleted.
+        page_events: most events that one statement looks at or deletes.
+    """
+
+    instance: dg.DagsterInstance
+    before: int
+    unfinished: Sequence[str]
+    page_events: int
+
+    def superseded_materializations(self, asset: dg.AssetKey) -> Iterator[list[int]]:
+        """Ids of materialisations that were superseded, page by page.
+
+        Those superseded after the moment count as needed, and so do those that the newest
+        materialisation of another asset points to.
+        """
+        after: str | None = None
+        while True:
+            until = self._end_of_page(asset, after)
+            found = self._superseded_between(asset, after, until)
+            pointers = self._pointers(asset, sorted({row.partition for row in found}))
+            yield [
+                row.id
+                for row in found
+                if not any(row.id <= pointer < row.next_id for pointer in pointers[row.partition])
+            ]
+            if until is None:
+                return
+            after = until
+
+    def superseded_plans(self, assets: Sequence[dg.AssetKey]) -> Iterator[list[int]]:
+        """Ids of planned events that have a newer one for the same asset and partition."""
+        for page in self._plans(assets):
+            yield [row.id for row in page if row.newest_plan > row.id]
+
+    def answered_plans(self, assets: Sequence[dg.AssetKey]) -> Iterator[list[int]]:
+        """Ids of newest planned events whose run made the partition's newest materialisation.
+
+        Where an older one is left, the newest stays, lest the older one take its place.
+        """
+        shown = self._newest_plans(assets)
+        for page in self._plans(assets):
+            yield [
+                row.id
+                for row in page
+                if row.oldest_plan == row.id == row.newest_plan
+                and row.made_id is not None
+                and row.made_id > row.id
+                and row.made_by == row.run_id
+                and row.id not in shown
+            ]
+
+    def log_lines(self, event_type: str | None) -> Iterator[list[Any]]:
+        """Rows `id`, `run_id` of one type of event; None: of what was sent to a log."""
+        of_type = (
+            events.c.dagster_event_type.is_(None)
+            if event_type is None
+            else events.c.dagster_event_type == event_type
+        )
+        yield from self._pages(sa.select(events.c.id, events.c.run_id).where(of_type))
+
+    def runs_without_assets(self, run_ids: Sequence[str]) -> list[str]:
+        """Those of the runs that have no event of an asset left, and are no asset's last run."""
+        runs = _table_of(run_ids)
+        has_events = sa.exists().where(
+            events.c.run_id == runs.c.value, events.c.asset_key.is_not(None)
+        )
+        is_last = sa.exists().where(AssetKeyTable.c.last_run_id == runs.c.value)
+        rows = self._fetch(
+            sa.select(runs.c.value, has_events.label("has_events"), is_last.label("is_last"))
+        )
+        return [row.value for row in rows if not row.has_events and not row.is_last]
+
+    def events_of(self, run_ids: Sequence[str]) -> Iterator[list[int]]:
+        """Ids of all events of runs, page by page."""
+        for page in self._pages(sa.select(events.c.id).where(events.c.run_id.in_(run_ids))):
+            yield [row.id for row in page]
+
+    def delete(self, event_ids: Sequence[int]) -> list[int]:
+        """Delete events with their tags, in one transaction; answers the bytes of each."""
+        if not event_ids:
+            return []
+        with event_log_transaction(self.instance) as connection:
+            return self.delete_with(connection, event_ids)
+
+    def delete_with(self, connection: sa.Connection, event_ids: Sequence[int]) -> list[int]:
+        """Delete events with their tags in a transaction that is open."""
+        ids = sa.cast(event_ids, sa.ARRAY(sa.BigInteger))
+        # No foreign key does it.
+        connection.execute(
+            sa.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id == sa.any_(ids))
+        )
+        deleted = connection.execute(
+            sa.delete(events)
+            .where(events.c.id == sa.any_(ids))
+            .returning(sa.func.octet_length(events.c.event))
+        )
+        return list(deleted.scalars())
+
+    def _end_of_page(self, asset: dg.AssetKey, after: str | None) -> str | None:
+        """The last partition of a page; None: the page goes to the end."""
+        ends = self._fetch(
+            sa.select(events.c.partition)
+            .where(*self._between(asset, after, None))
+            .order_by(events.c.partition, events.c.id)
+            .offset(self.page_events)
+            .limit(1)
+        )
+        return ends[0].partition if ends else None
+
+    def _superseded_between(
+        self, asset: dg.AssetKey, after: str | None, until: str | None
+    ) -> Sequence[Any]:
+        next_id = sa.func.lead(events.c.id).over(
+            partition_by=events.c.partition, order_by=events.c.id
+        )
+        all_of_page = (
+            sa.select(events.c.id, events.c.partition, next_id.label("next_id"))
+            .where(*self._between(asset, after, until))
+            .subquery()
+        )
+        superseded = sa.select(all_of_page).where(all_of_page.c.next_id < self.before).subquery()
+        return self._fetch(
+            sa.select(superseded)
+            .join(events, events.c.id == superseded.c.id)
+            .where(self._is_over())
+            .order_by(superseded.c.id)
+        )
+
+    def _between(
+        self, asset: dg.AssetKey, after: str | None, until: str | None
+    ) -> list[sa.ColumnElement[bool]]:
+        conditions = [
+            events.c.asset_key == asset.to_string(),
+            events.c.dagster_event_type == MATERIALIZATION,
+            events.c.partition.is_not(None),
+        ]
+        if after is not None:
+            conditions.append(events.c.partition > after)
+        if until is not None:
+            conditions.append(events.c.partition <= until)
+        return conditions
+
+    def _pointers(
+        self, asset: dg.AssetKey, partitions: Sequence[str]
+    ) -> Mapping[str, Sequence[int]]:
+        """For each partition, ids of the asset's events that others were made from, or later."""
+        pointers: dict[str, list[int]] = defaultdict(list)
+        if not partitions:
+            return pointers
+        wanted = _table_of(partitions)
+        newest = (
+            sa.select(events.c.event)
+            .where(
+                events.c.asset_key == AssetKeyTable.c.asset_key,
+                events.c.dagster_event_type == MATERIALIZATION,
+                events.c.partition == wanted.c.value,
+            )
+            .order_by(events.c.id.desc())
+            .limit(1)
+            .lateral()
+        )
+        pointer = sa.func.substring(newest.c.event, input_pointer_pattern(asset))
+        rows = self._fetch(
+            sa.select(wanted.c.value, sa.cast(pointer, sa.BigInteger).label("pointer"))
+            .select_from(AssetKeyTable)
+            .join(wanted, sa.true())
+            .join(newest, sa.true())
+            .where(pointer.is_not(None))
+        )
+        for row in rows:
+            pointers[row.value].append(row.pointer)
+        return pointers
+
+    def _plans(self, assets: Sequence[dg.AssetKey]) -> Iterator[list[Any]]:
+        """Planned events with what else their partition has."""
+        plan = sa.select(
+            events.c.id, events.c.asset_key, events.c.partition, events.c.run_id
+        ).where(
+            events.c.dagster_event_type == PLANNED,
+            events.c.asset_key.in_([key.to_string() for key in assets]),
+            events.c.partition.is_not(None),
+        )
+
+        def other(column: str, event_type: str, *, is_newest: bool) -> Any:
+            found = events.alias()
+            order = found.c.id.desc() if is_newest else found.c.id.asc()
+            return lambda page: (
+                sa.select(found.c[column])
+                .where(
+                    found.c.asset_key == page.c.asset_key,
+                    found.c.dagster_event_type == event_type,
+                    found.c.partition == page.c.partition,
+                )
+                .order_by(order)
+                .limit(1)
+                .scalar_subquery()
+            )
+
+        yield from self._pages(
+            plan,
+            newest_plan=other("id", PLANNED, is_newest=True),
+            oldest_plan=other("id", PLANNED, is_newest=False),
+            made_id=other("id", MATERIALIZATION, is_newest=True),
+            made_by=other("run_id", MATERIALIZATION, is_newest=True),
+        )
+
+    def _newest_plans(self, assets: Sequence[dg.AssetKey]) -> set[int]:
+        """The newest planned event of each asset, whose run is the asset's badge."""
+        found = set()
+        for key in assets:
+            rows = self._fetch(
+                sa.select(sa.func.max(events.c.id).label("id")).where(
+                    events.c.asset_key == key.to_string(), events.c.dagster_event_type == PLANNED
+                )
+            )
+            found |= {row.id for row in rows}
+        return found
+
+    def _pages(self, query: sa.Select[Any], **extra: Any) -> Iterator[list[Any]]:
+        """Rows of events, in the order of their ids; with one more column for each extra."""
+        after = 0
+        while True:
+            page = (
+                query.where(events.c.id > after, events.c.id < self.before, self._is_over())
+                .order_by(events.c.id)
+                .limit(self.page_events)
+                .subquery("page")
+            )
+            columns = [make(page).label(name) for name, make in extra.items()]
+            rows = list(self._fetch(sa.select(page, *columns).order_by(page.c.id)))
+            if not rows:
+                return
+            yield rows
+            after = rows[-1].id
+
+    def _is_over(self) -> sa.ColumnElement[bool]:
+        return events.c.run_id.not_in(self.unfinished)
+
+    def _fetch(self, query: sa.Select[Any]) -> Sequence[Any]:
+        with event_log_transaction(self.instance) as connection:
+            return connection.execute(query).all()
+
+
+def first_id_since(instance: dg.DagsterInstance, moment: datetime) -> int:
+    """The id below which all events are older than a moment.
+
+    Found by halving, since no index has the time: ids and times rise together.
+    """
+    since = moment.astimezone(timezone.utc).replace(tzinfo=None)
+    with event_log_transaction(instance) as connection:
+        newest = connection.execute(sa.select(sa.func.max(events.c.id))).scalar() or 0
+        low, high = 0, newest + 1
+        while low < high:
+            middle = (low + high) // 2
+            found = connection.execute(
+                sa.select(events.c.id, events.c.timestamp)
+                .where(events.c.id >= middle)
+                .order_by(events.c.id)
+                .limit(1)
+            ).first()
+            if found is None or found.timestamp >= since:
+                high = middle
+            else:
+                low = found.id + 1
+    return low
+
+
+def _table_of(values: Sequence[str]) -> Any:
+    """A table with one column `value`."""
+    array = sa.cast(values, sa.ARRAY(sa.Text))
+    return sa.func.unnest(array).table_valued("value", name="wanted").render_derived()

@@ -1,0 +1,265 @@
+"""What a run does with its images: from partition keys to tasks, and from outcomes to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import dagster as dg
+
+from imgflow.advice import with_mend
+from imgflow.catalog.partition_keys import object_key
+from imgflow.catalog.postgres.ownership import claim
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Image
+from imgflow.errors import SourceChanged, Trouble
+from imgflow.foreign_text import visible
+from imgflow.orchestration.dagster_storage.event_log import report_counts
+from imgflow.orchestration.families import Family
+from imgflow.orchestration.progress import Progress
+from imgflow.orchestration.runs.image_events import ImageEvent, report_images
+from imgflow.orchestration.runs.materializations import (
+    finished_events,
+    selected_names,
+    unchanged_events,
+)
+from imgflow.store.looking import look_at
+from imgflow.store.objects import Source
+from imgflow.store.output_store import OutputStore
+from imgflow.work import batch
+from imgflow.work.pool import WorkerPool, group_size
+from imgflow.work.tasks import Outcome, Task, WorkerConfig
+
+# Names the batch in the tags of a run that the sensor or `imgflow ingest` asked for. Such a run
+# trusts the listing that led to it; any other was started by a person and looks at the objects
+# first.
+BATCH_TAG = "imgflow/batch"
+
+# Dagster's mark of a run that goes on where another failed: by its own retry, or by "from failure".
+RESUME_TAG = "dagster/is_resume_retry"
+
+LISTED_IN_FAILURE = 50
+
+REJECTED_BEFORE = "rejected before"
+"""Name of a count in the end of a run: of what it covered, and has nothing new to say about."""
+
+
+def asked_batch(run: dg.DagsterRun) -> str | None:
+    """The batch that a run was asked for; None when a person started it.
+
+    Re-executing a run copies its tags, and is a person's doing all the same.
+    """
+    return None if run.parent_run_id else run.tags.get(BATCH_TAG)
+
+
+def batch_of(run: dg.DagsterRun) -> str:
+    """The name under which a run holds its images."""
+    return asked_batch(run) or run.run_id
+
+
+def resumed_runs(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
+    """Ids of the runs that failed and with which this one goes on."""
+    found: set[str] = set()
+    while run.tags.get(RESUME_TAG) == "true" and run.parent_run_id:
+        found.add(run.parent_run_id)
+        before = instance.get_run_by_id(run.parent_run_id)
+        if before is None:
+            break
+        run = before
+    return frozenset(found)
+
+
+def process_partitions(
+    context: dg.AssetExecutionContext,
+    family: Family,
+    *,
+    catalog: PostgresCatalog,
+    source: Source,
+    open_outputs: Callable[[], OutputStore],
+    worker: WorkerConfig,
+    workers: int,
+    force: bool,
+    finished: Callable[[Sequence[str]], None] = lambda _keys: None,
+) -> batch.Summary:
+    """Process the partitions of a run; `finished` is told the keys of what was made."""
+    keys = [object_key(partition) for partition in context.partition_keys]
+    is_asked_by_person = asked_batch(context.run) is None
+    selected = selected_names(context.selected_asset_keys)
+    wanted = batch.Family(
+        enabled=family.outputs,
+        wanted=frozenset(selected & set(family.outputs)),
+        force=force,
+        resumed=resumed_runs(context.instance, context.run),
+        retry_rejected=is_asked_by_person,
+    )
+    summary = batch.Summary()
+    if is_asked_by_person:
+        summary.troubled.update(look_again(keys, source, catalog))
+    images = [
+        image for image in catalog.by_keys(keys).values() if image.key not in summary.troubled
+    ]
+    run_id = context.run.run_id
+    catalog.holds.begin(run_id, batch_of(context.run), family.kind, [image.id for image in images])
+    plan = batch.plan(images, wanted, run_id)
+    summary.unchanged = len(plan.unchanged)
+    summary.still_rejected.update(
+        {
+            image.key: with_mend(image.reason or "", image.reason_code)
+            for image in plan.still_rejected
+        }
+    )
+    summary.overtaken += [image.key for image in plan.deleted]
+    # A range may cover thousands that are done; their events at once would take a gigabyte.
+    for start in range(0, len(plan.unchanged), batch.FLUSH_IMAGES):
+        part = plan.unchanged[start : start + batch.FLUSH_IMAGES]
+        report_images(context, list(unchanged_events(family, selected, part)))
+    if unreported := [image.id for image in plan.unchanged if image.unreported]:
+        catalog.reported(unreported)
+    context.log.info(
+        f"{len(keys)} {family.kind} images: {len(plan.tasks)} to process, "
+        f"{len(plan.unchanged)} unchanged, {len(plan.still_rejected)} still rejected."
+    )
+    if plan.tasks:
+        tasks = plan.tasks if force else batch.with_twins(plan.tasks, catalog, family.kind)
+        trouble = _trouble_with(catalog, open_outputs)
+
+        progress = Progress(len(tasks), context.log.info)
+        with WorkerPool(worker, min(workers, len(plan.tasks))) as pool:
+
+            def run(tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
+                """Run tasks, and return the keys of those whose upload is not the announced one."""
+                together = group_size(worker.stores) if family.is_quick else 1
+                outcomes = pool.outcomes(tasks, family.work, worker.seconds_of, together=together)
+                kept = ((task, Outcome(trouble=trouble)) for task in tasks)
+                return batch.run_tasks(
+                    images,
+                    progress.counting(kept if trouble else outcomes),
+                    catalog,
+                    open_outputs=open_outputs,
+                    report=partial(_report, context, family, selected, finished),
+                    summary=summary,
+                )
+
+            if outdated := run(tasks, images):
+                # Overwritten since it was listed: the newer upload is processed in this run too.
+                found = catalog.by_keys(outdated)
+                deleted = {key for key, image in found.items() if image.state == "deleted"}
+                summary.overtaken += sorted(deleted)
+                outdated = [key for key in outdated if key not in deleted]
+                summary.troubled.update(look_again(outdated, source, catalog))
+                found = catalog.by_keys([key for key in outdated if key not in summary.troubled])
+                images = list(found.values())
+                changing = {
+                    key: f"{key!r} is being overwritten all the time: each look finds another"
+                    for key in run(batch.plan(images, wanted, run_id).tasks, images)
+                }
+                summary.troubled.update(changing)
+                reasons = {found[key].id: reason for key, reason in changing.items()}
+                catalog.note_trouble(reasons, code=SourceChanged.code)
+    judged = summary.processed + len(summary.rejected)
+    catalog.holds.end(run_id, images=judged, size=summary.bytes)
+    return summary
+
+
+def _trouble_with(catalog: PostgresCatalog, open_outputs: Callable[[], OutputStore]) -> str:
+    """What keeps this run from writing outputs; empty when nothing does.
+
+    Raises:
+        NotOurs: the location belongs to another catalogue.
+    """
+    try:
+        claim(catalog, open_outputs(), afresh=True)
+    except Trouble as trouble:
+        return str(trouble)
+    return ""
+
+
+def _report(
+    context: dg.AssetExecutionContext,
+    family: Family,
+    selected: Iterable[str],
+    finished: Callable[[Sequence[str]], None],
+    done: Sequence[batch.Finished],
+) -> list[batch.Finished]:
+    """Report images that are ready, and return those of which no events can be made."""
+    events: list[ImageEvent] = []
+    made, failed = [], []
+    for one in done:
+        try:
+            events += finished_events(family, selected, [one])
+            made.append(one.image.key)
+        except Exception as error:  # whatever its facts are, the others are reported
+            failed.append(batch.failed(one, error))
+    report_images(context, events)
+    finished(made)
+    return failed
+
+
+def look_again(keys: Sequence[str], source: Source, catalog: PostgresCatalog) -> dict[str, str]:
+    """Announce the present uploads of these keys, and return the keys without one that is known.
+
+    Returns:
+        Key to reason: it has no object, or could not be asked for.
+    """
+    found, unknown = look_at(source, keys)
+    catalog.announce([upload for upload in found.values() if upload is not None])
+    gone = [key for key, upload in found.items() if upload is None]
+    catalog.forget_uploads(gone)
+    return unknown | {
+        key: f"there is no object {key!r} in {source.location.url}; it was deleted, or its "
+        "partition was added by hand"
+        for key in gone
+    }
+
+
+def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
+    """Say what became of the batch, and fail the run when images have no outputs.
+
+    Raises:
+        Failure: some images were rejected or could not be processed. Their partitions turn red,
+        those of the others stay as they were reported. Dagster retries nothing: a rejected image
+        stays so until it changes, and the sensor asks again for the others.
+    """
+    done = f"{summary.processed} processed, {summary.unchanged} unchanged"
+    if summary.overtaken:
+        shown = ", ".join(map(visible, summary.overtaken[:LISTED_IN_FAILURE]))
+        done += f", {len(summary.overtaken)} deleted or done by another run meanwhile ({shown})"
+    counts = {
+        "processed": summary.processed,
+        "unchanged": summary.unchanged,
+        "rejected": len(summary.rejected),
+        REJECTED_BEFORE: len(summary.still_rejected),
+        "in trouble": len(summary.troubled),
+    }
+    if not (summary.rejected or summary.still_rejected or summary.troubled):
+        report_counts(context, f"{done}.", counts)
+        return
+    lines = [f"{done}, {len(summary.rejected)} rejected, {len(summary.troubled)} in trouble."]
+    if summary.rejected:
+        lines.append(
+            "Rejected; the others are done. A rerun helps only once the file or a setting has "
+            "changed, and a new upload is processed by itself:"
+        )
+        lines += _listed(summary.rejected)
+    if summary.still_rejected:
+        # A run that ended well would show their partitions as missing rather than red.
+        lines.append("Between these, rejected before and unchanged since; nothing was tried:")
+        lines += _listed(summary.still_rejected)
+    if summary.troubled:
+        lines.append(
+            "Kept from being processed by trouble outside; the sensor asks again for them:"
+        )
+        lines += _listed(summary.troubled)
+    raise dg.Failure(
+        description="\n".join(lines),
+        metadata=counts,
+        allow_retries=False,
+    )
+
+
+def _listed(reasons: dict[str, str]) -> list[str]:
+    first = list(reasons.items())[:LISTED_IN_FAILURE]
+    shown = [f"  {visible(key)}: {visible(reason)}" for key, reason in first]
+    if len(reasons) > len(shown):
+        shown.append(f"  … and {len(reasons) - len(shown)} more: `imgflow status`")
+    return shown

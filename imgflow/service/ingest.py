@@ -1,0 +1,167 @@
+"""One shot without a daemon: what the sensor would ask for is run in this process."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+
+import dagster as dg
+import sqlalchemy as sa
+from dagster_postgres.utils import DagsterPostgresException
+
+from imgflow.catalog.database.engine import outages_in_words
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.orchestration.families import Family
+from imgflow.orchestration.runs.liveness import INGEST_TAG, unfinished_runs
+from imgflow.orchestration.runs.requests import Batching, request_batches
+from imgflow.orchestration.sensing.listing import Follow, Listed, Round, list_and_announce
+from imgflow.store.folder.writers import QUIET_SECONDS
+from imgflow.store.objects import Source
+
+# Runs of the sensor may hold some of the images; this looks how far they are.
+POLL_SECONDS = 0.5
+
+# What a killed run left behind may be asked for again after ten seconds; that is worth waiting for.
+SOON_SECONDS = 15
+
+# The caller shows progress; Dagster's own lines stand in the run's events all the same.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass
+class IngestReport:
+    """What `imgflow ingest` did, in numbers of images, from the listing to the last event.
+
+    What the run of another command or of the sensor processed meanwhile is none of its work, and
+    counts as unchanged: the numbers of two commands at once add up. What still waits because it
+    failed is `failed`, whoever tried it and whenever.
+
+    Attributes:
+        retry_seconds: When the first of the failed images is due again; None without any.
+    """
+
+    listed: int = 0
+    processed: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    retry_seconds: float | None = None
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, float]:
+        """The contract's object; `retry_seconds` stands in it when something failed."""
+        numbers = asdict(self)
+        del numbers["reasons"]
+        return {name: number for name, number in numbers.items() if number is not None}
+
+
+def ingest(
+    source: Source,
+    catalog: PostgresCatalog,
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    families: Sequence[Family],
+    *,
+    batching: Batching,
+    follow: Follow,
+    progress: Callable[[str], None],
+    prepare: Callable[[], None] = lambda: None,
+) -> IngestReport:
+    """List everything, process what is new or changed, and wait for what other runs have in hand.
+
+    Args:
+        source: is listed.
+        catalog: knows what is done.
+        instance: of Dagster, in which the runs stand.
+        definitions: with the jobs of the families.
+        families: whose images.
+        batching: how much a run takes.
+        follow: is told the keys of images whose object is gone.
+        progress: shows one line to a person.
+        prepare: gets workers ready in the background, once it is clear that there is work.
+
+    Raises:
+        Trouble: the source or the database does not answer.
+    """
+    began = time.monotonic()
+    report = IngestReport()
+    seen = _list_all(source, catalog, follow)
+    touched = {*seen.new, *seen.changed}
+    if seen.unfinished:
+        # Where only time tells that a file is whole, it takes so long.
+        time.sleep(QUIET_SECONDS)
+        seen = _list_all(source, catalog, follow)
+        touched.update(seen.new, seen.changed)
+    if touched:
+        prepare()
+    report.listed = seen.listed
+    runs: set[str] = set()
+    progress(f"{seen.line()}; {len(touched)} of them new or changed.")
+    for warning in seen.warnings:
+        progress(warning)
+    with _storage_outages_in_words(catalog.engine):
+        while True:
+            # One at a time: its images count as in hand only while this process holds the batch.
+            requests = request_batches(families, catalog, instance, batching=batching, most=1)
+            for request in requests.batches:
+                progress(f"{len(request.image_ids)} {request.family.kind} images are processed …")
+                job = definitions.resolve_job_def(request.family.job)
+                with catalog.holds.holding(request.batch):
+                    done = job.execute_in_process(
+                        run_config=QUIET,
+                        instance=instance,
+                        tags={**request.tags, INGEST_TAG: "true"},
+                        raise_on_error=False,
+                    )
+                runs.add(done.run_id)
+                touched.update(request.image_ids)
+            if not requests.batches:
+                others = unfinished_runs(instance, catalog, families)
+                is_busy = any(run.batch for run in others) or catalog.holds.is_settling()
+                if not is_busy and not catalog.is_due_soon(SOON_SECONDS):
+                    break
+                time.sleep(POLL_SECONDS)
+    _count(catalog, touched, runs, report)
+    report.seconds = round(time.monotonic() - began, 3)
+    return report
+
+
+@contextmanager
+def _storage_outages_in_words(engine: sa.Engine) -> Iterator[None]:
+    """Turn outages of Dagster's storage, which lies in the same database, into `Trouble`."""
+    with outages_in_words(engine):
+        try:
+            yield
+        except DagsterPostgresException as error:  # its own retries are over
+            raise error.__cause__ or error from error
+
+
+def _list_all(source: Source, catalog: PostgresCatalog, follow: Follow) -> Listed:
+    """Announce everything."""
+    return list_and_announce(source, catalog, Round(), pages=sys.maxsize, follow=follow)
+
+
+def _count(
+    catalog: PostgresCatalog, touched: set[int], runs: set[str], report: IngestReport
+) -> None:
+    waiting = {image.id: image for image in catalog.failed()}
+    for image in [*catalog.by_ids(sorted(touched - waiting.keys())), *waiting.values()]:
+        if image.state == "ready":
+            report.processed += image.run_id in runs
+        elif image.state == "rejected":
+            report.rejected += 1
+            report.reasons[image.key] = image.reason or ""
+        elif image.state == "pending":  # one that was deleted meanwhile is nobody's failure
+            report.failed += 1
+            report.reasons[image.key] = image.reason or "no run has processed it yet"
+    if report.failed:
+        now = datetime.now(timezone.utc)
+        due = [image.not_before or now for image in waiting.values()]
+        report.retry_seconds = round(max(0.0, (min(due, default=now) - now).total_seconds()), 1)
+    dealt_with = report.processed + report.rejected + report.failed
+    report.unchanged = max(0, report.listed - dealt_with)

@@ -1,0 +1,107 @@
+"""The `imgflow up` that runs in a home: its lock, and the settings that it was started with."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from imgflow.errors import SettingsError
+from imgflow.home import make_home
+from imgflow.settings.variables import PREFIX, Settings
+
+LOCK = "up.lock"
+
+# Who only looks whether one runs holds the lock for a moment, too.
+TRIES, BETWEEN_SECONDS = 40, 0.02
+
+
+@contextmanager
+def only_one(settings: Settings) -> Iterator[None]:
+    """Hold the home's lock, or say who has it.
+
+    Raises:
+        SettingsError: `imgflow up` runs in this home already.
+    """
+    make_home(settings.home)
+    with (settings.home / LOCK).open("a+") as lock:
+        (settings.home / LOCK).chmod(0o600)
+        if not _take(lock):
+            raise SettingsError(
+                f"imgflow already runs in {settings.home} (process {_process(lock)}): see "
+                f"http://127.0.0.1:{settings.dagster_port}. Nothing was started. For a second "
+                "one, set IMGFLOW_HOME, IMGFLOW_DAGSTER_PORT and IMGFLOW_API_PORT."
+            )
+        salt = secrets.token_hex(16)
+        lock.truncate(0)
+        lock.write(
+            f"{os.getpid()}\n{json.dumps({'salt': salt, 'values': _digests(settings, salt)})}\n"
+        )
+        lock.flush()
+        yield
+
+
+def running_process(home: Path) -> str | None:
+    """The process id of `imgflow up` in a home; None when it does not run."""
+    try:
+        with (home / LOCK).open() as lock:
+            return _process(lock) if _is_held(lock) else None
+    except OSError:
+        return None
+
+
+def changed_since_start(settings: Settings) -> list[str]:
+    """Variables with another value now than when the `imgflow up` that runs was started."""
+    try:
+        with (settings.home / LOCK).open() as lock:
+            if not _is_held(lock):
+                return []
+            started = json.loads((lock.read().splitlines() or [""])[1])
+            then: Mapping[str, str] = started["values"]
+            now = _digests(settings, started["salt"])
+    except (OSError, ValueError, LookupError):  # of an earlier imgflow
+        return []
+    return sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+
+
+def _take(lock: IO[str]) -> bool:
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(BETWEEN_SECONDS)
+        else:
+            return True
+    return False
+
+
+def _is_held(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _process(lock: IO[str]) -> str:
+    lock.seek(0)
+    process = (lock.read().splitlines() or [""])[0].strip()
+    lock.seek(0)
+    return process or "unknown"
+
+
+def _digests(settings: Settings, salt: str) -> dict[str, str]:
+    """Of all values, which may be secrets: enough to see that one changed."""
+    values = {f"{PREFIX}{name.upper()}": value for name, value in settings}
+    values |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return {
+        name: hashlib.sha256(f"{salt}{name}={value}".encode()).hexdigest()
+        for name, value in values.items()
+    }

@@ -1,0 +1,93 @@
+"""What an S3 service says of a bucket beside its answers; for `imgflow doctor`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from imgflow.errors import Trouble
+from imgflow.store.location import Checksums, Location
+from imgflow.store.s3.clients import s3_client
+from imgflow.store.s3.store_errors import explain, first_line
+
+
+@dataclass(frozen=True)
+class Service:
+    """What an answer's headers tell.
+
+    Attributes:
+        endpoint: URL that was asked.
+        client_region: for which requests are signed.
+        region: of the bucket; None where the server does not say.
+        clock_seconds: by how much the server's clock is ahead of this machine's.
+        names_bucket: whether the endpoint's URL holds the bucket's name already.
+    """
+
+    endpoint: str
+    client_region: str
+    region: str | None
+    clock_seconds: float | None
+    names_bucket: bool
+
+
+def look_at_service(location: Location, checksums: Checksums) -> Service:
+    """Ask for a bucket's head; that may be refused, the headers come all the same.
+
+    Raises:
+        Trouble: nothing answers.
+    """
+    client = s3_client(checksums=checksums)
+    before = time.time()
+    try:
+        answer = client.head_bucket(Bucket=location.bucket)
+    except ClientError as error:
+        answer = error.response
+    except BotoCoreError as error:
+        raise Trouble(f"{location.url} could not be looked at: {first_line(error)}.") from error
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    endpoint = urlsplit(client.meta.endpoint_url)
+    return Service(
+        endpoint=f"{endpoint.scheme}://{endpoint.netloc.rpartition('@')[2]}",
+        client_region=client.meta.region_name or "us-east-1",
+        region=headers.get("x-amz-bucket-region"),
+        clock_seconds=_ahead(headers, (before + time.time()) / 2),
+        names_bucket=endpoint.netloc.startswith(f"{location.bucket}.")
+        or endpoint.path.strip("/").partition("/")[0] == location.bucket,
+    )
+
+
+def event_targets(location: Location, checksums: Checksums) -> Mapping[str, Sequence[Any]] | None:
+    """Where a bucket sends its events, as `GetBucketNotificationConfiguration` says.
+
+    Returns:
+        None where these credentials may not see it, or the server does not know it.
+
+    Raises:
+        Trouble: the service does not answer.
+    """
+    client = s3_client(checksums=checksums)
+    try:
+        answer: dict[str, Any] = client.get_bucket_notification_configuration(
+            Bucket=location.bucket
+        )
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in ("AccessDenied", "403", "NotImplemented", "MethodNotAllowed", "501", "405"):
+            return None
+        raise Trouble(explain(location, "asked where it sends its events", code)) from error
+    except BotoCoreError as error:
+        raise Trouble(f"{location.url} could not be looked at: {first_line(error)}.") from error
+    return {name: value for name, value in answer.items() if name != "ResponseMetadata"}
+
+
+def _ahead(headers: Mapping[str, str], now: float) -> float | None:
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp() - now
+    except (KeyError, ValueError, TypeError):
+        return None

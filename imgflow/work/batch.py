@@ -1,0 +1,295 @@
+"""One batch of images, from rows to tasks, and from outcomes to rows and events.
+
+The order makes it safe to stop anywhere: outputs first (by the workers), then rows, then events.
+Each step may run again: outputs have immutable names, rows are updated to the same values, and an
+event more is harmless. What a run that died did not say of its images, the next one does (see
+`catalog.holds`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from imgflow.advice import with_mend
+from imgflow.catalog.lifecycle import remove_outputs
+from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
+from imgflow.catalog.records import Image, Kind, Verdict
+from imgflow.errors import Trouble
+from imgflow.orchestration.image_log import tell_finished
+from imgflow.store.output_store import OutputStore
+from imgflow.work.counting import count_finished
+from imgflow.work.task_failures import in_words
+from imgflow.work.tasks import Outcome, Task
+
+logger = logging.getLogger(__name__)
+
+# A flush costs two round trips and a commit, so it waits for this many results or seconds.
+FLUSH_IMAGES = 200
+FLUSH_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Family:
+    """What distinguishes photographs from depth images in a run.
+
+    Attributes:
+        enabled: every output with the fingerprint of its recipe.
+        wanted: the outputs that were selected in this run.
+        force: make them again even where nothing changed.
+        resumed: runs whose process died and with which this one goes on: what they have made is not
+            forced again.
+        retry_rejected: look again at rejected images whose upload is the same, since a person
+            asked.
+    """
+
+    enabled: Mapping[str, str]
+    wanted: frozenset[str]
+    force: bool = False
+    resumed: frozenset[str] = frozenset()
+    retry_rejected: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a batch has to do."""
+
+    tasks: list[Task] = field(default_factory=list)
+    unchanged: list[Image] = field(default_factory=list)
+    still_rejected: list[Image] = field(default_factory=list)
+    deleted: list[Image] = field(default_factory=list)
+
+
+@dataclass
+class Summary:
+    """What became of a batch; keys are object keys.
+
+    Attributes:
+        processed: images whose outputs were made.
+        bytes: size of the uploads on which there is a verdict.
+        unchanged: images on which nothing had to be done.
+        rejected: key to reason and mend.
+        still_rejected: the same of images on which the verdict is older and stays.
+        troubled: key to what outside kept it from being processed.
+        overtaken: images that were deleted before this run came to them, or while it had them in
+            hand, or that another run has processed since; nothing is said of them.
+    """
+
+    processed: int = 0
+    bytes: int = 0
+    unchanged: int = 0
+    rejected: dict[str, str] = field(default_factory=dict)
+    still_rejected: dict[str, str] = field(default_factory=dict)
+    troubled: dict[str, str] = field(default_factory=dict)
+    overtaken: list[str] = field(default_factory=list)
+
+
+def plan(images: Iterable[Image], family: Family, run_id: str) -> Plan:
+    """Decide for every image what this run does with it, by the catalogue alone."""
+    result = Plan()
+    for image in images:
+        if image.state == "deleted":
+            result.deleted.append(image)
+            continue
+        is_processed = image.processed == image.announced
+        if is_processed and image.state == "rejected" and not family.retry_rejected:
+            result.still_rejected.append(image)
+            continue
+        stale = stale_outputs(image, family)
+        if is_processed and image.state == "ready" and not stale:
+            result.unchanged.append(image)
+            continue
+        result.tasks.append(
+            Task(
+                image_id=image.id,
+                upload=image.newest_upload,
+                run_id=run_id,
+                wanted=stale,
+                enabled=family.enabled,
+                own=image.content,
+                is_known=is_processed,
+            )
+        )
+    return result
+
+
+def with_twins(tasks: Sequence[Task], catalog: PostgresCatalog, kind: Kind) -> list[Task]:
+    """Tell tasks of new uploads which known contents have the same size, and may be the same."""
+    known = catalog.same_size(kind, [task.upload.size for task in tasks])
+    return [
+        replace(
+            task,
+            twins=tuple(
+                content
+                for content in known.get(task.upload.size, ())
+                if content.key != task.upload.key
+            ),
+        )
+        for task in tasks
+    ]
+
+
+def stale_outputs(image: Image, family: Family) -> frozenset[str]:
+    """The wanted outputs of an image that are missing, made with another recipe, or forced."""
+    if family.force and image.run_id not in family.resumed:
+        return family.wanted
+    return frozenset(
+        name
+        for name in family.wanted
+        if image.outputs.get(name, {}).get("fingerprint") != family.enabled[name]
+    )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An image whose row is written and whose events are due."""
+
+    image: Image
+    outcome: Outcome
+
+
+Report = Callable[[list[Finished]], list[Finished]]
+"""Called after rows are committed, with the images that are ready; returns those whose events could
+not be made, as they have to be recorded instead."""
+
+
+def run_tasks(
+    images: Sequence[Image],
+    outcomes: Iterator[tuple[Task, Outcome]],
+    catalog: PostgresCatalog,
+    *,
+    open_outputs: Callable[[], OutputStore],
+    report: Report,
+    summary: Summary,
+) -> list[str]:
+    """Write rows and report events for the outcomes of a batch, as they come, in bulk.
+
+    Args:
+        images: the rows as they were planned.
+        outcomes: of the workers.
+        catalog: to which verdicts go first.
+        open_outputs: opens the store of the pictures, when some were made for nothing.
+        report: sends their events.
+        summary: is added to.
+
+    Returns:
+        Keys of images that were overwritten or deleted since they were announced; the caller looks
+        again.
+    """
+    by_id = {image.id: image for image in images}
+    buffer: list[Finished] = []
+    outdated: list[str] = []
+    flushed = time.monotonic()
+    flush = partial(
+        _flush, catalog=catalog, open_outputs=open_outputs, report=report, summary=summary
+    )
+    for task, outcome in outcomes:
+        if outcome.is_outdated:
+            outdated.append(task.upload.key)
+            continue
+        buffer.append(Finished(by_id[task.image_id], outcome))
+        if len(buffer) >= FLUSH_IMAGES or time.monotonic() - flushed > FLUSH_SECONDS:
+            flush(buffer)
+            buffer = []
+            flushed = time.monotonic()
+    flush(buffer)
+    return outdated
+
+
+def _flush(
+    buffer: list[Finished],
+    *,
+    catalog: PostgresCatalog,
+    open_outputs: Callable[[], OutputStore],
+    report: Report,
+    summary: Summary,
+) -> None:
+    buffer, recorded = _recorded(buffer, catalog)
+    tell_finished(buffer, recorded)
+    summary.bytes += sum(
+        done.outcome.verdict.upload.size for done in buffer if done.outcome.verdict is not None
+    )
+    for code in {done.outcome.trouble_code for done in buffer if done.outcome.trouble}:
+        troubled = {
+            done.image.id: done.outcome.trouble
+            for done in buffer
+            if done.outcome.trouble and done.outcome.trouble_code == code
+        }
+        catalog.note_trouble(troubled, code=code)
+    ready = []
+    for_nothing = {}
+    for done in buffer:
+        verdict = done.outcome.verdict
+        if verdict is None:
+            summary.troubled[done.image.key] = done.outcome.trouble or ""
+        elif done.image.id not in recorded:
+            summary.overtaken.append(done.image.key)
+            for_nothing[done.image.id] = verdict.outputs
+        elif verdict.state == "rejected":
+            summary.rejected[done.image.key] = _reason(done)
+        else:
+            ready.append(done)
+    if ready:
+        unreportable = report(ready)
+        _recorded(unreportable, catalog)
+        for done in unreportable:
+            summary.rejected[done.image.key] = _reason(done)
+        failed = {done.image.id: done for done in unreportable}
+        buffer = [failed.get(done.image.id, done) for done in buffer]
+        summary.processed += len(ready) - len(unreportable)
+    count_finished(catalog, [done for done in buffer if done.image.id not in for_nothing])
+    if for_nothing:
+        remove_outputs(catalog, open_outputs(), for_nothing)
+
+
+def _reason(done: Finished) -> str:
+    verdict = done.outcome.verdict
+    return with_mend(verdict.reason or "", verdict.reason_code) if verdict else ""
+
+
+def _recorded(
+    finished: list[Finished], catalog: PostgresCatalog
+) -> tuple[list[Finished], set[int]]:
+    """Write verdicts; one that the database refuses is its own image's failure.
+
+    Returns:
+        The images, with what became of them in the end, and the ids of the rows that took it.
+    """
+    verdicts = [done.outcome.verdict for done in finished if done.outcome.verdict is not None]
+    try:
+        return finished, catalog.record(verdicts)
+    except Trouble:
+        raise
+    except Exception as error:
+        if len(finished) == 1:
+            alone = failed(finished[0], error)
+            # Refused as well, it is not the image's fault.
+            return [alone], catalog.record([alone.outcome.verdict] if alone.outcome.verdict else [])
+    middle = len(finished) // 2
+    first, first_ids = _recorded(finished[:middle], catalog)
+    second, second_ids = _recorded(finished[middle:], catalog)
+    return first + second, first_ids | second_ids
+
+
+def failed(done: Finished, error: Exception) -> Finished:
+    """The same image, rejected for what was raised when its outcome was written down."""
+    verdict = done.outcome.verdict
+    if verdict is None:
+        raise error
+    failure = in_words(error)
+    logger.error(
+        "run %s, image %r: %s\n%s", verdict.run_id, done.image.key, failure.reason, failure.trace
+    )
+    rejection = Verdict(
+        image_id=verdict.image_id,
+        upload=verdict.upload,
+        state="rejected",
+        run_id=verdict.run_id,
+        recipe=None,
+        reason=failure.reason,
+        reason_code="failed",
+    )
+    return replace(done, outcome=replace(done.outcome, verdict=rejection, made=(), pictures={}))
