@@ -81,8 +81,7 @@ class Bookkeeping:
         from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
         from imgflow.definitions import build_families, build_resources
         from imgflow.orchestration.assets import asset_definitions as examined
-        from imgflow.orchestration.assets.asset_definitions import family_assets
-        from imgflow.orchestration.jobs import family_job
+        from imgflow.orchestration.assets.asset_definitions import family_assets, family_job
         from imgflow.settings.variables import load_settings
         from imgflow.store.config import StoreConfig
 

@@ -15,7 +15,7 @@ from skimage.transform import resize
 from benchmarks.table import Measure, show
 from imgflow.depth.depth_recipe import DepthRecipe
 from imgflow.depth.ordering import ResizedDepth
-from imgflow.depth.samples import sample_block
+from imgflow.service.samples import sample_block
 
 WIDTH = 150
 SPELLINGS: dict[str, Callable[[int], str]] = {

@@ -32,7 +32,7 @@ from imgflow.depth.depth_recipe import CHUNK_ROWS
 from imgflow.depth.frames import render_frame
 from imgflow.depth.ordering import ResizedChunk
 from imgflow.depth.resampling import resize_width
-from imgflow.depth.samples import sample_block
+from imgflow.service.samples import sample_block
 from imgflow.settings.variables import Settings
 from imgflow_tests.api.library import Library
 

@@ -34,9 +34,9 @@ from skimage.metrics import structural_similarity
 from benchmarks.pictures import NAMES
 from benchmarks.table import Measure
 from imgflow.images.formats.decoding import Limits
+from imgflow.images.outputs import process_photo
 from imgflow.images.photo import fit
 from imgflow.images.photo_recipe import PhotoRecipe
-from imgflow.images.process import process_photo
 
 BOX = (256, 256)
 QUALITY = 85

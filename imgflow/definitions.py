@@ -15,11 +15,9 @@ import dagster as dg
 from imgflow.observability.logs import configure_logs
 from imgflow.observability.traces import configure_traces
 from imgflow.orchestration.alerts.failure_sensor import failures_sensor
-from imgflow.orchestration.assets.asset_definitions import family_assets, source_spec
+from imgflow.orchestration.assets.asset_definitions import family_assets, family_job, source_spec
 from imgflow.orchestration.checks.asset_checks import audit, family_checks
-from imgflow.orchestration.families import Family, depth_family, photo_family
-from imgflow.orchestration.jobs import family_job
-from imgflow.orchestration.links import Links
+from imgflow.orchestration.families import Family, Links, depth_family, photo_family
 from imgflow.orchestration.resources import (
     CatalogResource,
     QueueResource,

@@ -9,9 +9,14 @@ from typing import Any
 
 from imgflow.advice import mend
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
-from imgflow.catalog.postgres.sensing import Pulse, SensorState, in_words, read_pulse
+from imgflow.catalog.postgres.sensing import (
+    Pulse,
+    SensorState,
+    UnreadableMessages,
+    in_words,
+    read_pulse,
+)
 from imgflow.catalog.records import Count, Failing, Image
-from imgflow.catalog.unreadable import UnreadableMessages
 
 
 @dataclass(frozen=True)

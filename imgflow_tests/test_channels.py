@@ -115,6 +115,9 @@ def test_nothing_of_a_url_is_left_in_what_is_told() -> None:
 
 
 def test_apprise_is_imported_only_to_send() -> None:
-    code = "import sys, imgflow.settings.channels, imgflow.settings.variables; print('apprise' in sys.modules)"
+    code = (
+        "import sys, imgflow.settings.channels, imgflow.settings.variables;"
+        "print('apprise' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

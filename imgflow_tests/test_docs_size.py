@@ -13,7 +13,7 @@ import pytest
 from imgflow_tests.docs_pages import ROOT, pages, tokens
 
 README_LINES = 110
-WORDS = 29_650
+WORDS = 29_750
 WIDTH = 120
 PAGES = [page for page in pages() if page != "CHANGELOG.md"]
 NOT_PROSE = ("fence", "code_block", "table_open", "html_block")

@@ -133,7 +133,8 @@ def test_nobody_is_restarted_because_the_whole_machine_stood_still(
         ("-m", "imgflow.service.probe"),
         (
             "-c",
-            "import sys; from imgflow.service.supervision.probes import ask_page; ask_page(sys.argv[1])",
+            "import sys; from imgflow.service.supervision import probes;"
+            "probes.ask_page(sys.argv[1])",
         ),
     ],
 )

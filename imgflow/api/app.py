@@ -12,13 +12,11 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from imgflow.api import depth_statistics
-from imgflow.api.access_log import hide_secrets
 from imgflow.api.auth import security_schemes
 from imgflow.api.backend.connections import Connections
 from imgflow.api.gallery import pages, sign_in, static_files
 from imgflow.api.gallery.rendering import Gallery
-from imgflow.api.http.envelope import REQUEST_ID, TRACE_ID, Envelope
+from imgflow.api.http.envelope import REQUEST_ID, TRACE_ID, Envelope, hide_secrets
 from imgflow.api.http.exceptions import METHODS, add_handlers
 from imgflow.api.http.keys import KeysInPaths
 from imgflow.api.http.measures import Measured, Measures
@@ -37,6 +35,7 @@ from imgflow.api.routes import (
     sharing,
     uploading,
 )
+from imgflow.api.routes import depth_facts as depth_statistics
 from imgflow.observability.logs import configure_logs
 from imgflow.observability.traces import configure_traces
 from imgflow.settings.variables import Settings, load_settings

@@ -16,8 +16,7 @@ from imgflow.catalog.postgres.ownership import claim
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Image
 from imgflow.settings.variables import OnDelete
-from imgflow.store.looking import look_at
-from imgflow.store.objects import Source
+from imgflow.store.objects import Source, look_at
 from imgflow.store.output_store import OutputStore
 
 # A listing that lacks so many images at once, or more than a few and such a share of all, is more

@@ -8,8 +8,7 @@ from decimal import Decimal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from imgflow.depth.colormaps import get_colormap
-from imgflow.depth.custom_colormap import COLORS
+from imgflow.depth.colormaps import COLORS, get_colormap
 from imgflow.depth.readers.missing import MISSING_COLOR
 from imgflow.depth.readers.rows import Float64
 

@@ -9,13 +9,15 @@ from imgflow.doctor.machine_checks import (
     check_access,
     check_alerts,
     check_home,
+    check_names,
     check_open_files,
     check_ports,
+    check_processes,
     check_recipe,
+    environment_and_file,
     look_at_traces,
 )
 from imgflow.doctor.store_checks import check_bucket, check_outputs, check_owner, check_source
-from imgflow.doctor.variables import check_names, check_processes, environment_and_file
 from imgflow.service.up_lock import running_process
 from imgflow.settings.variables import Settings
 
@@ -44,7 +46,7 @@ def all_checks(settings: Settings) -> dict[str, Check]:
     """Everything, in the order in which it is told."""
     from imgflow.doctor import dagster_checks
     from imgflow.doctor.database_checks import check_database  # Dagster takes a second to import
-    from imgflow.doctor.queue import check_queue, check_wiring
+    from imgflow.doctor.store_checks import check_queue, check_wiring
 
     process = running_process(settings.home)
     stores = settings.stores

@@ -1,8 +1,8 @@
 """`imgflow doctor --selftest`: the golden set on this very installation.
 
 Pillow, its codecs and the fonts differ between machines; what they give here is compared with
-values that were computed from the standards (`imgflow/doctor/golden`). Nothing of the project is needed
-or touched: no settings, store or database.
+values that were computed from the standards (`imgflow/doctor/golden`). Nothing of the project is
+needed or touched: no settings, store or database.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from imgflow.images.encoding import Encoded
 from imgflow.images.formats.decoding import Limits
 from imgflow.images.formats.pillow import MEDIA_TYPES, OPTIONAL_DECODERS, load_decoder
 from imgflow.images.formats.sniffing import public_name
+from imgflow.images.outputs import ProcessedPhoto, process_photo
 from imgflow.images.photo_recipe import PhotoRecipe
-from imgflow.images.process import ProcessedPhoto, process_photo
 from imgflow.images.wide import as_bytes
 
 if TYPE_CHECKING:

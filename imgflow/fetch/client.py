@@ -21,9 +21,8 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin
 
 from imgflow.errors import SettingsError
-from imgflow.fetch.addresses import Resolve, is_near, is_public, resolve
+from imgflow.fetch.addresses import PinnedConnection, Resolve, is_near, is_public, resolve
 from imgflow.fetch.hosts import AllowedHosts, NotAllowed, Target
-from imgflow.fetch.pinned import PinnedConnection
 
 REDIRECTS = {301, 302, 303, 307, 308}
 PIECE_BYTES = 256 * 1024

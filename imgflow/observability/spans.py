@@ -35,8 +35,7 @@ from opentelemetry.trace import (
     TraceFlags,
 )
 
-from imgflow.observability.trace_records import root_span_id
-from imgflow.observability.traces import Answered, Value, Work
+from imgflow.observability.trace_records import Answered, Value, Work, root_span_id
 
 # For which the end of a run waits until its spans are sent; a collector that is away costs no more.
 FLUSH_SECONDS = 2.0

@@ -8,6 +8,44 @@ overwrite is another upload and has another id; a retry or another recipe is the
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Value = str | bool | int | float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What was done for one upload.
+
+    Attributes:
+        trace: id of the upload's.
+        began: seconds since 1970.
+        seconds: that it took; 0 when it is not known.
+        trouble: what outside kept it from being done, if anything did.
+        attributes: what else a span says.
+    """
+
+    trace: str
+    began: float
+    seconds: float
+    trouble: str | None = None
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass
+class Answered:
+    """A request that is being answered; filled in until it is.
+
+    Attributes:
+        route: its template.
+        status: of the answer.
+        upload: id of the trace of the upload that it is about.
+    """
+
+    route: str | None = None
+    status: int = 0
+    upload: str | None = None
 
 
 def trace_id(source: str, key: str, identity: str) -> str:

@@ -7,52 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from imgflow.errors import SettingsError
+from imgflow.observability.trace_records import Answered, Value, Work
 
 if TYPE_CHECKING:
     from imgflow.observability.spans import Spans
 
 PACKAGES = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
-
-Value = str | bool | int | float
-
-
-@dataclass(frozen=True)
-class Work:
-    """What was done for one upload.
-
-    Attributes:
-        trace: id of the upload's.
-        began: seconds since 1970.
-        seconds: that it took; 0 when it is not known.
-        trouble: what outside kept it from being done, if anything did.
-        attributes: what else a span says.
-    """
-
-    trace: str
-    began: float
-    seconds: float
-    trouble: str | None = None
-    attributes: Mapping[str, Value] = field(default_factory=dict)
-
-
-@dataclass
-class Answered:
-    """A request that is being answered; filled in until it is.
-
-    Attributes:
-        route: its template.
-        status: of the answer.
-        upload: id of the trace of the upload that it is about.
-    """
-
-    route: str | None = None
-    status: int = 0
-    upload: str | None = None
 
 
 _spans: Spans | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from imgflow.observability import context, traces
-from imgflow.observability.trace_records import trace_id
+from imgflow.observability.trace_records import Value, Work, trace_id
 
 logger = logging.getLogger("imgflow.uploads")
 
@@ -18,7 +18,7 @@ def is_heard() -> bool:
 def upload_seen(source: str, key: str, identity: str, *, image_id: int, is_new: bool) -> None:
     """A listing, a message or a caller of the API showed an upload that was not known."""
     trace = trace_id(source, key, identity)
-    said: dict[str, traces.Value] = {
+    said: dict[str, Value] = {
         "key": key,
         "image": image_id,
         "is_new": is_new,
@@ -62,7 +62,7 @@ def upload_processed(
         milliseconds: by step.
     """
     trace = trace_id(source, key, identity)
-    said: dict[str, traces.Value] = {"image": image_id, "outcome": outcome}
+    said: dict[str, Value] = {"image": image_id, "outcome": outcome}
     if reason:
         said["reason"] = reason
     if worker:
@@ -72,7 +72,7 @@ def upload_processed(
     logger.log(level, "upload processed", extra={"trace_id": trace, "key": key, **said, **steps})
     attributes = {"key": key, **said, **steps}
     traces.worked(
-        traces.Work(
+        Work(
             trace,
             began,
             sum(milliseconds.values()) / 1000,

@@ -8,14 +8,64 @@ from functools import cached_property, lru_cache
 
 import dagster as dg
 
-from imgflow.catalog.records import Kind
+from imgflow.catalog.records import Kind, kind_of
 from imgflow.depth.depth_recipe import DepthRecipe
 from imgflow.images.outputs import enabled_outputs
 from imgflow.images.photo_recipe import PhotoRecipe
-from imgflow.orchestration.links import HERE, Links
-from imgflow.orchestration.partitions import PARTITIONS
 from imgflow.work.photographs import process_depth_task, process_photo_task
 from imgflow.work.tasks import Outcome, Task
+
+# Addresses of images in the API and the gallery, as events and asset pages show them.
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where people reach the API and the gallery.
+
+    Attributes:
+        root: such as `https://images.example.org`, without a slash at its end.
+    """
+
+    root: str = "http://127.0.0.1:8000"
+
+    def api(self, image_id: int) -> str:
+        """The row of an image as JSON."""
+        return f"{self.root}/images/{image_id}"
+
+    def picture(self, image_id: int, output: str) -> str:
+        """An output that is a picture."""
+        return f"{self.root}/images/{image_id}/{output}"
+
+    def gallery(self, image_id: int) -> str:
+        """The page of an image."""
+        return f"{self.root}/gallery/{image_id}"
+
+    def gallery_of(self, kind: str) -> str:
+        """The newest images of a family."""
+        return f"{self.root}/?kind={kind}"
+
+    @property
+    def docs(self) -> str:
+        """What the API can do."""
+        return f"{self.root}/docs"
+
+
+HERE = Links()
+
+
+# The two dynamic partition sets; `imgflow.catalog.partition_keys` says what their keys are.
+
+
+photos = dg.DynamicPartitionsDefinition(name="photos")
+depth_images = dg.DynamicPartitionsDefinition(name="depth_images")
+
+PARTITIONS: dict[Kind, dg.DynamicPartitionsDefinition] = {"photo": photos, "depth": depth_images}
+
+
+def partitions_of(key: str) -> dg.DynamicPartitionsDefinition:
+    """The set to which an object key belongs."""
+    return PARTITIONS[kind_of(key)]
+
 
 # Names the kind of images in the tags of a run, for limits and for the queue of its workers.
 KIND_TAG = "imgflow/kind"

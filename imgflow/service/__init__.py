@@ -1,1 +1,1 @@
-"""TODO."""
+"""Ways to run imgflow: `imgflow up`, a single pass, a cluster's workers, containers."""

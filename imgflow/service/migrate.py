@@ -37,7 +37,7 @@ def migrate(settings: Settings, say: Callable[[str], None], *, make_buckets: boo
         instance.upgrade(lambda line: say(f"Dagster    {line}"))
     say("Dagster    storage is up to date")
     if make_buckets:
-        from imgflow.store.buckets import make_bucket
+        from imgflow.store.s3.admin import make_bucket
 
         for bucket in sorted({place.bucket for place in (source, outputs) if place.bucket}):
             made = make_bucket(bucket, checksums=settings.s3_checksums)

@@ -1,4 +1,4 @@
-"""A health check of the image: `python -m imgflow.service.probe URL` ends with 0 when the page is well.
+"""A health check of the image: `python -m imgflow.service.probe URL` ends with 0 if all is well.
 
 The image has no curl, and this imports nothing that takes time.
 """

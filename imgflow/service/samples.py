@@ -5,6 +5,10 @@ from __future__ import annotations
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from imgflow.store.objects import Source
 
@@ -42,7 +46,7 @@ def upload_samples(source: Source) -> int:
     key = f"{FOLDER}/{DEPTH_CSV}"
     if source.stat(key) is None:
         # Only here: numpy takes a moment to import, and most starts find the samples in place.
-        from imgflow.depth.samples import write_sample_depth_csv
+        pass
 
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / DEPTH_CSV
@@ -58,3 +62,71 @@ def sample_pictures() -> Path:
     if found is None or found.origin is None:
         raise FileNotFoundError("scikit-image, which carries the samples, is not installed")
     return Path(found.origin).parent / "data"
+
+
+# A synthetic depth CSV of the shape that real ones have: for demonstrations and benchmarks.
+
+
+BLOCK_ROWS = 1_365
+BLOCKS = 4
+PIXELS = 200
+FIRST_DEPTH_TENTHS = 90_001
+_DARKEST, _BRIGHTEST = 13, 237
+_FLAT_ROWS, _FLAT_VALUE = 96, 224
+
+
+def sample_block(seed: int = 1) -> NDArray[np.uint8]:
+    """Draw a borehole-like picture: a flat band, beds, fractures as sine waves, noise.
+
+    Returns:
+        uint8 (`BLOCK_ROWS`, `PIXELS`), 13 to 237; the first rows are 224.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.arange(BLOCK_ROWS, dtype=np.float64)[:, None]
+    around = np.arange(PIXELS) * (2 * np.pi / PIXELS)
+    picture = np.full((BLOCK_ROWS, PIXELS), 150.0)
+    edges = np.sort(rng.choice(np.arange(_FLAT_ROWS + 20, BLOCK_ROWS - 10), 34, replace=False))
+    for top in edges:
+        dip, turn = rng.uniform(0, 9), rng.uniform(0, 2 * np.pi)
+        change = rng.uniform(-42, 42)
+        picture += change * 0.5 * (1 + np.tanh((rows - top - dip * np.sin(around + turn)) / 3))
+    picture = 150 + 60 * np.tanh((picture - picture.mean()) / 90)
+    for _ in range(14):
+        centre, height = rng.uniform(_FLAT_ROWS + 40, BLOCK_ROWS - 40), rng.uniform(6, 30)
+        turn, thickness, depth = (
+            rng.uniform(0, 2 * np.pi),
+            rng.uniform(1.2, 4),
+            rng.uniform(60, 150),
+        )
+        distance = (rows - centre - height * np.sin(around + turn)) / thickness
+        picture -= depth * np.exp(-(distance**2))
+    noise = rng.normal(0, 11, (BLOCK_ROWS, PIXELS))
+    picture += (noise + np.roll(noise, 1, axis=1) + np.roll(noise, 1, axis=0)) / 1.7
+    whole: NDArray[np.uint8] = np.clip(np.rint(picture), _DARKEST, _BRIGHTEST).astype(np.uint8)
+    whole[-1, 0], whole[-1, 1] = _DARKEST, _BRIGHTEST
+    whole[:_FLAT_ROWS] = _FLAT_VALUE
+    return whole
+
+
+def write_sample_depth_csv(target: str | Path | BinaryIO, seed: int = 1) -> None:
+    """Write a depth CSV; the same seed always gives the same bytes.
+
+    Header `depth,col1..col200`; 5,460 rows, depth 9000.1 to 9546.0 rising by 0.1, whole numbers
+    from 13 to 237, one block of 1,365 rows four times over; and one last row that holds only
+    commas.
+
+    Args:
+        target: a path, or a file open for writing bytes, which stays open.
+        seed: of the texture.
+    """
+    bodies = [",".join(map(str, row)) for row in sample_block(seed).tolist()] * BLOCKS
+    lines = ["depth," + ",".join(f"col{i}" for i in range(1, PIXELS + 1))]
+    for number, body in enumerate(bodies):
+        whole, tenth = divmod(FIRST_DEPTH_TENTHS + number, 10)
+        lines.append(f"{whole}.{tenth},{body}")
+    lines.append("," * PIXELS)
+    data = ("\n".join(lines) + "\n").encode("ascii")
+    if isinstance(target, (str, Path)):
+        Path(target).write_bytes(data)
+    else:
+        target.write(data)

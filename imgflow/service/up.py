@@ -22,7 +22,6 @@ from imgflow.catalog.postgres.ownership import claim
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.postgres.sensing import expect_ticks, sensor_names
 from imgflow.errors import SettingsError, Trouble
-from imgflow.interrupts import Interrupted, ignore_further, interrupted, interruptible
 from imgflow.observability.traces import check_traces
 from imgflow.orchestration.dagster_storage.instance import check_storage, environment, open_instance
 from imgflow.service.code_socket import code_socket
@@ -38,7 +37,13 @@ from imgflow.service.supervision.probes import (
 from imgflow.service.supervision.processes import Service, end_all
 from imgflow.service.supervision.supervisor import Supervisor, ended
 from imgflow.service.supervision.watching import Watch
-from imgflow.service.up_lock import only_one
+from imgflow.service.up_lock import (
+    Interrupted,
+    ignore_further,
+    interrupted,
+    interruptible,
+    only_one,
+)
 from imgflow.settings.tokens import FILE_NAME, own_token
 from imgflow.settings.variables import Settings
 from imgflow.store.disks import places

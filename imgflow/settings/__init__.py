@@ -1,1 +1,1 @@
-"""TODO."""
+"""What the operator says: variables, their values, channels, tokens."""

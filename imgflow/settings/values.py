@@ -1,7 +1,8 @@
 """What the values of settings must be like, where a type and a range do not say it.
 
 Each type here is one that pydantic checks; what it raises is told beside the variable's name and
-meaning (see `imgflow.settings.variables.load_settings`), so no message repeats a value that may be a secret.
+meaning (see `imgflow.settings.variables.load_settings`), so no message repeats a value that may be
+a secret.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from imgflow.depth.limits import (
 from imgflow.errors import SettingsError
 from imgflow.images.formats.decoding import Limits
 from imgflow.images.formats.pillow import MEDIA_TYPES
-from imgflow.images.lettering import font_digest
 from imgflow.images.photo_recipe import PhotoRecipe
+from imgflow.images.watermark import font_digest
 from imgflow.observability.logs import LogFormat, LogLevel
 from imgflow.settings.values import (
     ApiTokens,

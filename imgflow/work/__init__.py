@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is done with images, without Dagster: used by runs and by the API alike."""

@@ -19,11 +19,10 @@ from imgflow.catalog.lifecycle import remove_outputs
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Image, Kind, Verdict
 from imgflow.errors import Trouble
-from imgflow.orchestration.image_log import tell_finished
 from imgflow.store.output_store import OutputStore
-from imgflow.work.counting import count_finished
+from imgflow.work.counting import count_finished, tell_finished
 from imgflow.work.task_failures import in_words
-from imgflow.work.tasks import Outcome, Task
+from imgflow.work.tasks import Finished, Outcome, Summary, Task
 
 logger = logging.getLogger(__name__)
 
@@ -61,30 +60,6 @@ class Plan:
     unchanged: list[Image] = field(default_factory=list)
     still_rejected: list[Image] = field(default_factory=list)
     deleted: list[Image] = field(default_factory=list)
-
-
-@dataclass
-class Summary:
-    """What became of a batch; keys are object keys.
-
-    Attributes:
-        processed: images whose outputs were made.
-        bytes: size of the uploads on which there is a verdict.
-        unchanged: images on which nothing had to be done.
-        rejected: key to reason and mend.
-        still_rejected: the same of images on which the verdict is older and stays.
-        troubled: key to what outside kept it from being processed.
-        overtaken: images that were deleted before this run came to them, or while it had them in
-            hand, or that another run has processed since; nothing is said of them.
-    """
-
-    processed: int = 0
-    bytes: int = 0
-    unchanged: int = 0
-    rejected: dict[str, str] = field(default_factory=dict)
-    still_rejected: dict[str, str] = field(default_factory=dict)
-    troubled: dict[str, str] = field(default_factory=dict)
-    overtaken: list[str] = field(default_factory=list)
 
 
 def plan(images: Iterable[Image], family: Family, run_id: str) -> Plan:
@@ -141,14 +116,6 @@ def stale_outputs(image: Image, family: Family) -> frozenset[str]:
         for name in family.wanted
         if image.outputs.get(name, {}).get("fingerprint") != family.enabled[name]
     )
-
-
-@dataclass(frozen=True)
-class Finished:
-    """An image whose row is written and whose events are due."""
-
-    image: Image
-    outcome: Outcome
 
 
 Report = Callable[[list[Finished]], list[Finished]]

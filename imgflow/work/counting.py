@@ -7,9 +7,8 @@ has counted less than it did, never more.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 
 from imgflow.catalog.postgres import counters
 from imgflow.catalog.postgres.counters import (
@@ -21,9 +20,8 @@ from imgflow.catalog.postgres.counters import (
 )
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Kind
-
-if TYPE_CHECKING:
-    from imgflow.work.batch import Finished, Summary
+from imgflow.observability import upload_events
+from imgflow.work.tasks import Finished, Summary
 
 
 def count_finished(catalog: PostgresCatalog, finished: Sequence[Finished]) -> None:
@@ -74,3 +72,38 @@ def _counts(done: Finished, now: datetime) -> list[tuple[Series, float]]:
             (series(f"{ARRIVAL_TO_READY}_sum", kind=kind), seconds),
         ]
     return counts
+
+
+# A line and a span for each image that a run has done with: in logs and traces, not in events.
+#
+# What goes through `context.log` is an event in Dagster's database for ever; these are not.
+
+
+def tell_finished(finished: Iterable[Finished], recorded: Collection[int]) -> None:
+    """Say what became of images.
+
+    Args:
+        finished: by workers.
+        recorded: ids of the rows that took their verdict.
+    """
+    if not upload_events.is_heard():
+        return
+    for done in finished:
+        verdict, outcome = done.outcome.verdict, done.outcome
+        if verdict is None:
+            said, reason, identity = "trouble", outcome.trouble, done.image.announced
+        elif done.image.id not in recorded:
+            said, reason, identity = "overtaken", None, verdict.upload.identity
+        else:
+            said, reason, identity = verdict.state, verdict.reason, verdict.upload.identity
+        upload_events.upload_processed(
+            done.image.source,
+            done.image.key,
+            identity,
+            image_id=done.image.id,
+            outcome=said,
+            reason=reason,
+            began=outcome.began,
+            worker=outcome.worker,
+            milliseconds=dict(outcome.milliseconds),
+        )

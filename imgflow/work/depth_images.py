@@ -23,10 +23,9 @@ from imgflow.depth.preview import PreviewBuilder, as_icon
 from imgflow.depth.readers.registry import reader_of
 from imgflow.errors import Trouble
 from imgflow.images.encoding import Encoded
-from imgflow.orchestration.verdicts import known_content, ready, what_to_make
 from imgflow.work.photographs import Stopwatch, Worker
 from imgflow.work.task_failures import outside
-from imgflow.work.tasks import Outcome, OutputRecord, Task
+from imgflow.work.tasks import Outcome, OutputRecord, Task, known_content, ready, what_to_make
 from imgflow.work.worker_limits import cpu_limit, memory_limit
 
 

@@ -20,9 +20,16 @@ from typing import TYPE_CHECKING
 from imgflow.catalog.records import Content
 from imgflow.errors import OutputFailed, Rejected, SourceChanged, Trouble, Withheld
 from imgflow.images.formats.decoding import prepare_decoder
-from imgflow.images.outputs import find_output
-from imgflow.images.process import process_photo
-from imgflow.orchestration.verdicts import (
+from imgflow.images.outputs import find_output, process_photo
+from imgflow.store.naming import output_name
+from imgflow.store.objects import SourceObject
+from imgflow.work.task_failures import expected, outside, packed, unexpected
+from imgflow.work.tasks import (
+    Outcome,
+    OutputRecord,
+    Task,
+    WorkerConfig,
+    aws_variables,
     described,
     known_content,
     own_metadata,
@@ -31,10 +38,6 @@ from imgflow.orchestration.verdicts import (
     what_to_make,
     withheld,
 )
-from imgflow.store.naming import output_name
-from imgflow.store.objects import SourceObject
-from imgflow.work.task_failures import expected, outside, packed, unexpected
-from imgflow.work.tasks import Outcome, OutputRecord, Task, WorkerConfig, aws_variables
 from imgflow.work.transfers import BESIDE_BYTES, Transfers
 from imgflow.work.worker_limits import cpu_limit, memory_limit
 

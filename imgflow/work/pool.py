@@ -19,11 +19,10 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 from pebble.common.types import Result, ResultStatus
 
 from imgflow.errors import ImgflowError
-from imgflow.orchestration.verdicts import rejected
 from imgflow.store.config import StoreConfig
 from imgflow.work.photographs import start_worker, work_through
 from imgflow.work.task_failures import as_rejection, unexpected, unpacked
-from imgflow.work.tasks import Failure, Outcome, Task, WorkerConfig
+from imgflow.work.tasks import Failure, Outcome, Task, WorkerConfig, rejected
 
 logger = logging.getLogger(__name__)
 

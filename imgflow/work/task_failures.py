@@ -15,8 +15,7 @@ from dataclasses import replace
 
 from imgflow.errors import ImgflowError, Trouble, is_of_machine
 from imgflow.foreign_text import visible
-from imgflow.orchestration.verdicts import rejected, shortened
-from imgflow.work.tasks import Failure, Outcome, Task
+from imgflow.work.tasks import Failure, Outcome, Task, rejected, shortened
 
 # An outcome has about one kilobyte. Rows and events repeat it.
 MOST_OUTCOME_BYTES = 2**20

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from imgflow.api.conditional import Unsatisfiable, asked_bytes, entity_tag, is_known
+from imgflow.api.http.serving import Unsatisfiable, asked_bytes, entity_tag, is_known
 
 ETAG = '"abc"'
 

@@ -14,8 +14,7 @@ from PIL import Image
 from imgflow.api.backend import depth_reads
 from imgflow.api.routes import depth_frames
 from imgflow.catalog.postgres.depth_arrays import DepthArrays, Interval
-from imgflow.depth.colormaps import COLORMAPS
-from imgflow.depth.custom_colormap import parse_colormap
+from imgflow.depth.colormaps import COLORMAPS, parse_colormap
 from imgflow.depth.ordering import ResizedChunk
 from imgflow_tests.api.library import Library
 from imgflow_tests.pictures import depth_csv

@@ -17,11 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from imgflow.api.app import create_app
 from imgflow.api.routes.metrics import CatalogMetrics
-from imgflow.catalog import monitoring
 from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
-from imgflow.catalog.monitoring import read_state
-from imgflow.catalog.postgres.counters import OUTCOMES, Counters, series
-from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
+from imgflow.catalog.postgres import counters as monitoring
+from imgflow.catalog.postgres.counters import OUTCOMES, Counters, read_state, series
+from imgflow.catalog.postgres.sensing import UnreadableMessage, UnreadableMessages
 from imgflow.errors import OutputFailed, Trouble
 from imgflow.settings.tokens import own_token
 from imgflow_tests.api.library import Library, bearer, encoded, local

@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgflow.api import overviews
 from imgflow.api.backend import depth_reads
+from imgflow.api.backend import depth_reads as overviews
 from imgflow_tests.api.library import Library
 
 ROWS, WIDTH = 2_048, 150

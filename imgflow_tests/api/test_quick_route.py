@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
-from imgflow.api.quick_route import plain_parameters
+from imgflow.api.routes.depth_frames import plain_parameters
 from imgflow_tests.api.library import Library
 
 QUERIES = [

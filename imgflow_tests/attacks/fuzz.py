@@ -29,15 +29,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from imgflow.api.gallery.filters import Filters
-from imgflow.api.gallery.presenting import card_of, metadata_of, pictures_of
+from imgflow.api.gallery.presenting import Filters, card_of, metadata_of, pictures_of
 from imgflow.api.routes.representations import item_of
 from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow.catalog.database.engine import make_engine
-from imgflow.catalog.depth_chunks import copy_blocks
+from imgflow.catalog.database.tables import storable_json
+from imgflow.catalog.postgres.depth_arrays import copy_blocks
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Image, Verdict
-from imgflow.catalog.storable import storable_json
 from imgflow.definitions import build_families
 from imgflow.errors import Rejected
 from imgflow.orchestration.runs.materializations import finished_events
@@ -46,7 +45,7 @@ from imgflow.store.config import StoreConfig
 from imgflow.store.objects import SourceObject
 from imgflow.work import batch, depth_images, photographs
 from imgflow.work.pool import WorkerPool, group_size
-from imgflow.work.tasks import Outcome, Task, WorkerConfig
+from imgflow.work.tasks import Finished, Outcome, Summary, Task, WorkerConfig
 from imgflow_tests.attacks.mutations import mutated
 
 SECONDS = 10.0
@@ -183,7 +182,7 @@ def attempt(kind: str, key: str, body: bytes, number: int) -> str:
     if len(storable_json(verdict.outputs)) + len(storable_json(verdict.facts)) > MOST_JSON:
         raise NotStored("the row is long")
     image = _row(verdict, kind)
-    list(finished_events(_family(kind), ["metadata"], [batch.Finished(image, outcome)]))
+    list(finished_events(_family(kind), ["metadata"], [Finished(image, outcome)]))
     card_of(image, Filters())
     pictures_of(image)
     list(metadata_of(image))
@@ -324,9 +323,9 @@ def through_the_pool(kind: str, count: int, seed: int, folder: Path, database_ur
     images = catalog.waiting(family.kind, active=[], most=count + 1)
     plan = batch.plan(images, batch.Family(family.outputs, frozenset(family.outputs)), "run")
     config = replace(_worker().config, stores=stores, database_url=database_url, source=source.url)
-    found, summary = Finds(), batch.Summary()
+    found, summary = Finds(), Summary()
 
-    def report(done: list[batch.Finished]) -> list[batch.Finished]:
+    def report(done: list[Finished]) -> list[Finished]:
         for one in done:
             list(finished_events(family, ["metadata"], [one]))
         return []

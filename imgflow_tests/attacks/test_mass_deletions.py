@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from imgflow.catalog.postgres.ownership import claim
+from imgflow.catalog.postgres.ownership import stored as orphaned
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
-from imgflow.catalog.stored import stored as orphaned
 from imgflow.errors import TooMany
-from imgflow.orchestration.orphans import compare_outputs
 from imgflow.orchestration.sensing.listing import Round, following, list_and_announce
+from imgflow.orchestration.upkeep.reconcile import compare_outputs
 from imgflow.settings.variables import OnDelete, Settings
 from imgflow.store.folder.source_folder import FolderSource
 from imgflow.store.location import parse_location
@@ -63,7 +63,7 @@ def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OutputSt
 @pytest.fixture(autouse=True)
 def _everything_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 says itself when an object was written."""
-    monkeypatch.setattr("imgflow.orchestration.orphans.ORPHAN_AGE", timedelta(minutes=-1))
+    monkeypatch.setattr("imgflow.orchestration.upkeep.reconcile.ORPHAN_AGE", timedelta(minutes=-1))
 
 
 def stored(outputs: OutputStore) -> set[str]:

@@ -29,7 +29,7 @@ from imgflow.store.config import StoreConfig
 from imgflow.store.output_store import OutputStore
 from imgflow.work import batch
 from imgflow.work.pool import WorkerPool
-from imgflow.work.tasks import Outcome, Task, WorkerConfig
+from imgflow.work.tasks import Finished, Outcome, Summary, Task, WorkerConfig
 from imgflow_tests.attacks.raising import IMAGES_OWN, OUTSIDE, work
 from imgflow_tests.catalog.uploads import announced, row, verdict
 from imgflow_tests.orchestration.project import Project
@@ -207,7 +207,7 @@ def test_a_verdict_that_the_database_refuses_costs_its_own_image_only(
         )
         for one in [*verdicts[:3], *verdicts[20:], *verdicts[3:20]]
     ]
-    summary = batch.Summary()
+    summary = Summary()
     batch.run_tasks(
         list(by_id.values()),
         iter(outcomes),
@@ -229,7 +229,7 @@ def test_an_image_of_which_no_event_can_be_made_is_rejected_and_the_others_are_r
     good, bad = announced(catalog, "good.jpg", "bad.jpg")
     reported: list[str] = []
 
-    def report(done: list[batch.Finished]) -> list[batch.Finished]:
+    def report(done: list[Finished]) -> list[Finished]:
         failed = []
         for one in done:
             try:
@@ -240,7 +240,7 @@ def test_an_image_of_which_no_event_can_be_made_is_rejected_and_the_others_are_r
         return failed
 
     without_size = {"thumbnail": {"sha256": "ab", "fingerprint": "f", "name": "n"}}
-    summary = batch.Summary()
+    summary = Summary()
     batch.run_tasks(
         [good, bad],
         iter(
@@ -281,7 +281,7 @@ def test_a_database_that_is_away_is_no_verdict_about_an_image(
             catalog,
             open_outputs=_no_outputs,
             report=lambda _done: [],
-            summary=batch.Summary(),
+            summary=Summary(),
         )
 
 

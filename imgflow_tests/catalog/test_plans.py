@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog import monitoring
 from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow.catalog.database.engine import make_engine
+from imgflow.catalog.postgres import counters
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.store.objects import Digest
 from imgflow_tests.catalog.uploads import upload
@@ -170,8 +170,8 @@ def test_assigning_and_recording(filled: PostgresCatalog, plans: list[str]) -> N
 
 def test_what_a_scrape_asks_reads_no_row(filled: PostgresCatalog, plans: list[str]) -> None:
     with filled.engine.connect() as connection:
-        rows = connection.execute(monitoring.COUNTS, {"source": SOURCE}).all()
-        waited = connection.execute(monitoring.BACKLOG, {"source": SOURCE}).scalar()
+        rows = connection.execute(counters.COUNTS, {"source": SOURCE}).all()
+        waited = connection.execute(counters.BACKLOG, {"source": SOURCE}).scalar()
     assert sum(row.count for row in rows) == 100_000
     assert waited is not None
     assert_indexed(plans)

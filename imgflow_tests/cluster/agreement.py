@@ -40,7 +40,7 @@ MATERIALIZED = sa.text(
 
 @dataclass(frozen=True)
 class Work:
-    """What was done to images since the cluster was made; see `imgflow.catalog.postgres.counters`."""
+    """What was done to images since the cluster was made; see `postgres.counters`."""
 
     processed: float
     copied: float

@@ -16,7 +16,7 @@ from imgflow.errors import SettingsError
 from imgflow.service import probe
 from imgflow.service.migrate import migrate
 from imgflow.settings.variables import Settings
-from imgflow.store.buckets import make_bucket
+from imgflow.store.s3.admin import make_bucket
 from imgflow.store.s3.clients import s3_client
 from imgflow_tests.conftest import S3Server
 from imgflow_tests.patience import PATIENCE_SECONDS

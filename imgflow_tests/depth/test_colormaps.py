@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgflow.depth.colormaps import COLORMAPS, UnknownColormap, get_colormap
-from imgflow.depth.custom_colormap import BadColormap, parse_colormap
+from imgflow.depth.colormaps import (
+    COLORMAPS,
+    BadColormap,
+    UnknownColormap,
+    get_colormap,
+    parse_colormap,
+)
 from imgflow.depth.legends import legend
 from imgflow.errors import ImgflowError
 

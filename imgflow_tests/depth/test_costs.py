@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from imgflow.depth.samples import sample_block
+from imgflow.service.samples import sample_block
 from imgflow_tests.patience import PATIENCE_SECONDS
 
 PEAK = """

@@ -9,8 +9,8 @@ from skimage.transform import resize
 from imgflow.depth.depth_recipe import CHUNK_ROWS, DepthRecipe
 from imgflow.depth.ordering import OutOfOrder, ResizedDepth
 from imgflow.depth.readers.rows import DepthLimits
-from imgflow.depth.samples import write_sample_depth_csv
 from imgflow.errors import Rejected
+from imgflow.service.samples import write_sample_depth_csv
 from imgflow_tests.depth.corpus import corpus_file
 from imgflow_tests.depth.tables import cut, table_text
 

@@ -156,7 +156,8 @@ def test_the_key_alone_says_what_is_a_depth_image():
 
 def test_telling_the_kinds_apart_imports_no_reader():
     code = (
-        "import sys; from imgflow.catalog.records import kind_of; assert kind_of('a.csv') == 'depth'\n"
+        "import sys; from imgflow.catalog.records import kind_of\n"
+        "assert kind_of('a.csv') == 'depth'\n"
         "print(sorted({'numpy', 'pandas', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

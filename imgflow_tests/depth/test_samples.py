@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 
-from imgflow.depth.samples import write_sample_depth_csv
+from imgflow.service.samples import write_sample_depth_csv
 from imgflow_tests.depth.tables import whole
 
 

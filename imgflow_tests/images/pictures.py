@@ -9,8 +9,8 @@ from PIL import Image, ImageCms
 
 from imgflow.images.encoding import Encoded
 from imgflow.images.formats.decoding import Limits
+from imgflow.images.outputs import ProcessedPhoto, process_photo
 from imgflow.images.photo_recipe import PhotoRecipe
-from imgflow.images.process import ProcessedPhoto, process_photo
 
 RECIPE = PhotoRecipe()
 LIMITS = Limits()

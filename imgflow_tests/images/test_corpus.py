@@ -5,8 +5,8 @@ import pytest
 
 from imgflow.errors import Rejected
 from imgflow.images.formats.decoding import Limits
+from imgflow.images.outputs import ProcessedPhoto, process_photo
 from imgflow.images.photo_recipe import PhotoRecipe
-from imgflow.images.process import ProcessedPhoto, process_photo
 from imgflow_tests.images.pictures import opened
 
 ALL = ("grayscale", "thumbnail", "proof")

@@ -15,8 +15,8 @@ from imgflow.errors import Rejected, SettingsError
 from imgflow.images.formats.decoding import Limits, open_photo
 from imgflow.images.formats.pillow import MEDIA_TYPES, OPTIONAL_DECODERS
 from imgflow.images.formats.sniffing import suffix_mismatch
+from imgflow.images.outputs import process_photo
 from imgflow.images.photo_recipe import PhotoRecipe
-from imgflow.images.process import process_photo
 from imgflow_tests.images.pictures import LIMITS, corners, encoded, process, scene
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "HEIF")
@@ -301,7 +301,7 @@ def test_only_the_enabled_decoders_are_ever_imported():
     script = """
 import io, sys
 from PIL import Image
-from imgflow.images.process import process_photo
+from imgflow.images.outputs import process_photo
 from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow.images.formats.sniffing import suffix_mismatch
 from imgflow.images.formats.decoding import Limits

@@ -9,11 +9,11 @@ import os
 import pytest
 from PIL import Image
 
+from imgflow.images.encoding import MOST_CHARACTERS, inline_picture
 from imgflow.images.formats.decoding import Limits
-from imgflow.images.inline import MOST_CHARACTERS, inline_picture
 from imgflow.images.modes import ALPHA
+from imgflow.images.outputs import process_photo
 from imgflow.images.photo_recipe import PhotoRecipe
-from imgflow.images.process import process_photo
 from imgflow_tests.images.pictures import encoded, scene
 from imgflow_tests.images.test_private_metadata import SECRET, picture
 

@@ -13,14 +13,14 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont, features
 
 from imgflow.errors import SettingsError, Trouble
-from imgflow.images.lettering import (
+from imgflow.images.outputs import enabled_outputs
+from imgflow.images.watermark import (
     SHIPPED,
     Typeface,
     check_letters,
     font_digest,
     line_of,
 )
-from imgflow.images.outputs import enabled_outputs
 from imgflow.settings.variables import Settings
 
 TEXTS = {

@@ -8,8 +8,8 @@ import pytest
 from PIL import ExifTags, Image, ImageDraw
 
 from imgflow.images.formats.decoding import Limits
+from imgflow.images.outputs import process_photo
 from imgflow.images.photo_recipe import PhotoRecipe
-from imgflow.images.process import process_photo
 from imgflow_tests.images.pictures import (
     encoded,
     opened,

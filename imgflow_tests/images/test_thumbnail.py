@@ -158,7 +158,7 @@ def test_a_thumbnail_keeps_its_colours_at_full_size_unless_it_is_to_be_small():
 
 def test_a_thumbnail_is_the_same_whatever_else_is_made(corpus):
     from imgflow.images.formats.decoding import Limits
-    from imgflow.images.process import process_photo
+    from imgflow.images.outputs import process_photo
 
     recipe = PhotoRecipe(watermark_text="x")
     for name in (

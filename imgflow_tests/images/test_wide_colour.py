@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from imgflow.errors import Rejected
-from imgflow.images.bit_depth import bits_per_channel
 from imgflow.images.encoding import Encoded
+from imgflow.images.formats.headers import bits_per_channel
 from imgflow.images.photo_recipe import PhotoRecipe
 from imgflow_tests.images.pictures import encoded, pixels, process, rgb_profile, srgb_profile
 from imgflow_tests.images.profiles import gray_profile

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, cast
 import httpx
 import pytest
 
-from imgflow.log_lines import as_json, copy_lines
 from imgflow.observability.trace_records import root_span_id, trace_id
+from imgflow.service.supervision.processes import as_json, copy_lines
 from imgflow.settings.tokens import own_token
 from imgflow.settings.variables import Settings
 from imgflow_tests.api.library import bearer

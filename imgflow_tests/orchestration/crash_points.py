@@ -95,13 +95,13 @@ def install() -> None:
 
 def install_main() -> None:
     """Put the points of the process that executes runs into this process."""
-    from imgflow.orchestration import event_copying
+    from imgflow.orchestration.dagster_storage import event_rows
     from imgflow.work import batch, pool
 
     install()
     batch.FLUSH_SECONDS = 1_000.0  # type: ignore[misc]  # else a busy machine changes the names
     _wrap(FolderSource, "list_page", lambda *_: "list")
-    _wrap(event_copying, "copy_rows", lambda _connection, table, *_: f"COPY {table}")
+    _wrap(event_rows, "copy_rows", lambda _connection, table, *_: f"COPY {table}")
     variables = {name: os.environ[name] for name in (CRASH_AT, CRASH_TRACE) if name in os.environ}
     start = partial(start_crashing_worker, variables, os.getpgrp())
     pool.start_worker = start  # type: ignore[attr-defined]  # imported there, not its own

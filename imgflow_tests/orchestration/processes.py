@@ -196,7 +196,7 @@ def gate(name: str) -> None:
 
 def _install() -> None:
     """Put the gates and the count of reads into this process and its workers."""
-    from imgflow.orchestration import event_copying
+    from imgflow.orchestration.dagster_storage import event_rows
     from imgflow.orchestration.runs import execute
     from imgflow.service import ingest
     from imgflow.work import pool
@@ -229,7 +229,7 @@ def _install() -> None:
         execute.report_images = reporting  # type: ignore[attr-defined]
     if hold in ("within planned events", "within events"):
         # Between the two COPY of one transaction.
-        copy, step = event_copying.copy_rows, "PLANNED" if "planned" in hold else "MATERIALIZATION"
+        copy, step = event_rows.copy_rows, "PLANNED" if "planned" in hold else "MATERIALIZATION"
 
         def copying(connection: Any, table: str, columns: Any, rows: Any) -> None:
             rows = list(rows)
@@ -239,7 +239,7 @@ def _install() -> None:
             ):
                 gate(hold)
 
-        event_copying.copy_rows = copying
+        event_rows.copy_rows = copying
 
 
 def start_watched_worker(config: WorkerConfig) -> None:

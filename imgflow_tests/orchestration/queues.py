@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from imgflow.catalog.unreadable import UnreadableMessages
+from imgflow.catalog.postgres.sensing import UnreadableMessages
 from imgflow.definitions import build_resources
 from imgflow.orchestration.resources import QueueResource
 from imgflow_tests.orchestration.messages import record

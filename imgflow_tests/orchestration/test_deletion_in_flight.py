@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from imgflow.catalog import depth_chunks
 from imgflow.catalog.database.engine import make_engine
 from imgflow.catalog.lifecycle import Deleted, delete_images, remove_outputs
+from imgflow.catalog.postgres import depth_arrays
 from imgflow.catalog.postgres.depth_arrays import DepthArrays
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.depth.ordering import ResizedChunk
@@ -183,7 +183,7 @@ def test_ingest_counts_no_failure(project: Project, at: Callable[..., list[Any]]
 def test_a_deletion_does_not_wait_for_the_worker_that_writes_the_array(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(depth_chunks, "COPIED_AT_ONCE", 1)
+    monkeypatch.setattr(depth_arrays, "COPIED_AT_ONCE", 1)
     upload(project)
     project.catalog.announce(project.source.list_page(None, 10).objects)
     (image,) = project.catalog.by_keys(["hole.csv"]).values()

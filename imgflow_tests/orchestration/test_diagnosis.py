@@ -9,7 +9,7 @@ import pytest
 
 from imgflow.doctor import dagster_checks, database_checks
 from imgflow.doctor.dagster_checks import check_dagster
-from imgflow.doctor.queue import check_queue
+from imgflow.doctor.store_checks import check_queue
 from imgflow.errors import Trouble
 from imgflow.settings.variables import Settings
 from imgflow_tests.orchestration.project import Project

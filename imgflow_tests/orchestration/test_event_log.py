@@ -174,11 +174,11 @@ def test_a_batch_is_a_few_statements_whatever_its_size(instance: dg.DagsterInsta
 def test_a_batch_that_cannot_be_stored_whole_is_not_stored_at_all(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from imgflow.orchestration import event_copying
+    from imgflow.orchestration.dagster_storage import event_rows
 
     storage = project.instance.event_log_storage
     copies = []
-    copy = event_copying.copy_rows
+    copy = event_rows.copy_rows
 
     def break_at_the_second(connection: object, table: str, *rest: object) -> None:
         copies.append(table)
@@ -193,7 +193,7 @@ def test_a_batch_that_cannot_be_stored_whole_is_not_stored_at_all(
         )
     ]
     assert entries == []
-    monkeypatch.setattr(event_copying, "copy_rows", break_at_the_second)
+    monkeypatch.setattr(event_rows, "copy_rows", break_at_the_second)
     with pytest.raises(RuntimeError, match="broke"):
         storage.store_event_batch(_two_events())
     assert copies == ["event_logs", "asset_event_tags"]

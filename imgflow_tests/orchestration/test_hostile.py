@@ -16,14 +16,12 @@ import pytest
 
 from imgflow.images.formats.decoding import Limits, prepare_decoder
 from imgflow.images.formats.pillow import MEDIA_TYPES
+from imgflow.images.outputs import process_photo
 from imgflow.images.photo_recipe import PhotoRecipe
-from imgflow.images.process import process_photo
-from imgflow.orchestration.verdicts import described, ready
-from imgflow.store.looking import look_at
-from imgflow.store.objects import SourceObject
+from imgflow.store.objects import SourceObject, look_at
 from imgflow.work.photographs import answered, process_photo_task
 from imgflow.work.pool import WorkerPool
-from imgflow.work.tasks import Outcome, Task, WorkerConfig
+from imgflow.work.tasks import Outcome, Task, WorkerConfig, described, ready
 from imgflow.work.worker_limits import cpu_limit, memory_limit
 from imgflow_tests.images.pictures import encoded, scene
 from imgflow_tests.images.wide_pictures import png16, tiff16

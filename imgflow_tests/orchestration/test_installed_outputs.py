@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgflow.catalog.monitoring import read_state
+from imgflow.catalog.postgres.counters import read_state
 from imgflow.errors import SettingsError
 from imgflow.images.outputs import enabled_outputs, installed_outputs
 from imgflow.images.photo_recipe import PhotoRecipe

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from imgflow.orchestration.progress import LONGEST_SECONDS, Progress, progress_line
+from imgflow.orchestration.runs.execute import LONGEST_SECONDS, Progress, progress_line
 
 
 def said(total: int, seconds_each: float) -> list[tuple[float, str]]:

@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
-from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
+from imgflow.catalog.postgres.sensing import UnreadableMessage, UnreadableMessages
 from imgflow.definitions import build_definitions
 from imgflow.errors import SettingsError
 from imgflow.orchestration.resources import QueueResource
@@ -243,7 +243,7 @@ def test_odd_bytes_and_repeated_messages_are_kept_once_and_in_bounded_number(
     assert kept.reason == "odd \ufffd ?"
     assert kept.body.startswith("a\ufffd\ufffd")
     assert len(kept.body.encode()) <= 65_536
-    monkeypatch.setattr("imgflow.catalog.unreadable.MOST_MESSAGES", 3)
+    monkeypatch.setattr("imgflow.catalog.postgres.sensing.MOST_MESSAGES", 3)
     messages.keep([UnreadableMessage(str(number), "r", b"") for number in range(2, 9)])
     assert [message.message_id for message in messages.newest(9)] == ["8", "7", "6"]
     other = UnreadableMessages(catalog.engine, "file:///other/")

@@ -20,8 +20,7 @@ from imgflow.orchestration.dagster_storage.event_log import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 from imgflow.orchestration.runs.requests import Batching, Requests, request_batches
-from imgflow.store.looking import THREADS
-from imgflow.store.objects import SourceObject
+from imgflow.store.objects import THREADS, SourceObject
 from imgflow.store.s3.source_bucket import S3Source
 from imgflow.store.s3.sqs import Message, Queue
 from imgflow_tests.ceph import free_port

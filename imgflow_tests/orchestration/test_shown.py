@@ -13,7 +13,7 @@ from PIL import Image
 
 from imgflow.definitions import build_definitions
 from imgflow.errors import SettingsError
-from imgflow.orchestration import progress
+from imgflow.orchestration.runs import execute
 from imgflow.settings.variables import Settings
 from imgflow_tests.orchestration.project import Project
 from imgflow_tests.orchestration.test_way import put
@@ -137,7 +137,7 @@ def test_an_address_that_is_none_is_refused(make_settings: Callable[..., Setting
 def test_a_run_that_takes_its_time_says_how_far_it_is(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(execute, "FIRST_SECONDS", 0.0)
     for number in range(4):
         put(project, f"{number}.jpg", jpeg(seed=number))
     (run,) = project.run_requests(project.tick())

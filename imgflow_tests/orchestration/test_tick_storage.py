@@ -21,7 +21,7 @@ from dagster._core.scheduler.instigation import (
     SensorInstigatorData,
 )
 
-from imgflow.orchestration.tick_storage import SteadyScheduleStorage
+from imgflow.orchestration.dagster_storage.storages import SteadyScheduleStorage
 
 ORIGIN = RemoteInstigatorOrigin(
     RemoteRepositoryOrigin(

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from imgflow.depth.readers.missing import checked_rows
 from imgflow.depth.readers.rows import DepthLimits, DepthRows
 from imgflow.depth.readers.streams import line_blocks
-from imgflow.depth.tables import checked_rows
 from imgflow.errors import Rejected
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What routes are answered from: connections, reads, signatures, processing at once."""

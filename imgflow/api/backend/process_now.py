@@ -14,11 +14,13 @@ import os
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from concurrent.futures.process import BrokenProcessPool
+from typing import Generic, NamedTuple, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 from imgflow.api.http.bodies import nameless_file
 from imgflow.api.http.problems import Refused
-from imgflow.api.remembered import Body, Recent, Rejection, digest_of
 from imgflow.catalog.lifecycle import delete_images, remove_outputs
 from imgflow.catalog.postgres.ownership import claim
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
@@ -28,7 +30,6 @@ from imgflow.fetch.client import Fetcher, FetchRefused, Limits, trusting
 from imgflow.fetch.hosts import AllowedHosts
 from imgflow.images.formats.decoding import check_kind
 from imgflow.images.outputs import enabled_outputs
-from imgflow.orchestration.image_log import tell_finished
 from imgflow.settings.variables import Settings
 from imgflow.store.config import StoreConfig
 from imgflow.store.naming import FETCHED_FOLDER
@@ -36,12 +37,84 @@ from imgflow.store.objects import SourceObject
 from imgflow.store.output_store import OutputStore
 from imgflow.store.s3.presigned import endpoint_of, own_key
 from imgflow.work import batch
-from imgflow.work.counting import count_finished
+from imgflow.work.counting import count_finished, tell_finished
 from imgflow.work.photographs import process_photo_task
 from imgflow.work.pool import WorkerPool
-from imgflow.work.tasks import Outcome, Task, WorkerConfig
+from imgflow.work.tasks import Finished, Outcome, Task, WorkerConfig
+
+# What a process remembers of URLs that it fetched, so that the same one costs no bytes again.
+#
+# Nothing depends on it: whoever remembers nothing fetches, and comes to the same answer.
+
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
+
+MOST_REMEMBERED = 4_096
+
+# Parameters that sign a URL: of S3 (two versions), CloudFront, Google and Azure.
+SIGNING = ("x-amz-", "x-goog-")
+SIGNING_NAMES = frozenset(
+    {
+        *("awsaccesskeyid", "expires", "signature", "policy", "key-pair-id"),
+        *("googleaccessid", "sig", "se", "st", "sp", "sv", "sr", "spr", "skoid", "sktid", "skt"),
+        *("ske", "sks", "skv"),
+    }
+)
+
+
+class Body(NamedTuple):
+    """What was found under an address: the server's tag of it, and what it is."""
+
+    etag: str
+    sha256: str
+
+
+class Rejection(NamedTuple):
+    """Why some bytes are no photograph."""
+
+    reason: str | None
+    code: str | None
+
+
+class Recent(Generic[Found]):
+    """The last few thousand things that were found, by a digest; used by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: OrderedDict[str, Found] = OrderedDict()
+
+    def get(self, digest: str) -> Found | None:
+        """What was found, if it is still remembered."""
+        return self._found.get(digest)
+
+    def put(self, digest: str, found: Found) -> None:
+        """Remember, and forget what was put longest ago."""
+        with self._lock:
+            self._found[digest] = found
+            self._found.move_to_end(digest)
+            if len(self._found) > MOST_REMEMBERED:
+                self._found.popitem(last=False)
+
+    def __repr__(self) -> str:
+        return f"Recent({dict(self._found)!r})"
+
+
+def digest_of(url: str) -> str:
+    """What a URL leads to, whoever signed it and when; a digest, so that it holds no secret."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whoever fetches it says what is wrong with it
+        return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
+    query = [
+        (name, value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        if name.lower() not in SIGNING_NAMES and not name.lower().startswith(SIGNING)
+    ]
+    text = repr((parts.scheme.lower(), parts.netloc.lower(), parts.path, sorted(query)))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
 
 WAIT_SECONDS = 60.0
 LOOK_SECONDS, SELDOM_SECONDS = 0.05, 0.5
@@ -240,7 +313,7 @@ class Processor:
         for task in batch.with_twins(plan.tasks, catalog, "photo"):
             outcome = self._outcome(task)
             verdict = outcome.verdict
-            tell_finished([batch.Finished(image, outcome)], {image.id})
+            tell_finished([Finished(image, outcome)], {image.id})
             if outcome.is_outdated:
                 self._announced(catalog, self._stat(image.key))
             elif verdict is None:
@@ -251,7 +324,7 @@ class Processor:
                 raise Unprocessable(Rejection(verdict.reason, verdict.reason_code))
             elif catalog.record([verdict]):
                 catalog.unreport([image.id])
-                count_finished(catalog, [batch.Finished(image, outcome)])
+                count_finished(catalog, [Finished(image, outcome)])
             else:
                 remove_outputs(catalog, self._outputs, {image.id: verdict.outputs})
 

@@ -9,8 +9,16 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from imgflow.api.backend.connections import Connected, Connections
-from imgflow.api.gallery.filters import KINDS, STATES, Filters, FiltersInQuery
-from imgflow.api.gallery.presenting import card_of, metadata_of, pictures_of, viewable
+from imgflow.api.gallery.presenting import (
+    KINDS,
+    STATES,
+    Filters,
+    FiltersInQuery,
+    card_of,
+    metadata_of,
+    pictures_of,
+    viewable,
+)
 from imgflow.api.gallery.rendering import PageRoute, gallery_of
 from imgflow.api.gallery.wording import KIND_WORDS, STATE_WORDS, parts_of
 from imgflow.api.http.keys import LARGEST_ID, find_image

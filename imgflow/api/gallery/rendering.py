@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -13,13 +15,37 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from imgflow.api.auth import session_of
 from imgflow.api.backend.connections import Connections
-from imgflow.api.gallery.dagster_ui import DagsterUi
 from imgflow.api.gallery.static_files import BASE
 from imgflow.api.gallery.wording import shown, size_of, time_of
 from imgflow.api.http.exceptions import EXCEPTIONS, refused_by
 from imgflow.api.http.problems import PROBLEMS, Refused
 from imgflow.api.routes.sharing import renew_session, scopes_of
+from imgflow.catalog.partition_keys import partition_key
+from imgflow.catalog.records import Image
 from imgflow.settings.variables import Settings
+
+# Links to Dagster's UI: where an operator sees the partition of an image and its runs.
+
+
+@dataclass(frozen=True)
+class DagsterUi:
+    """Dagster's UI as whoever asks reaches it.
+
+    Attributes:
+        url: without a slash at its end.
+    """
+
+    url: str
+
+    def partition(self, image: Image, asset: str) -> str:
+        """Where an asset of an image is shown, with its events and metadata."""
+        key = quote(partition_key(image.key), safe="")
+        return f"{self.url}/assets/{image.kind}/{asset}?view=partitions&partition={key}"
+
+    def run(self, run_id: str) -> str:
+        """Where a run is shown, with its log."""
+        return f"{self.url}/runs/{quote(run_id, safe='')}"
+
 
 # Nothing inline, nothing from elsewhere: what a key or a reason holds is text, whatever it looks
 # like. `blob:` are frames that a script has fetched.

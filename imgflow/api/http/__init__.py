@@ -1,1 +1,1 @@
-"""TODO."""
+"""What every route shares: problems, the envelope, bodies, serving, measures."""

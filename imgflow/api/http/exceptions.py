@@ -17,8 +17,7 @@ from starlette.routing import Match
 
 from imgflow.api.http.problems import MEDIA_TYPE, PROBLEMS, TYPE_PREFIX, Refused
 from imgflow.catalog.postgres.depth_arrays import TooManyRows
-from imgflow.depth.colormaps import UnknownColormap
-from imgflow.depth.custom_colormap import BadColormap
+from imgflow.depth.colormaps import BadColormap, UnknownColormap
 from imgflow.depth.frames import FrameTooTall
 from imgflow.depth.statistics import NoPixels
 from imgflow.errors import BadKey, NotOurs, SourceChanged, Trouble, Withheld

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The routes, one module a resource."""

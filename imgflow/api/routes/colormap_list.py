@@ -10,9 +10,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from imgflow.api.backend.depth_reads import DECIMAL, LONGEST_NUMBER, finite_number
-from imgflow.api.conditional import entity_tag
 from imgflow.api.http.problems import Refused
-from imgflow.api.http.serving import CACHE_CONTROL, not_modified
+from imgflow.api.http.serving import CACHE_CONTROL, entity_tag, not_modified
 from imgflow.api.routing import get
 from imgflow.depth.colormap_data import DEFAULT_COLORMAP
 from imgflow.depth.colormaps import COLORMAPS, get_colormap

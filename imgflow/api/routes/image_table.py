@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from imgflow.api.backend.connections import Connected
-from imgflow.api.cursors import cursor_after, read_cursor
 from imgflow.api.http.keys import ImageInPath, find_image
 from imgflow.api.http.problems import Refused
 from imgflow.api.routes.representations import DeletedItem, ImageItem, ImagePage, item_of
@@ -16,6 +17,33 @@ from imgflow.api.routing import change, get
 from imgflow.catalog.lifecycle import delete_images
 from imgflow.catalog.records import Kind, State
 from imgflow.images.formats.pillow import MEDIA_TYPES
+
+# Cursors of lists: opaque to callers, so that what they hold may change.
+
+
+CONTENT = re.compile(rb"1:([1-9][0-9]{0,17})")
+
+
+def cursor_after(image_id: int) -> str:
+    """Make the cursor of the page that begins behind an image."""
+    return base64.urlsafe_b64encode(b"1:%d" % image_id).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> int:
+    """Read the id behind which a page begins.
+
+    Raises:
+        Refused: it is not a cursor.
+    """
+    try:
+        content = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        content = b""
+    match = CONTENT.fullmatch(content)
+    if match is None:
+        raise Refused("bad_cursor", "Take `next` of the page before, or leave the cursor out.")
+    return int(match[1])
+
 
 router = APIRouter(tags=["images"])
 

@@ -25,9 +25,15 @@ from imgflow.api.backend.connections import Connections
 from imgflow.api.backend.readiness import PROBE_SECONDS
 from imgflow.api.http.measures import Measures
 from imgflow.api.routing import get
-from imgflow.catalog.monitoring import Reading, read_state
 from imgflow.catalog.postgres import counters
-from imgflow.catalog.postgres.counters import ARRIVAL_BOUNDS, ARRIVAL_TO_READY, cumulated, series
+from imgflow.catalog.postgres.counters import (
+    ARRIVAL_BOUNDS,
+    ARRIVAL_TO_READY,
+    Reading,
+    cumulated,
+    read_state,
+    series,
+)
 from imgflow.catalog.postgres.sensing import Pulse
 from imgflow.catalog.records import Kind, State
 from imgflow.errors import TROUBLE_CODES, ImgflowError

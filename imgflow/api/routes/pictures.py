@@ -10,10 +10,17 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from imgflow.api.backend.connections import Connected, Connections
-from imgflow.api.conditional import Bytes, entity_tag
 from imgflow.api.http.keys import ImageInPath, find_image
 from imgflow.api.http.problems import Refused
-from imgflow.api.http.serving import SAFE_MEDIA_TYPES, Body, caching, not_modified, serve
+from imgflow.api.http.serving import (
+    SAFE_MEDIA_TYPES,
+    Body,
+    Bytes,
+    caching,
+    entity_tag,
+    not_modified,
+    serve,
+)
 from imgflow.api.routing import get
 from imgflow.catalog.records import Image
 from imgflow.errors import SourceChanged

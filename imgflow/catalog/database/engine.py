@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from imgflow.catalog.database.embedded_postgres import embedded_postgres
+from imgflow.catalog.records import Image, image_of
 from imgflow.errors import Trouble
 from imgflow.settings.variables import Settings
 
@@ -187,3 +188,37 @@ def _mend(cause: str) -> str:
     if "does not exist" in cause:
         return "Create it, or correct IMGFLOW_DATABASE_URL."
     return "Check that it runs, and IMGFLOW_DATABASE_URL."
+
+
+# What all parts of the catalogue have in common: a database and a source.
+
+
+TEXT, BIGINT, INT = sa.ARRAY(sa.Text), sa.ARRAY(sa.BigInteger), sa.ARRAY(sa.Integer)
+TIME = sa.ARRAY(sa.DateTime(timezone=True))
+
+
+class Connected:
+    """An engine, and the source whose rows are meant."""
+
+    def __init__(self, engine: sa.Engine, source: str) -> None:
+        """Take an engine and the canonical URL of the source; nothing is asked yet."""
+        self.engine = engine
+        self.source = source
+
+    def transaction(self, work: Callable[[sa.Connection], Answer]) -> Answer:
+        """Do something in a transaction that may safely run again.
+
+        Raises:
+            Trouble: the database did not answer, again and again.
+        """
+
+        def attempt() -> Answer:
+            with self.engine.begin() as connection:
+                return work(connection)
+
+        return retried(self.engine, attempt)
+
+    def images(self, statement: sa.Executable) -> list[Image]:
+        """The rows that a statement returns."""
+        rows = self.transaction(lambda connection: connection.execute(statement).mappings().all())
+        return [image_of(row) for row in rows]

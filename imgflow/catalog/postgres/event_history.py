@@ -1,8 +1,8 @@
 """What became of an image, from Dagster's event log, without Dagster.
 
 The event log lies in the catalogue's database. The gallery's process does not import Dagster, which
-takes a second and 60 MB; `imgflow.orchestration.dagster_storage.history` asks Dagster itself, and a test compares
-the two.
+takes a second and 60 MB; `imgflow.orchestration.dagster_storage.history` asks Dagster itself, and
+a test compares the two.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from imgflow.catalog.connected import TEXT, Connected
+from imgflow.catalog.database.engine import TEXT, Connected
 from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.records import Image
 

@@ -11,18 +11,15 @@ from contextlib import closing, contextmanager
 
 import sqlalchemy as sa
 
-from imgflow.catalog.browsing import Browsing
 from imgflow.catalog.database import schema
 from imgflow.catalog.database.engine import retried
-from imgflow.catalog.ending import Ending
-from imgflow.catalog.partitioned import Partitioned
 from imgflow.catalog.postgres import uploads as announcing
 from imgflow.catalog.postgres.event_history import Remembering
-from imgflow.catalog.postgres.listings import Reading
-from imgflow.catalog.postgres.queue import Requesting
+from imgflow.catalog.postgres.listings import Browsing, Reading
+from imgflow.catalog.postgres.queue import Partitioned, Requesting
 from imgflow.catalog.postgres.results import Recording
 from imgflow.catalog.postgres.run_locks import Holds
-from imgflow.catalog.postgres.uploads import Comparing
+from imgflow.catalog.postgres.uploads import Comparing, Ending
 from imgflow.catalog.records import Announcement, Image
 from imgflow.observability import upload_events
 from imgflow.store.objects import SourceObject

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from imgflow.catalog.connected import BIGINT, INT, TEXT, TIME, Connected
+from imgflow.catalog.database.engine import BIGINT, INT, TEXT, TIME, Connected
+from imgflow.catalog.database.tables import storable_json, storable_text
 from imgflow.catalog.records import Verdict, kind_of
-from imgflow.catalog.storable import storable_json, storable_text
 from imgflow.errors import Trouble
 
 # A verdict on an upload that was overwritten in the meantime leaves the row pending; one that comes

@@ -16,8 +16,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from imgflow.catalog.connected import BIGINT, TEXT, Connected
-from imgflow.catalog.database.engine import outages_in_words, retried
+from imgflow.catalog.database.engine import BIGINT, TEXT, Connected, outages_in_words, retried
 from imgflow.catalog.records import Kind
 
 # Runs that ended last and say how fast images are processed at present. Of short ones most is the

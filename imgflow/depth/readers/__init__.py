@@ -1,1 +1,1 @@
-"""TODO."""
+"""Readers of depth images: one module a format, and the registry that picks one by suffix."""

@@ -46,7 +46,7 @@ _Parser = Callable[[bytes, Header], tuple[Float64, Float32] | None]
 
 
 class _BlockParser:
-    """Parses the blocks of one file, the fastest way first; see `imgflow.depth.readers.csv_fast`."""
+    """Parses the blocks of one file, the fastest way first; see `csv_fast`."""
 
     def __init__(self, header: Header) -> None:
         self._header = header

@@ -1,7 +1,6 @@
 """Reading CSV rows cell by cell: the judge of what is accepted, and the one who names the place.
 
-A hundred times slower than `imgflow.depth.readers.csv_fast`, so it only reads the blocks that one gives up
-on.
+A hundred times slower than `csv_fast`, so it only reads the blocks that one gives up on.
 """
 
 import csv

@@ -1,7 +1,7 @@
 """Parsing a whole block of CSV rows at once; says no instead of saying what is wrong.
 
 Each function here answers None when a block holds anything but plain finite numbers, and empty
-cells where it takes them, in the right number of columns. `imgflow.depth.readers.csv_careful` then reads
+cells where it takes them, in the right number of columns. `csv_careful` then reads
 the same block cell by cell and is the one to accept or to reject it, so a rule may be missing here
 but never be laxer than there.
 

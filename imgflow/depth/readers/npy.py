@@ -12,9 +12,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from imgflow.depth.readers.missing import checked_rows
 from imgflow.depth.readers.rows import DepthLimits, DepthRows
 from imgflow.depth.readers.streams import peek
-from imgflow.depth.tables import checked_rows
 from imgflow.errors import Rejected
 
 _HEADER_BYTES = 65_536

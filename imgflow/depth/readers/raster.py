@@ -16,8 +16,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from imgflow.depth.readers.missing import checked_rows
 from imgflow.depth.readers.rows import DepthLimits, DepthRows
-from imgflow.depth.tables import checked_rows
 from imgflow.errors import Rejected, is_of_machine
 
 # Pillow decodes the whole picture: 200 MB at 32 bits.

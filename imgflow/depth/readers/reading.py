@@ -1,4 +1,4 @@
-"""Reading depth images; the rules of the CSV format. Others are in `imgflow.depth.readers.registry`.
+"""Reading depth images; the rules of the CSV format. `registry` has the others.
 
 A depth CSV is one column of depths and N columns of pixels, one row per depth. What is accepted:
 

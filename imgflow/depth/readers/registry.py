@@ -2,8 +2,8 @@
 
 Light on purpose: listing a bucket asks for suffixes only, and imports no reader.
 
-A further format is a class with the two members of `imgflow.depth.readers.rows.DepthReader` and an entry
-point of its package, whose name is the suffix without its first dot:
+A further format is a class with the two members of `imgflow.depth.readers.rows.DepthReader` and an
+entry point of its package, whose name is the suffix without its first dot:
 
     [project.entry-points."imgflow.depth_readers"]
     las = "borehole_formats:LasReader"

@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from imgflow.errors import Rejected, SettingsError
-from imgflow.images.bit_depth import bits_per_channel
 from imgflow.images.colour import jpeg2000_profile
 from imgflow.images.formats import credit
-from imgflow.images.formats.headers import for_decoder
+from imgflow.images.formats.headers import bits_per_channel, count_frames, for_decoder
 from imgflow.images.formats.pillow import MEDIA_TYPES, load_decoder, open_as, pillow_session
 from imgflow.images.formats.rejections import pillow_errors, too_large, too_many_pixels
 from imgflow.images.formats.sniffing import Kind, public_name, sniff
-from imgflow.images.frames import count_frames
 from imgflow.images.modes import raw_mode
 from imgflow.images.photo import Header, Photo, PhotoFacts
 
@@ -108,7 +106,7 @@ def open_photo(data: bytes, limits: Limits) -> Photo:
         limits: What is accepted.
 
     Raises:
-        Rejected: With one of the codes listed in `imgflow.images.formats.rejections`. No other error is
+        Rejected: With one of the codes in `imgflow.images.formats.rejections`. No other error is
             raised for any content.
     """
     kind = check_kind(data, limits)

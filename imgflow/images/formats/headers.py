@@ -12,6 +12,8 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from PIL import Image
+
 from imgflow.errors import Rejected
 
 MOST_SCANS = 100
@@ -172,3 +174,106 @@ def _unpacked_bytes(packed: bytes) -> int | None:
         return len(zlib.decompressobj().decompress(packed, MOST_TEXT_BYTES + 1))
     except zlib.error:  # which may come after as much work
         return None
+
+
+# How many frames or pages a file holds, counted without decoding them.
+#
+# Pillow's `n_frames` walks all of a GIF or TIFF however long it is; here the walk stops at a limit.
+
+
+_GIF_TRAILER, _GIF_IMAGE, _GIF_EXTENSION = b";,!"
+_BIG_TIFF = 43
+
+
+def count_frames(image: Image.Image, data: bytes, stop_after: int) -> int:
+    """Count frames or pages, at least 1 and at most `stop_after` + 1."""
+    if image.format == "GIF":
+        return _count_gif(data, stop_after)
+    if image.format == "TIFF":
+        return _count_tiff(data, stop_after)
+    declared = getattr(image, "n_frames", 1)
+    return max(1, min(int(declared), stop_after + 1))
+
+
+def _count_gif(data: bytes, stop_after: int) -> int:
+    """Count image descriptors (GIF89a, section 20); a damaged tail ends the count."""
+    at = 13 + (3 << ((data[10] & 7) + 1) if data[10] & 0x80 else 0)
+    count = 0
+    try:
+        while count <= stop_after and data[at] != _GIF_TRAILER:
+            if data[at] == _GIF_IMAGE:
+                flags = data[at + 9]
+                at += 11 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
+                count += 1
+            elif data[at] == _GIF_EXTENSION:
+                at += 2
+            else:
+                at += 1  # padding that some writers leave between blocks
+                continue
+            while data[at]:
+                at += data[at] + 1
+            at += 1
+    except IndexError:
+        pass  # the end is missing; the decoder says whether the first frame is whole
+    return max(1, count)
+
+
+def _count_tiff(data: bytes, stop_after: int) -> int:
+    """Count directories by following their chain (TIFF 6.0, section 2; BigTIFF); loops end it."""
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = _BIG_TIFF in (data[2], data[3])
+    pointer, size_of_count, size_of_entry = (f"{order}Q", 8, 20) if is_big else (f"{order}I", 2, 12)
+    count_format = f"{order}Q" if is_big else f"{order}H"
+    seen: set[int] = set()
+    try:
+        (at,) = struct.unpack_from(pointer, data, 8 if is_big else 4)
+        while at and at not in seen and len(seen) <= stop_after:
+            (entries,) = struct.unpack_from(count_format, data, at)
+            (following,) = struct.unpack_from(
+                pointer, data, at + size_of_count + entries * size_of_entry
+            )
+            seen.add(at)
+            at = following
+    except (struct.error, OverflowError):
+        pass  # the chain leaves the file
+    return max(1, len(seen))
+
+
+# Bits a channel of formats of which Pillow gives 8 whatever the file has, read from headers.
+
+
+_ORDINARY = 8
+
+
+def bits_per_channel(image: Image.Image, data: bytes) -> int:
+    """How many bits a channel has in a file that Pillow decodes to 8; 8 where that is not told.
+
+    Args:
+        image: Opened, of any format.
+        data: The whole file.
+    """
+    if image.mode.startswith("I"):
+        return _ORDINARY  # nothing is lost
+    try:
+        return max(_ORDINARY, _READERS[str(image.format)](image, data))
+    except (KeyError, IndexError):
+        return _ORDINARY
+
+
+def _heif(image: Image.Image, _: bytes) -> int:
+    return int(image.info.get("bit_depth", _ORDINARY))
+
+
+def _avif(_: Image.Image, data: bytes) -> int:
+    """Box `pixi` (ISO/IEC 23008-12, 6.5.6): version and flags, channels, bits of each."""
+    at = data.find(b"pixi")
+    return data[at + 9] if at >= 0 else _ORDINARY
+
+
+def _jpeg2000(_: Image.Image, data: bytes) -> int:
+    """Marker SIZ (ISO/IEC 15444-1, A.5.1): bits of the first component, less 1, in seven bits."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    return (data[at + 42] & 0x7F) + 1 if at >= 0 else _ORDINARY
+
+
+_READERS = {"HEIF": _heif, "AVIF": _avif, "JPEG2000": _jpeg2000}

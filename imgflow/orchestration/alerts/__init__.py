@@ -1,1 +1,1 @@
-"""TODO."""
+"""Telling people of failed runs."""

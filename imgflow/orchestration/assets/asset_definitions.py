@@ -6,6 +6,7 @@ through `process_partitions`, so all of them give the same result.
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -187,3 +188,19 @@ def family_assets(
         yield from ()
 
     return process
+
+
+# Jobs: one for each family, with all of its assets.
+
+
+def family_job(family: Family, assets: dg.AssetsDefinition) -> Any:
+    """Make the job that the sensor and `imgflow ingest` run; the class of such a job is private."""
+    return dg.define_asset_job(
+        family.job,
+        # The checks of the assets are no part of it: they would plan and start a step more in
+        # each run. A run judges a sample of what it has made by itself.
+        selection=dg.AssetSelection.assets(*assets.keys).without_checks(),
+        description=f"All outputs of {family.kind} images, for a range of partitions.",
+        executor_def=dg.in_process_executor,
+        tags=family.run_tags,
+    )

@@ -14,8 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from imgflow.catalog.database.tables import images
-from imgflow.orchestration.families import Family
-from imgflow.orchestration.links import Links
+from imgflow.orchestration.families import Family, Links
 
 DESCRIPTIONS = {
     "photo/source": "Photographs as they were uploaded; a data version is the identity of an "

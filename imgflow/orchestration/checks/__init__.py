@@ -1,1 +1,1 @@
-"""TODO."""
+"""Asset checks: what is examined, how it is judged, and where the result is reported."""

@@ -26,8 +26,7 @@ from imgflow.orchestration.checks.judge import (
     judge_picture,
 )
 from imgflow.orchestration.families import Family
-from imgflow.store.looking import look_at
-from imgflow.store.objects import Source
+from imgflow.store.objects import Source, look_at
 from imgflow.store.output_store import OutputStore
 
 PAGE_ROWS = 500

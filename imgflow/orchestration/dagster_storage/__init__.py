@@ -1,1 +1,1 @@
-"""TODO."""
+"""Everything that knows how Dagster stores things: its tables, its private names, its instance."""

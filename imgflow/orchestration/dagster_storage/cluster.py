@@ -8,7 +8,11 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
+from dagster import QueuedRunCoordinator, SubmitRunContext
 from dagster_celery.launcher import CeleryRunLauncher
+
+from imgflow.orchestration.runs.execute import BATCH_TAG
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -42,3 +46,25 @@ class ClusterRunLauncher(CeleryRunLauncher):
         health = super().check_run_worker_health(run)
         status = health.status
         return health._replace(status=type(status).RUNNING) if status.name == "UNKNOWN" else health
+
+
+# Which runs wait in Dagster's queue: those of people and backfills, not those of the sensor.
+#
+# The queue is looked at once a second or less often, which is what an upload would wait for longest
+# in a cluster. The sensor asks for no more runs than there are workers, so its runs need no queue.
+
+
+class SensorFirstRunCoordinator(QueuedRunCoordinator):
+    """Dagster's queue, past which runs of the sensor go straight to the launcher.
+
+    They count for the limits of the queue all the same. A run never is in both places, so nothing
+    can launch it twice.
+    """
+
+    def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
+        """Launch a run of the sensor, or put another one into the queue."""
+        run = context.dagster_run
+        if BATCH_TAG not in run.tags or run.status != dg.DagsterRunStatus.NOT_STARTED:
+            return super().submit_run(context)
+        self._instance.launch_run(run.run_id, context.workspace)
+        return self._instance.get_run_by_id(run.run_id) or run

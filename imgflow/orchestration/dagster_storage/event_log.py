@@ -55,20 +55,18 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from imgflow.catalog.database.engine import bound_server, retried
 from imgflow.orchestration.dagster_storage.event_rows import (
-    RowWriter,
-    as_dagster,
-    materialization_outline,
-    planned_outline,
-)
-from imgflow.orchestration.dagster_storage.storages import is_present
-from imgflow.orchestration.event_copying import (
     NewEvaluation,
     NewEvent,
+    RowWriter,
+    as_dagster,
     copy_evaluations,
     copy_events,
+    materialization_outline,
     newest,
+    planned_outline,
     reserved_ids,
 )
+from imgflow.orchestration.dagster_storage.storages import is_present
 
 if TYPE_CHECKING:
     from imgflow.orchestration.runs.image_events import ImageEvent

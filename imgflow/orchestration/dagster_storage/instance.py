@@ -22,7 +22,7 @@ BROKER_VARIABLE = "IMGFLOW_BROKER_URL"
 
 STORAGES = {
     "run_storage": ("imgflow.orchestration.dagster_storage.storages", "ReflectOnceRunStorage"),
-    "schedule_storage": ("imgflow.orchestration.tick_storage", "SteadyScheduleStorage"),
+    "schedule_storage": ("imgflow.orchestration.dagster_storage.storages", "SteadyScheduleStorage"),
     "event_log_storage": (
         "imgflow.orchestration.dagster_storage.event_log",
         "BulkPostgresEventLogStorage",
@@ -132,7 +132,7 @@ def _cluster_config(runs: int) -> dict[str, object]:
         )
     return {
         "run_coordinator": {
-            "module": "imgflow.orchestration.coordinator",
+            "module": "imgflow.orchestration.dagster_storage.cluster",
             "class": "SensorFirstRunCoordinator",
             "config": _run_limits(runs),
         },

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import dagster as dg
 
@@ -16,19 +18,88 @@ from imgflow.errors import SourceChanged, Trouble
 from imgflow.foreign_text import visible
 from imgflow.orchestration.dagster_storage.event_log import report_counts
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.progress import Progress
 from imgflow.orchestration.runs.image_events import ImageEvent, report_images
 from imgflow.orchestration.runs.materializations import (
     finished_events,
     selected_names,
     unchanged_events,
 )
-from imgflow.store.looking import look_at
-from imgflow.store.objects import Source
+from imgflow.store.objects import Source, look_at
 from imgflow.store.output_store import OutputStore
 from imgflow.work import batch
 from imgflow.work.pool import WorkerPool, group_size
-from imgflow.work.tasks import Outcome, Task, WorkerConfig
+from imgflow.work.tasks import Finished, Outcome, Summary, Task, WorkerConfig
+
+# How far a run is, said seldom: a line in Dagster's log is an event that costs milliseconds.
+
+
+# From one line to the next; each wait is twice as long as the one before: 6 lines in a minute, 15
+# in a quarter of an hour, and at most one a second whatever happens.
+FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
+
+
+Item = TypeVar("Item")
+
+
+class Progress:
+    """Counts images that are done and says so now and then."""
+
+    def __init__(
+        self,
+        total: int,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin.
+
+        Args:
+            total: images that are to be done.
+            say: takes a line.
+            clock: in seconds.
+        """
+        self._total = total
+        self._say = say
+        self._clock = clock
+        self._done = 0
+        self._began = self._last = clock()
+        self._wait = FIRST_SECONDS
+
+    def counting(self, outcomes: Iterable[Item]) -> Iterator[Item]:
+        """Hand on what comes, one for each image that is done."""
+        for outcome in outcomes:
+            yield outcome
+            self._done += 1
+            now = self._clock()
+            # Of the last one the run itself says that it is done.
+            if now - self._last >= self._wait and self._done < self._total:
+                self._last = now
+                self._wait = min(2 * self._wait, LONGEST_SECONDS)
+                self._say(progress_line(self._done, self._total, now - self._began))
+
+
+def progress_line(done: int, total: int, seconds: float) -> str:
+    """Done of total, rate and remaining time, in words.
+
+    Args:
+        done: images, at least 0.
+        total: images, more than are done.
+        seconds: that they took.
+    """
+    share = f"{done:,} of {total:,} images ({100 * done // total} %)"
+    if not done or seconds <= 0:
+        return f"{share} after {_time(seconds)}."
+    rate = done / seconds
+    return f"{share}, {rate:.3g} a second, {_time((total - done) / rate)} to go."
+
+
+def _time(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004 - seconds of a minute
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
 
 # Names the batch in the tags of a run that the sensor or `imgflow ingest` asked for. Such a run
 # trusts the listing that led to it; any other was started by a person and looks at the objects
@@ -80,7 +151,7 @@ def process_partitions(
     workers: int,
     force: bool,
     finished: Callable[[Sequence[str]], None] = lambda _keys: None,
-) -> batch.Summary:
+) -> Summary:
     """Process the partitions of a run; `finished` is told the keys of what was made."""
     keys = [object_key(partition) for partition in context.partition_keys]
     is_asked_by_person = asked_batch(context.run) is None
@@ -92,7 +163,7 @@ def process_partitions(
         resumed=resumed_runs(context.instance, context.run),
         retry_rejected=is_asked_by_person,
     )
-    summary = batch.Summary()
+    summary = Summary()
     if is_asked_by_person:
         summary.troubled.update(look_again(keys, source, catalog))
     images = [
@@ -179,8 +250,8 @@ def _report(
     family: Family,
     selected: Iterable[str],
     finished: Callable[[Sequence[str]], None],
-    done: Sequence[batch.Finished],
-) -> list[batch.Finished]:
+    done: Sequence[Finished],
+) -> list[Finished]:
     """Report images that are ready, and return those of which no events can be made."""
     events: list[ImageEvent] = []
     made, failed = [], []
@@ -212,7 +283,7 @@ def look_again(keys: Sequence[str], source: Source, catalog: PostgresCatalog) ->
     }
 
 
-def conclude(context: dg.AssetExecutionContext, summary: batch.Summary) -> None:
+def conclude(context: dg.AssetExecutionContext, summary: Summary) -> None:
     """Say what became of the batch, and fail the run when images have no outputs.
 
     Raises:

@@ -17,7 +17,7 @@ from imgflow.orchestration.dagster_storage.event_rows import Markdown, Url
 from imgflow.orchestration.families import METADATA_VERSION, Family
 from imgflow.orchestration.runs.image_events import ImageEvent
 from imgflow.store.objects import SourceObject
-from imgflow.work.batch import Finished
+from imgflow.work.tasks import Finished
 
 ARRAY_FACTS = (
     *("columns", "depth_min", "depth_max", "value_min", "value_max", "step_median"),

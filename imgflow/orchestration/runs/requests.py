@@ -17,8 +17,7 @@ from imgflow.orchestration.dagster_storage.event_log import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 from imgflow.orchestration.dagster_storage.queries import count_partitions
-from imgflow.orchestration.families import Family
-from imgflow.orchestration.partitions import PARTITIONS
+from imgflow.orchestration.families import PARTITIONS, Family
 from imgflow.orchestration.runs.execute import BATCH_TAG
 from imgflow.orchestration.runs.hot_set import seal_excess
 from imgflow.orchestration.runs.liveness import UnfinishedRun, active_batches, unfinished_runs

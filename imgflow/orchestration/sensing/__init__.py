@@ -1,1 +1,1 @@
-"""TODO."""
+"""New objects to the catalogue: by listing the source, and by notifications from a queue."""

@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
-from imgflow.catalog.unreadable import UnreadableMessage, UnreadableMessages
+from imgflow.catalog.postgres.sensing import UnreadableMessage, UnreadableMessages
 from imgflow.errors import NotOurs, Trouble
 from imgflow.foreign_text import visible
 from imgflow.observability import context as log_context
@@ -26,8 +26,7 @@ from imgflow.orchestration.runs.requests import Batching, request_batches, senso
 from imgflow.orchestration.sensing.listing import Follow, ticking
 from imgflow.settings.variables import OnDelete
 from imgflow.store.config import StoreConfig
-from imgflow.store.looking import look_at
-from imgflow.store.objects import Source, SourceObject
+from imgflow.store.objects import Source, SourceObject, look_at
 from imgflow.store.s3.bucket_events import (
     Record,
     Scope,

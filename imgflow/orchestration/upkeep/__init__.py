@@ -1,1 +1,1 @@
-"""TODO."""
+"""What happens by the clock: backfill, reconciliation, retention."""

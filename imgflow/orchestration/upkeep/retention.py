@@ -13,13 +13,14 @@ from datetime import datetime
 
 import dagster as dg
 
-from imgflow.orchestration.dagster_storage.stale_events import EventLog, first_id_since
-from imgflow.orchestration.families import KIND_TAG, MAINTENANCE_TAG, Family
-from imgflow.orchestration.superseded_checks import (
+from imgflow.orchestration.dagster_storage.stale_events import (
+    EventLog,
     delete_evaluations,
+    first_id_since,
     runs_of_evaluations,
     superseded_evaluations,
 )
+from imgflow.orchestration.families import KIND_TAG, MAINTENANCE_TAG, Family
 
 PAGE_EVENTS = 2_000
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""A folder as a source: reached below its root only, and read once files are complete."""

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.engine import make_url
 
 from imgflow.api.app import create_app
-from imgflow.api.gallery.dagster_ui import DagsterUi
+from imgflow.api.gallery.rendering import DagsterUi
 from imgflow.api.gallery.static_files import BASE, FILES, SWAGGER_UI
 from imgflow.api.gallery.wording import parts_of, shown, size_of
 from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres

@@ -1,4 +1,4 @@
-"""What Alembic runs: migrations on the connection that `imgflow.catalog.database.schema` hands over."""
+"""What Alembic runs: migrations on the connection that `catalog.database.schema` hands over."""
 
 from alembic import context
 
