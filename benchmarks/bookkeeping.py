@@ -77,9 +77,9 @@ class Bookkeeping:
         """Assemble it as the settings say."""
         import dagster as dg
 
+        from imgflow.assembly import build_families, build_resources
         from imgflow.catalog.database.engine import database_url, make_engine
         from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
-        from imgflow.definitions import build_families, build_resources
         from imgflow.orchestration.assets import asset_definitions as examined
         from imgflow.orchestration.assets.asset_definitions import family_assets, family_job
         from imgflow.settings.variables import load_settings

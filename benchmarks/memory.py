@@ -135,9 +135,9 @@ def _variables(home: Path, source: Path) -> dict[str, str]:
 
 def main() -> None:
     """Ingest again and again in one process, each time with new images."""
+    from imgflow.assembly import build_batching, build_definitions, build_families
     from imgflow.catalog.database.engine import database_url, make_engine
     from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
-    from imgflow.definitions import build_batching, build_definitions, build_families
     from imgflow.orchestration.dagster_storage.instance import open_instance
     from imgflow.service.ingest import ingest
     from imgflow.store.config import StoreConfig

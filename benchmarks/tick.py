@@ -79,9 +79,9 @@ def make_files(folder: Path, objects: int) -> None:
 def main() -> None:
     import dagster as dg
 
+    from imgflow.assembly import build_definitions, build_resources
     from imgflow.catalog.database.engine import database_url, make_engine
     from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
-    from imgflow.definitions import build_definitions, build_resources
     from imgflow.orchestration.dagster_storage.instance import open_instance
     from imgflow.orchestration.sensing.listing import Round, list_and_announce
     from imgflow.settings.variables import load_settings

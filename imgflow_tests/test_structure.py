@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 import imgflow
-from imgflow.definitions import build_definitions
+from imgflow.assembly import build_definitions
 from imgflow.settings.variables import Settings
 
 PACKAGE = Path(imgflow.__file__).parent
@@ -48,10 +48,11 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "advice", "foreign_text", "home", "images", "depth", "store", "catalog"),
         *("settings", "observability", "work"),
     },
-    "definitions": {"settings", "orchestration", "observability"},
+    "assembly": {"settings", "orchestration"},
+    "definitions": {"assembly", "settings", "orchestration", "observability"},
     "service": {
         *("errors", "foreign_text", "home", "store", "catalog", "settings", "observability"),
-        *("web", "work", "status", "orchestration", "definitions", "api"),
+        *("web", "work", "status", "orchestration", "assembly", "definitions", "api"),
     },
     "doctor": {
         *("errors", "home", "images", "store", "catalog", "settings", "observability"),
@@ -59,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         *("errors", "foreign_text", "depth", "store", "catalog", "settings", "work", "status"),
-        *("orchestration", "definitions", "api", "service", "doctor"),
+        *("orchestration", "assembly", "api", "service", "doctor"),
     },
     "__main__": {"cli"},
 }
@@ -171,7 +172,7 @@ def test_the_api_and_the_work_know_no_dagster() -> None:
 def test_only_orchestration_and_the_ways_to_run_it_know_dagster() -> None:
     for file in modules():
         part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if part in ("orchestration", "definitions", "service", "doctor"):
+        if part in ("orchestration", "assembly", "definitions", "service", "doctor"):
             continue
         assert not [name for name in imported(file) if name.split(".")[0].startswith("dagster")]
 
@@ -290,6 +291,24 @@ def test_a_changed_setting_changes_the_code_version_of_what_it_touches_only(
         "depth/resized",
         "depth/preview",
     }
+
+
+def test_importing_the_assembly_has_no_side_effect() -> None:
+    """Another project may log as it likes, and have variables of imgflow that are wrong."""
+    code = (
+        "import gc, logging, os\n"
+        "os.environ |= {'IMGFLOW_LOG_FORMAT': 'json', 'IMGFLOW_RUNS': 'many'}\n"
+        "import dagster\n"
+        "before = logging.root.handlers[:], logging.root.level, gc.get_freeze_count()\n"
+        "from imgflow.assembly import build_definitions\n"
+        "from imgflow.settings.variables import Settings\n"
+        "os.environ.pop('IMGFLOW_RUNS')\n"
+        "settings = Settings()\n"
+        "os.environ['IMGFLOW_RUNS'] = 'many'\n"
+        "build_definitions(settings)\n"
+        "assert before == (logging.root.handlers, logging.root.level, gc.get_freeze_count())\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_loading_definitions_connects_to_nothing(tmp_path: Path) -> None:

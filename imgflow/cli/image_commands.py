@@ -160,7 +160,7 @@ def backfill(
             "--force makes every output again: name keys, --prefix, --kind or --all."
         )
     with open_catalog() as (settings, catalog):
-        from imgflow.definitions import build_families
+        from imgflow.assembly import build_families
         from imgflow.orchestration.upkeep.reconcile import Selection, backfill_stale
 
         found = [find_image(catalog, key).key for key in keys] if keys else None
@@ -201,7 +201,7 @@ def delete(
 
 def _history(settings: Settings, catalog: PostgresCatalog, image: Image) -> list[Event]:
     """What Dagster knows of an image; nothing before Dagster has a home or tables."""
-    from imgflow.definitions import build_families
+    from imgflow.assembly import build_families
     from imgflow.orchestration.dagster_storage.history import history
     from imgflow.orchestration.dagster_storage.instance import has_instance, open_instance
 

@@ -58,8 +58,8 @@ def ingest(as_json: AsJson = False) -> None:
     Exit code 0 also when images were rejected; 1 when something failed that a retry could mend.
     """
     with open_catalog() as (settings, catalog):
+        from imgflow.assembly import build_batching, build_definitions, build_families
         from imgflow.catalog.postgres.ownership import claim
-        from imgflow.definitions import build_batching, build_definitions, build_families
         from imgflow.orchestration.dagster_storage.instance import open_instance
         from imgflow.orchestration.sensing.listing import following
         from imgflow.service.ingest import ingest as run

@@ -12,10 +12,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from imgflow.api.app import create_app
+from imgflow.assembly import build_families
 from imgflow.catalog.database.engine import make_engine
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Image
-from imgflow.definitions import build_families
 from imgflow.settings.tokens import own_token
 from imgflow.settings.variables import load_settings
 from imgflow.store.config import StoreConfig

@@ -31,13 +31,13 @@ from typing import Any
 
 from imgflow.api.gallery.presenting import Filters, card_of, metadata_of, pictures_of
 from imgflow.api.routes.representations import item_of
+from imgflow.assembly import build_families
 from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow.catalog.database.engine import make_engine
 from imgflow.catalog.database.tables import storable_json
 from imgflow.catalog.postgres.depth_arrays import copy_blocks
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Image, Verdict
-from imgflow.definitions import build_families
 from imgflow.errors import Rejected
 from imgflow.orchestration.runs.materializations import finished_events
 from imgflow.settings.variables import load_settings

@@ -290,7 +290,7 @@ def _no_outputs() -> OutputStore:
 
 
 def _family() -> Any:
-    from imgflow.definitions import build_families
+    from imgflow.assembly import build_families
     from imgflow.settings.variables import load_settings
 
     return build_families(load_settings(_env_file=None))[0]

@@ -15,11 +15,11 @@ import numpy as np
 import sqlalchemy as sa
 from PIL import Image as Picture
 
+from imgflow.assembly import build_families
 from imgflow.catalog.partition_keys import object_key, partition_key
 from imgflow.catalog.postgres.depth_arrays import DepthArrays
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Image
-from imgflow.definitions import build_families
 from imgflow.orchestration.dagster_storage.instance import open_instance
 from imgflow.orchestration.runs.liveness import UNFINISHED
 from imgflow.orchestration.upkeep import reconcile

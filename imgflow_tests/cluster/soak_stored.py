@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
+from imgflow.assembly import build_families
 from imgflow.catalog.records import Image
-from imgflow.definitions import build_families
 from imgflow.settings.variables import load_settings
 from imgflow.store.naming import MARKER, output_name
 from imgflow_tests.cluster.cluster import Cluster

@@ -10,11 +10,11 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
+from imgflow.assembly import build_batching, build_definitions, build_families, build_resources
 from imgflow.catalog.database.engine import make_engine
 from imgflow.catalog.postgres.ownership import claim
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import kind_of
-from imgflow.definitions import build_batching, build_definitions, build_families, build_resources
 from imgflow.errors import Trouble
 from imgflow.orchestration.dagster_storage.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,

@@ -11,8 +11,8 @@ from typing import Any
 
 import dagster as dg
 
+from imgflow.assembly import build_resources
 from imgflow.catalog.postgres.sensing import UnreadableMessages
-from imgflow.definitions import build_resources
 from imgflow.orchestration.resources import QueueResource
 from imgflow_tests.orchestration.messages import record
 from imgflow_tests.orchestration.project import Project

@@ -24,7 +24,7 @@ import pytest
 import setuptools
 
 import imgflow
-from imgflow.definitions import build_definitions
+from imgflow.assembly import build_definitions
 from imgflow.orchestration.dagster_storage.event_log import PARTITION_NAME_TAG
 from imgflow.orchestration.resources import StoresResource, nothing_kept
 from imgflow.settings.variables import Settings

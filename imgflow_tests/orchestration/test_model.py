@@ -30,11 +30,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from imgflow.assembly import build_batching
 from imgflow.catalog.database.embedded_postgres import EmbeddedPostgres
 from imgflow.catalog.lifecycle import delete_images
 from imgflow.catalog.postgres import run_locks
 from imgflow.catalog.records import kind_of
-from imgflow.definitions import build_batching
 from imgflow.errors import Trouble
 from imgflow.orchestration.dagster_storage.instance import environment, open_instance
 from imgflow.orchestration.runs import execute

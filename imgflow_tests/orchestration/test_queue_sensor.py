@@ -12,9 +12,9 @@ import dagster as dg
 import pytest
 from botocore.exceptions import ClientError
 
+from imgflow.assembly import build_definitions
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.postgres.sensing import UnreadableMessage, UnreadableMessages
-from imgflow.definitions import build_definitions
 from imgflow.errors import SettingsError
 from imgflow.orchestration.resources import QueueResource
 from imgflow.settings.variables import Settings

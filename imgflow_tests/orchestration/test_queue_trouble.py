@@ -10,10 +10,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from imgflow.assembly import build_families
 from imgflow.catalog.database.engine import make_engine
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Announcement
-from imgflow.definitions import build_families
 from imgflow.errors import Trouble
 from imgflow.orchestration.dagster_storage.event_log import (
     ASSET_PARTITION_RANGE_END_TAG,

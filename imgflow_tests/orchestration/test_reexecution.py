@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from imgflow.definitions import build_definitions
+from imgflow.assembly import build_definitions
 from imgflow.orchestration.runs.execute import RESUME_TAG
 from imgflow.service.ingest import QUIET
 from imgflow.settings.variables import load_settings

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from imgflow.definitions import build_definitions
+from imgflow.assembly import build_definitions
 from imgflow.errors import SettingsError
 from imgflow.orchestration.runs import execute
 from imgflow.settings.variables import Settings

@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from imgflow.definitions import build_families
+from imgflow.assembly import build_families
 from imgflow.orchestration.upkeep.reconcile import backfill_stale
 from imgflow.settings.variables import Settings
 from imgflow_tests.orchestration.processes import Gate, Server
