@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.table import Measure
@@ -116,7 +116,7 @@ class Bookkeeping:
         from imgflow.service.ingest import QUIET
         from imgflow.store.objects import SourceObject
 
-        moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+        moment = datetime(2026, 1, 1, tzinfo=UTC)
         uploads = [
             SourceObject(f"{start // 1000}/img_{n:07d}.jpg", f"{n:x}", None, 99, moment)
             for n in range(start, start + images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from imgflow.advice import mend
@@ -42,7 +42,7 @@ class Status:
         """When the first of these is due again; None without any."""
         if not self.failing:
             return None
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         due = min(kind.retry_at or now for kind in self.failing)
         return round(max(0.0, (due - now).total_seconds()), 1)
 
@@ -127,7 +127,7 @@ def _rounded(seconds: float | None) -> float | None:
 def read_status(catalog: PostgresCatalog, sensors: tuple[str, ...] = ()) -> Status:
     """Ask the catalogue, also how the sensors of these names are."""
     oldest = catalog.oldest_pending()
-    waited = (datetime.now(timezone.utc) - oldest).total_seconds() if oldest else None
+    waited = (datetime.now(UTC) - oldest).total_seconds() if oldest else None
     unreadable = UnreadableMessages(catalog.engine, catalog.source)
     newest = unreadable.newest(1)
     return Status(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -44,11 +44,6 @@ from imgflow_tests.docs_pages import ROOT, Block, blocks, pages
 from imgflow_tests.fetch.servers import ok, serving
 from imgflow_tests.pictures import jpeg
 from imgflow_tests.running import Running, start, stop
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin
 
@@ -262,7 +262,7 @@ def _shown(answer: http.client.HTTPResponse) -> Shown:
     etag = answer.getheader("ETag", "").strip('"')
     try:
         modified = parsedate_to_datetime(answer.getheader("Last-Modified", ""))
-        shown = Shown(etag, int(size), modified.astimezone(timezone.utc))
+        shown = Shown(etag, int(size), modified.astimezone(UTC))
     except (ValueError, OverflowError):
         shown = None
     if shown is None or not etag:

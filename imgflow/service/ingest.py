@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import dagster as dg
 import sqlalchemy as sa
@@ -160,7 +160,7 @@ def _count(
             report.failed += 1
             report.reasons[image.key] = image.reason or "no run has processed it yet"
     if report.failed:
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         due = [image.not_before or now for image in waiting.values()]
         report.retry_seconds = round(max(0.0, (min(due, default=now) - now).total_seconds()), 1)
     dealt_with = report.processed + report.rejected + report.failed

@@ -88,7 +88,7 @@ def parse_location(url: str, *, setting: str) -> Location:
         except (
             OSError,
             RuntimeError,
-        ) as error:  # 3.10 to 3.12 raise the latter for a loop of links
+        ) as error:  # 3.11 and 3.12 raise the latter for a loop of links
             raise SettingsError(f"{shown}: the folder cannot be found: {error}.") from error
         inside = str(folder)[1:]
         return Location("file", "", f"{inside}/" if inside else "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from imgflow.catalog.postgres import counters
 from imgflow.catalog.postgres.counters import (
@@ -26,7 +26,7 @@ from imgflow.work.tasks import Finished, Summary
 
 def count_finished(catalog: PostgresCatalog, finished: Sequence[Finished]) -> None:
     """Count images whose verdict was just written."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     counts: defaultdict[Series, float] = defaultdict(float)
     for done in finished:
         for one, value in _counts(done, now):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from imgflow_tests.api.library import RUN_ID, Library
 from imgflow_tests.pictures import jpeg
 
-TIME = TypeAdapter(datetime)  # Python 3.10 itself does not read the `Z`
+TIME = TypeAdapter(datetime)
 
 
 def keys(client: TestClient, **filters: Any) -> list[str]:
@@ -47,7 +47,7 @@ def test_a_row_says_what_was_uploaded_and_what_became_of_it(
         "height": 192,
         "sha256": hashlib.sha256(thumbnail).hexdigest(),
     }
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     created, updated = (TIME.validate_python(row[name]) for name in ("created_at", "updated_at"))
     assert created <= updated <= now
 

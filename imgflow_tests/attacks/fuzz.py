@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ SECONDS = 10.0
 MOST_JSON = 64_000
 CASES_OF_A_PROCESS = 5_000
 LIMITED_AT_ONCE = 100
-TIME = datetime(2026, 1, 1, tzinfo=timezone.utc)
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class TookTooLong(BaseException):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -188,7 +188,7 @@ def test_another_database_at_the_same_location_deletes_nothing(
 def test_what_is_made_again_while_orphans_are_deleted_stays(catalog: PostgresCatalog) -> None:
     """After a restore, workers make what is called an orphan again, under the same names."""
     names = sorted(name_of(catalog, f"{number:04}.jpg") for number in range(4))
-    before = datetime.now(timezone.utc)
+    before = datetime.now(UTC)
     with orphaned(catalog.engine, catalog.source) as found:
         found.add(StoredOutput(name, 1, before) for name in names)
         assert found.keep_orphans(before=before + timedelta(minutes=1)) == 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -64,7 +64,7 @@ class TestWaiting:
             assert catalog.assign([image.id], "batch") == [image.id]
             found = row(catalog, "a.jpg")
             assert found.not_before is not None
-            seconds.append(round((found.not_before - datetime.now(timezone.utc)).total_seconds()))
+            seconds.append(round((found.not_before - datetime.now(UTC)).total_seconds()))
         assert seconds == [10, 10, 10, 16, 32, 64, 128, 256, 512, 600, 600, 600]
         assert _waiting(catalog) == []
         catalog.note_trouble({image.id: "bucket away"})

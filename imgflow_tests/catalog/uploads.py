@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from imgflow.store.objects import SourceObject
 SOURCE = "s3://bucket/in/"
 Open = Callable[[str], PostgresCatalog]
 
-WHEN = datetime(2026, 8, 1, 12, 0, 0, tzinfo=timezone.utc)
+WHEN = datetime(2026, 8, 1, 12, 0, 0, tzinfo=UTC)
 
 
 def upload(key: str, etag: str = "e1", size: int = 10) -> SourceObject:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -144,6 +144,6 @@ def test_the_nightly_backfill_finds_what_is_stale_when_its_time_comes(
 
 def seconds_to_night() -> float:
     """Until shortly before the schedule's next time."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     night = now.replace(hour=HOUR, minute=0, second=0, microsecond=0)
     return (night + timedelta(days=night <= now) - now).total_seconds() - 8

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def test_what_is_known_is_not_sent_again() -> None:
 
 
 TIME = "Sun, 29 Nov 2026 20:00:00 GMT"
-SHOWN = Shown("e1", 7, datetime(2026, 11, 29, 20, tzinfo=timezone.utc))
+SHOWN = Shown("e1", 7, datetime(2026, 11, 29, 20, tzinfo=UTC))
 
 
 def check(port: int, path: str = "/a.jpg", **more: Any) -> Shown:

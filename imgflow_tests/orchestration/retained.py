@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -25,7 +25,7 @@ def clean(project: Project, *, age: timedelta = timedelta(0), page_events: int =
         project.instance,
         project.families,
         jobs=JOBS,
-        older_than=datetime.now(timezone.utc) - age,
+        older_than=datetime.now(UTC) - age,
         page_events=page_events,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def test_the_nightly_schedule_asks_for_the_job_as_it_is(
     repository = changed.definitions.get_repository_def()
     schedule = repository.get_schedule_def("nightly_backfill_stale")
     with dg.build_schedule_context(
-        changed.instance, datetime(2026, 1, 2, 2, tzinfo=timezone.utc)
+        changed.instance, datetime(2026, 1, 2, 2, tzinfo=UTC)
     ) as context:
         (request,) = schedule.evaluate_tick(context).run_requests or ()
     job = changed.definitions.resolve_job_def("backfill_stale")

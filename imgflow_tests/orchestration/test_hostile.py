@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -173,7 +173,7 @@ def test_mutations_of_every_format_are_ready_or_rejected_and_leave_nothing(
     config: WorkerConfig,
 ) -> None:
     began = time.monotonic()
-    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
 
     def mutations() -> Iterator[Task]:
         number = 0

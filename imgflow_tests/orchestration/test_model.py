@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +281,7 @@ class Story(RuleBasedStateMachine):
         )
 
     def _clean(self) -> None:
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         clean_event_log(self.instance, self.project.families, jobs=JOBS, older_than=now)
 
     def _ask(self, result: dg.SensorResult) -> None:

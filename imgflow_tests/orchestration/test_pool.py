@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -69,7 +69,7 @@ def pool(worker_config: WorkerConfig) -> Iterator[WorkerPool]:
 
 
 def tasks(*keys: str) -> list[Task]:
-    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
     return [
         Task(
             image_id=number,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -129,7 +129,7 @@ def test_a_key_with_a_newline_is_seen_too(
     try:
         uploads.put(f"in/{key}")
     except ClientError:  # moto's server takes no such key; CI tests against Ceph
-        upload = SourceObject(key, "e", None, 1, datetime(2026, 8, 1, tzinfo=timezone.utc))
+        upload = SourceObject(key, "e", None, 1, datetime(2026, 8, 1, tzinfo=UTC))
         monkeypatch.setattr(S3Source, "stat", lambda *_: upload)
     inbox.send(s3_event(uploads.created(f"in/{key}")))
     project.take()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -68,7 +68,7 @@ def test_no_statement_reads_the_whole_log(filled: Project) -> None:
         filled.instance,
         filled.families,
         jobs=[family.job for family in filled.families],
-        older_than=datetime.now(timezone.utc),
+        older_than=datetime.now(UTC),
     )
     sa.event.remove(engine, "before_cursor_execute", explain)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from imgflow.work.transfers import MOST_BYTES, Transfers
 from imgflow_tests.patience import PATIENCE_SECONDS
 from imgflow_tests.pictures import jpeg
 
-MOMENT = datetime(2026, 1, 1, tzinfo=timezone.utc)
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 OUTPUTS = {"grayscale": "f" * 16, "thumbnail": "e" * 16}
 
 

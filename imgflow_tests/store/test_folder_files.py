@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -133,7 +133,7 @@ def test_a_key_never_leads_out_of_the_folder(tmp_path: Path, key: str) -> None:
 
 
 def source_time() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 def test_an_upload_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ def test_a_missing_bucket_is_trouble_with_the_mend_for_every_call(tmp_path: Path
 
 
 def _now() -> Any:
-    from datetime import datetime, timezone
+    from datetime import datetime
 
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 def _calls(source: S3Source, announced: SourceObject, file: Path) -> Iterator[Callable[[], object]]:

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from imgflow_tests.ceph import free_port
 BODY = b"0123456789"
 ETAG = "e7"
 ANNOUNCED = {
-    "obstore": SourceObject("a.jpg", ETAG, None, len(BODY), datetime.now(timezone.utc)),
-    "boto3": SourceObject("a//b.jpg", ETAG, None, len(BODY), datetime.now(timezone.utc)),
+    "obstore": SourceObject("a.jpg", ETAG, None, len(BODY), datetime.now(UTC)),
+    "boto3": SourceObject("a//b.jpg", ETAG, None, len(BODY), datetime.now(UTC)),
 }
 paths = pytest.mark.parametrize("path", ["obstore", "boto3"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 # Control characters, and those that turn the direction of what follows: a key may hold any of them,
 # and must not look like another key.
@@ -42,7 +42,7 @@ def size_of(count: int) -> str:
 
 def time_of(moment: datetime) -> str:
     """A time in UTC."""
-    return f"{moment.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _visible(character: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -80,9 +80,7 @@ async def create_link(request: Request, connections: Connected, image: ImageInPa
     image_id = await _with_picture(connections, image, wanted.picture)
     link = connections.signatures.link(image_id, wanted.picture, wanted.seconds)
     root = request.scope.get("root_path", "")
-    return LinkItem(
-        url=f"{root}{link.url}", expires_at=datetime.fromtimestamp(link.expires, timezone.utc)
-    )
+    return LinkItem(url=f"{root}{link.url}", expires_at=datetime.fromtimestamp(link.expires, UTC))
 
 
 async def _with_picture(connections: Connections, image: str, picture: str) -> int:

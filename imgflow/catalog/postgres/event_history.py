@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -98,7 +98,7 @@ def _in_words(events: list[Any]) -> list[Past]:
     found: dict[tuple[str, str], tuple[datetime, list[str]]] = {}
     for event in events:
         _, asset = json.loads(event.asset)
-        time = event.timestamp.replace(tzinfo=timezone.utc)  # Dagster writes UTC without its name
+        time = event.timestamp.replace(tzinfo=UTC)  # Dagster writes UTC without its name
         if event.type == MADE:
             outcome = "seen" if asset == "source" else "noop" if _is_noop(event.event) else "made"
         elif asset == "source" or (event.run_id, event.asset) in made:
@@ -106,7 +106,7 @@ def _in_words(events: list[Any]) -> list[Past]:
         else:
             outcome = ENDS.get(event.status, "in progress")
             if event.end_time:  # a failure is known when the run ends
-                time = datetime.fromtimestamp(event.end_time, timezone.utc)
+                time = datetime.fromtimestamp(event.end_time, UTC)
         newest, assets = found.setdefault((event.run_id, outcome), (time, []))
         found[event.run_id, outcome] = max(newest, time), assets
         if asset not in assets:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -143,7 +143,7 @@ def _marker(own: Owner) -> bytes:
     said = {
         "catalogue": own.catalogue,
         "database": own.database,
-        "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "about": "The outputs of imgflow here belong to this catalogue; see docs/upkeep.md.",
     }

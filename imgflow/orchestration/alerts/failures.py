@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -175,7 +175,7 @@ def message_of(runs: Sequence[FailedRun], *, dagster_url: str, gallery_url: str)
 
 def line_of(run: FailedRun, dagster_url: str) -> str:
     """One run: what, by whom, when and where."""
-    ended = datetime.fromtimestamp(run.ended_at, timezone.utc)
+    ended = datetime.fromtimestamp(run.ended_at, UTC)
     return (
         f"{run.job}, asked for by {run.asked_by}, failed at {ended:%Y-%m-%d %H:%M:%S} UTC: "
         f"{dagster_url.rstrip('/')}/runs/{run.id}"

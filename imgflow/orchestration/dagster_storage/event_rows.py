@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii
 from math import isfinite
 from typing import Any, NamedTuple
@@ -198,7 +198,7 @@ class _Template:
             **self.columns,
             "event": "".join(parts),
             # PostgreSQL wants UTC without its name.
-            "timestamp": datetime.fromtimestamp(time, timezone.utc).replace(tzinfo=None),
+            "timestamp": datetime.fromtimestamp(time, UTC).replace(tzinfo=None),
             "partition": partition,
         }
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import dagster as dg
 import sqlalchemy as sa
@@ -129,4 +129,4 @@ def planned_runs(
     with event_log_transaction(instance) as connection:
         rows = connection.execute(query).all()
     # Dagster writes UTC without its name.
-    return {row.run_id: row.timestamp.replace(tzinfo=timezone.utc) for row in rows}
+    return {row.run_id: row.timestamp.replace(tzinfo=UTC) for row in rows}

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -295,7 +295,7 @@ def first_id_since(instance: dg.DagsterInstance, moment: datetime) -> int:
 
     Found by halving, since no index has the time: ids and times rise together.
     """
-    since = moment.astimezone(timezone.utc).replace(tzinfo=None)
+    since = moment.astimezone(UTC).replace(tzinfo=None)
     with event_log_transaction(instance) as connection:
         newest = connection.execute(sa.select(sa.func.max(events.c.id))).scalar() or 0
         low, high = 0, newest + 1

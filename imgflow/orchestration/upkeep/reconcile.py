@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
@@ -102,7 +102,7 @@ def compare_outputs(
             if gone:
                 catalog.reopen_without(image_id, gone)
                 missing += 1
-        orphaned = found.keep_orphans(before=datetime.now(timezone.utc) - ORPHAN_AGE)
+        orphaned = found.keep_orphans(before=datetime.now(UTC) - ORPHAN_AGE)
         if orphaned:
             what = f"outputs in {url} are named by no row and would be deleted"
             examples = next(found.orphans(EXAMPLES))
@@ -241,7 +241,7 @@ def reconcile(
             unreported = [_compare_events(family, catalog, instance) for family in families]
             found = replace(found, unreported=sum(unreported))
             if seal_days:
-                before = datetime.now(timezone.utc) - timedelta(days=seal_days)
+                before = datetime.now(UTC) - timedelta(days=seal_days)
                 sealed = [
                     seal(family, catalog, instance, most=MOST_SEALED, before=before)
                     for family in families

@@ -1,7 +1,7 @@
 """What happens by the clock: the backfill of what is stale, the reconciliation, the retention."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from pydantic import Field
@@ -111,7 +111,7 @@ def maintenance(
             context.instance,
             families,
             jobs=[*(family.job for family in families), *(job.name for job in jobs), AUDIT_JOB],
-            older_than=datetime.now(timezone.utc) - timedelta(days=keep_events_days),
+            older_than=datetime.now(UTC) - timedelta(days=keep_events_days),
         )
         context.add_output_metadata(as_metadata(freed.counts()))
         context.log.info(f"Deleted: {freed.counts()}.")

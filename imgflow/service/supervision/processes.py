@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -74,7 +74,7 @@ def as_json(line: bytes, name: str) -> bytes:
         "event": COLOUR.sub("", line.decode(errors="replace")).rstrip(),
         "level": "info",
         "logger": f"output.{name}",
-        "timestamp": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
+        "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
     }
     return json_line(said).encode(errors="replace") + b"\n"
 

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, overload
@@ -307,7 +307,7 @@ def _describe(key: str, etag: str) -> SourceObject:
         etag=etag,
         version_id=None,
         size=int(size, 16),
-        last_modified=datetime.fromtimestamp(int(nanoseconds, 16) // 10**9, tz=timezone.utc),
+        last_modified=datetime.fromtimestamp(int(nanoseconds, 16) // 10**9, tz=UTC),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -121,7 +121,7 @@ class _Credentials:
             "access_key_id": found.access_key,
             "secret_access_key": found.secret_key,
             "token": found.token,
-            "expires_at": datetime.now(timezone.utc) + CREDENTIALS_KEPT,
+            "expires_at": datetime.now(UTC) + CREDENTIALS_KEPT,
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Elements(HTMLParser):
 
 
 def announce(library: Library, *keys: str) -> None:
-    when = datetime(2026, 8, 1, tzinfo=timezone.utc)
+    when = datetime(2026, 8, 1, tzinfo=UTC)
     library.catalog.announce([SourceObject(key, "e1", None, 10, when) for key in keys])
 
 
