@@ -68,16 +68,7 @@ ALLOWED: dict[str, set[str]] = {
 MODULES_A_FOLDER = 12
 
 # Cycles that are still there; this list may only become shorter.
-CYCLES = {
-    frozenset({"imgflow.images.outputs", "imgflow.images.photo_recipe"}),
-    frozenset({"imgflow.work.depth_images", "imgflow.work.photographs"}),
-    frozenset(
-        {
-            "imgflow.orchestration.dagster_storage.event_log",
-            "imgflow.orchestration.runs.image_events",
-        }
-    ),
-}
+CYCLES = {frozenset({"imgflow.images.outputs", "imgflow.images.photo_recipe"})}
 
 
 def imported(file: Path) -> Iterator[str]:

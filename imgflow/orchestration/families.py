@@ -12,7 +12,8 @@ from imgflow.catalog.records import Kind, kind_of
 from imgflow.depth.depth_recipe import DepthRecipe
 from imgflow.images.outputs import enabled_outputs
 from imgflow.images.photo_recipe import PhotoRecipe
-from imgflow.work.photographs import process_depth_task, process_photo_task
+from imgflow.work.photographs import process_photo_task
+from imgflow.work.pool import process_depth_task
 from imgflow.work.tasks import Outcome, Task
 
 # Addresses of images in the API and the gallery, as events and asset pages show them.

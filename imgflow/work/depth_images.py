@@ -1,6 +1,6 @@
 """What a pool process does with one depth image: stream, resize, store, preview.
 
-Apart from `worker`, since workers of photographs need none of what is imported here.
+Apart from `photographs`, since workers of photographs need none of what is imported here.
 """
 
 from __future__ import annotations

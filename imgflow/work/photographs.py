@@ -264,13 +264,6 @@ def process_photo_task(task: Task) -> Outcome:
     return answered(task, lambda task: this_worker().photo(task))
 
 
-def process_depth_task(task: Task) -> Outcome:
-    """Process a depth image in a pool process; nothing is raised."""
-    from imgflow.work.depth_images import process_depth
-
-    return answered(task, lambda task: process_depth(this_worker(), task))
-
-
 def answered(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
     """Turn whatever is raised into an outcome, and say who did it when."""
     began = time.time()

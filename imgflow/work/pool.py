@@ -20,7 +20,7 @@ from pebble.common.types import Result, ResultStatus
 
 from imgflow.errors import ImgflowError
 from imgflow.store.config import StoreConfig
-from imgflow.work.photographs import start_worker, work_through
+from imgflow.work.photographs import answered, start_worker, this_worker, work_through
 from imgflow.work.task_failures import as_rejection, unexpected, unpacked
 from imgflow.work.tasks import Failure, Outcome, Task, WorkerConfig, rejected
 
@@ -286,3 +286,11 @@ def _cause(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return signal.Signals(-exitcode).name
     return f"exit code {exitcode}"
+
+
+def process_depth_task(task: Task) -> Outcome:
+    """Process a depth image in a pool process; nothing is raised."""
+    # Not at the top: workers of photographs need none of what it imports.
+    from imgflow.work.depth_images import process_depth
+
+    return answered(task, lambda task: process_depth(this_worker(), task))

@@ -16,9 +16,9 @@ from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Image
 from imgflow.errors import SourceChanged, Trouble
 from imgflow.foreign_text import visible
-from imgflow.orchestration.dagster_storage.event_log import report_counts
+from imgflow.orchestration.dagster_storage.event_log import ImageEvent, report_counts
 from imgflow.orchestration.families import Family
-from imgflow.orchestration.runs.image_events import ImageEvent, report_images
+from imgflow.orchestration.runs.image_events import report_images
 from imgflow.orchestration.runs.materializations import (
     finished_events,
     selected_names,

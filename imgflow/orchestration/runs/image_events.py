@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from graphlib import TopologicalSorter
-from typing import Any
 
 import dagster as dg
 
 from imgflow.orchestration.dagster_storage.event_log import (
-    CODE_VERSION_TAG,
-    DATA_VERSION_IS_USER_PROVIDED_TAG,
-    DATA_VERSION_TAG,
-    INPUT_DATA_VERSION_TAG_PREFIX,
-    INPUT_EVENT_POINTER_TAG_PREFIX,
     BulkPostgresEventLogStorage,
+    ImageEvent,
     report_evaluation,
     report_level,
 )
-
-
-@dataclass(frozen=True)
-class ImageEvent:
-    """A materialisation of one asset of one image.
-
-    Attributes:
-        asset_key: the asset.
-        partition: the image's partition key.
-        data_version: changes exactly when the output does.
-        code_version: fingerprint of the recipe it was made with; None for external assets.
-        inputs: data versions of the assets it was made from, for Dagster's staleness.
-        metadata: what the UI shows; `event_rows` has types for Markdown and links.
-    """
-
-    asset_key: dg.AssetKey
-    partition: str
-    data_version: str
-    code_version: str | None = None
-    inputs: Mapping[dg.AssetKey, str] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    def tags(self, pointer: int) -> dict[str, str]:
-        """Versions and provenance, as Dagster keeps them.
-
-        Args:
-            pointer: id of the newest event that its inputs may have had when it was made.
-        """
-        tags = {DATA_VERSION_TAG: self.data_version}
-        if self.code_version is not None:
-            tags[CODE_VERSION_TAG] = self.code_version
-            tags[DATA_VERSION_IS_USER_PROVIDED_TAG] = "true"
-        for asset_key, version in self.inputs.items():
-            name = asset_key.to_user_string()
-            tags[f"{INPUT_DATA_VERSION_TAG_PREFIX}/{name}"] = version
-            tags[f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{name}"] = str(pointer)
-        return tags
 
 
 def report_images(context: dg.AssetExecutionContext, events: Sequence[ImageEvent]) -> None:

@@ -13,9 +13,9 @@ import dagster as dg
 from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.records import Image
 from imgflow.observability.trace_records import trace_id
+from imgflow.orchestration.dagster_storage.event_log import ImageEvent
 from imgflow.orchestration.dagster_storage.event_rows import Markdown, Url
 from imgflow.orchestration.families import METADATA_VERSION, Family
-from imgflow.orchestration.runs.image_events import ImageEvent
 from imgflow.store.objects import SourceObject
 from imgflow.work.tasks import Finished
 
