@@ -54,7 +54,10 @@ WRONG = {
     "PNG, gray": ({"alpha": [[0, 0, 0]]}, "the alpha is gone"),
     "a watermark on plain gray": ({"watermark": 60}, "the watermark covers"),
     "a thumbnail beside Lanczos": ({"similar_to": "plain.png"}, "the thumbnail is 96 x 64 pixels"),
-    "a JPEG cut short": ({"rejected": "corrupt"}, "it was rejected: The JPEG picture is cut short"),
+    "a JPEG cut short": (
+        {"rejected": "corrupt"},
+        "it was rejected: The JPEG picture is incomplete",
+    ),
     "BMP": ({"rejected": "corrupt"}, "it was accepted"),
 }
 

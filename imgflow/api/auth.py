@@ -145,7 +145,7 @@ def bearer_of(request: Request, connections: Connections) -> Token | None:
     if token is None:
         raise Refused(
             "token_unknown",
-            "It is neither in IMGFLOW_API_TOKEN nor, where that is empty, in the home.",
+            "Use the one in the file `api-token` of imgflow's home, or in IMGFLOW_API_TOKEN.",
             headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'},
         )
     return token

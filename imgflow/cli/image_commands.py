@@ -122,7 +122,7 @@ def retry(
         list[str] | None, typer.Argument(help="Object keys; none: all that were rejected.")
     ] = None,
 ) -> None:
-    """Look at rejected images again; the sensor or `imgflow ingest` processes them."""
+    """Retry rejected images; the sensor or `imgflow ingest` processes them."""
     with open_catalog() as (_settings, catalog):
         images = (
             [find_image(catalog, key) for key in keys]
@@ -130,7 +130,7 @@ def retry(
             else catalog.page(limit=1_000_000, state="rejected")
         )
         catalog.reopen([image.id for image in images])
-    say(f"{len(images)} images are pending again.")
+    say(f"{len(images)} images are queued again.")
 
 
 def backfill(
@@ -138,27 +138,25 @@ def backfill(
         list[str] | None, typer.Argument(help="Object keys; none: all of the selection.")
     ] = None,
     *,
-    prefix: Annotated[str, typer.Option(help="Only keys that begin so.")] = "",
+    prefix: Annotated[str, typer.Option(help="Only keys that start with this.")] = "",
     kind: Annotated[str, typer.Option(help="Only photo or depth.")] = "",
     rejected: Annotated[bool, typer.Option("--rejected", help="The rejected ones too.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also what is not stale; all outputs are made again.")
+        bool, typer.Option("--force", help="Also what is not stale; all outputs are rebuilt.")
     ] = False,
     is_all: Annotated[
         bool, typer.Option("--all", help="Confirms --force without any selection.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make images pending that are stale: they lack an output, or have one of other settings.
+    """Queue stale images (missing an output, or built with old settings) for reprocessing.
 
     The sensor or `imgflow ingest` processes them, in few runs wherever they lie.
     """
     if kind not in ("", "photo", "depth"):
         raise SettingsError(f"--kind takes photo or depth, not {kind!r}.")
     if force and not (is_all or keys or prefix or kind):
-        raise SettingsError(
-            "--force makes every output again: name keys, --prefix, --kind or --all."
-        )
+        raise SettingsError("--force rebuilds every output: name keys, --prefix, --kind or --all.")
     with open_catalog() as (settings, catalog):
         from imgflow.assembly import build_families
         from imgflow.orchestration.upkeep.reconcile import Selection, backfill_stale
@@ -166,7 +164,7 @@ def backfill(
         found = [find_image(catalog, key).key for key in keys] if keys else None
         wanted = Selection(prefix, found, kind, rejected=rejected, force=force)
         counts = backfill_stale(build_families(settings), catalog, wanted)
-    say(f"{sum(counts.values())} images are pending now.")
+    say(f"{sum(counts.values())} images are queued now.")
     if as_json:
         print(json.dumps({"pending": sum(counts.values()), **counts}))
 

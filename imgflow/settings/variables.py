@@ -183,7 +183,7 @@ class Settings(BaseSettings):
         Field(
             ge=0.1,
             le=3_600,
-            description="Least seconds between two looks for uploads, in a folder between two "
+            description="Minimum seconds between two looks for uploads, in a folder between two "
             "ticks of the sensor.",
         ),
     ] = 1.0
@@ -266,7 +266,7 @@ class Settings(BaseSettings):
         Field(
             ge=0,
             le=10_080,
-            description="Least minutes between two such messages; what fails meanwhile is in the "
+            description="Minimum minutes between two such messages; what fails meanwhile is in the "
             "next.",
         ),
     ] = 10.0

@@ -89,7 +89,7 @@ def test_a_batch_is_one_message_with_every_image_its_reason_and_its_mend(
     assert "1 processed, 0 unchanged, 2 rejected" in text
     assert f"a.jpg: The file of 17 bytes is not a picture: it looks like a text. {mend}" in text
     assert MENDS["truncated"] in text
-    assert "A rerun helps only once the file or a setting has changed" in text
+    assert "Retrying won't help until the file or a setting changes" in text
     assert "/?state=rejected" in text
     sensor.tick()
     assert len(hook.messages) == 1, "nobody is told twice"

@@ -140,7 +140,7 @@ def test_trouble_that_lasts_is_named_in_the_row_and_the_run(
 ) -> None:
     proxy.programme = always(BUSY, kind)
     for run in uploads.run_requests(uploads.tick()):
-        assert "Kept from being processed by trouble outside" in failure_text(run)
+        assert "Delayed by an external error" in failure_text(run)
     for image in uploads.catalog.page(limit=10):
         assert image.state == "pending"
         assert "SlowDown" in str(image.reason), image.reason

@@ -83,7 +83,7 @@ def test_images_whose_outputs_cannot_be_written_stay_pending_and_are_asked_for_a
     (run,) = project.run_requests(project.tick())
 
     assert not run.success
-    assert "Kept from being processed by trouble outside" in failure_text(run)
+    assert "Delayed by an external error" in failure_text(run)
     images = project.catalog.by_keys(["0.jpg", "1.jpg", "2.jpg", "bad.jpg"])
     assert {key: image.state for key, image in images.items()} == {
         "0.jpg": "pending",

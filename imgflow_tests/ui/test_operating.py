@@ -129,7 +129,7 @@ def test_a_red_partition_leads_to_its_reason_in_the_run(ui: Ui) -> None:
     expect(ui.seen("failed, and did not materialize this asset")).to_be_visible()
     ui.page.get_by_text("View logs").click()
     ui.page.get_by_placeholder("Filter…").fill("type:STEP_FAILURE")
-    reason = ui.seen(f"{CUT}: The JPEG picture is cut short")
+    reason = ui.seen(f"{CUT}: The JPEG picture is incomplete")
     expect(reason).to_be_visible()
     expect(reason).to_contain_text("Rejected; the others are done.")
     ui.keep("ui-rejected-run.webp")

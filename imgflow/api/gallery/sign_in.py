@@ -64,7 +64,7 @@ async def sign_in(request: Request, connections: Connected) -> Response:
     if token is None:
         raise Refused(
             "token_unknown",
-            "It is neither in IMGFLOW_API_TOKEN nor, where that is empty, in the home.",
+            "Use the one in the file `api-token` of imgflow's home, or in IMGFLOW_API_TOKEN.",
         )
     return await _signed_in(request, connections, token, wanted)
 

@@ -28,7 +28,7 @@ PROBLEMS: Mapping[str, Meaning] = {
     "method_not_allowed": Meaning(405, "The route does not take this method"),
     "bad_request": Meaning(400, "The request cannot be understood"),
     "token_missing": Meaning(401, "Sign in or send a token"),
-    "token_unknown": Meaning(401, "The token is none that the API takes"),
+    "token_unknown": Meaning(401, "That token isn't valid"),
     "key_refused": Meaning(401, "The sign-in link was used before, or has expired"),
     "scope_missing": Meaning(403, "The token does not allow this"),
     "link_wrong": Meaning(403, "The link is not signed for this picture"),

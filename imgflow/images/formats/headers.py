@@ -91,7 +91,7 @@ def _jpeg(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     if (len(data) - frame.data) * 8 < blocks:
         raise Rejected(
             "truncated",
-            f"The JPEG picture is cut short: its {len(data):,} bytes cannot hold the "
+            f"The JPEG picture is incomplete: its {len(data):,} bytes cannot hold the "
             f"{frame.width:,} x {frame.height:,} pixels that it claims.",
         )
     return data, ()

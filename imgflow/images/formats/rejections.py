@@ -84,7 +84,7 @@ def verdict(error: Exception, kind: str, data: bytes, hints: str = "") -> Reject
     if "truncat" in text or isinstance(error, EOFError) or is_cut_short(kind, data):
         return Rejected(
             "truncated",
-            f"The {name} picture is cut short: its {len(data):,} bytes end before it does.",
+            f"The {name} picture is incomplete: the file stops after {len(data):,} bytes.",
         )
     if any(word in text for word in _UNSUPPORTED):
         return Rejected(

@@ -308,8 +308,8 @@ def conclude(context: dg.AssetExecutionContext, summary: Summary) -> None:
     lines = [f"{done}, {len(summary.rejected)} rejected, {len(summary.troubled)} in trouble."]
     if summary.rejected:
         lines.append(
-            "Rejected; the others are done. A rerun helps only once the file or a setting has "
-            "changed, and a new upload is processed by itself:"
+            "Rejected; the others are done. Retrying won't help until the file or a setting "
+            "changes; new uploads are picked up automatically:"
         )
         lines += _listed(summary.rejected)
     if summary.still_rejected:
@@ -317,9 +317,7 @@ def conclude(context: dg.AssetExecutionContext, summary: Summary) -> None:
         lines.append("Between these, rejected before and unchanged since; nothing was tried:")
         lines += _listed(summary.still_rejected)
     if summary.troubled:
-        lines.append(
-            "Kept from being processed by trouble outside; the sensor asks again for them:"
-        )
+        lines.append("Delayed by an external error; they will be retried automatically:")
         lines += _listed(summary.troubled)
     raise dg.Failure(
         description="\n".join(lines),

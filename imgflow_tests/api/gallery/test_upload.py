@@ -69,7 +69,7 @@ def test_a_name_that_is_taken_is_replaced_only_when_that_is_asked_for(
     with page.expect_file_chooser() as chosen:
         page.get_by_role("button", name="Upload…").click()
     chosen.value.set_files(tmp_path / "taken.jpg")
-    expect(page.locator(".upload")).to_contain_text("There is one of this name already")
+    expect(page.locator(".upload")).to_contain_text("A file with this name already exists")
     assert (site.library.folder / "taken.jpg").read_bytes() != other
     page.get_by_role("button", name="Replace: taken.jpg").click()
     expect(page.locator(".upload[data-state=pending]")).to_have_count(1)

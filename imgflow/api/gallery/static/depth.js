@@ -178,8 +178,8 @@ function remember() {
 async function showStatistics(signal) {
   const found = await (await ask(`/depth/${id}/statistics?${query({ bins: "64" })}`, { signal })).json();
   const short = (value) => String(Number(value.toPrecision(5)));
-  const numbers = [["Rows", found.rows.toLocaleString("en")], ["Least", short(found.min)], ["Mean", short(found.mean)],
-    ["Deviation", short(found.std)], ["Most", short(found.max)]];
+  const numbers = [["Rows", found.rows.toLocaleString("en")], ["Min", short(found.min)], ["Mean", short(found.mean)],
+    ["Std dev", short(found.std)], ["Max", short(found.max)]];
   drawHistogram($("histogram"), found.histogram, `Histogram of ${found.count} values from ${short(found.min)} to ${short(found.max)}`);
   $("statistics").replaceChildren(...numbers.map(([term, text]) => {
     const pair = document.createElement("div");

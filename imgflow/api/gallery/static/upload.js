@@ -125,7 +125,7 @@ class Upload {
   refused(problem) {
     this.become("failed", problem.message);
     if (problem.code === "original_exists") {
-      this.word.textContent = "There is one of this name already";
+      this.word.textContent = "A file with this name already exists";
       this.offer("Replace", () => enqueue(this, { mayReplace: true }));
     } else if (problem.status === 401 || problem.status >= 500) {
       this.offer("Try again", async () => { if (await mayWrite()) enqueue(this); });
