@@ -9,10 +9,10 @@ from __future__ import annotations
 ANOTHER_FILE = "Upload another file under this key, or delete it."
 WHOLE_FILE = "Upload the whole file again; a transfer was probably cut off."
 EXPORT_AGAIN = "Export the table again as CSV in UTF-8, with a header, and upload it."
-MEND_LINE = "Mend that line, and upload the file again."
+FIX_LINE = "Fix that line, and upload the file again."
 SMALLER_TABLE = "Split the table into smaller ones, and upload these."
 
-MENDS = {
+ADVICE = {
     # Photographs.
     "empty": WHOLE_FILE,
     "truncated": WHOLE_FILE,
@@ -40,11 +40,11 @@ MENDS = {
     "not_utf8": EXPORT_AGAIN,
     "nul_bytes": EXPORT_AGAIN,
     "no_header": EXPORT_AGAIN,
-    "quoted_newline": MEND_LINE,
-    "ragged_row": MEND_LINE,
-    "not_a_number": MEND_LINE,
-    "infinite_value": MEND_LINE,
-    "empty_depth": MEND_LINE,
+    "quoted_newline": FIX_LINE,
+    "ragged_row": FIX_LINE,
+    "not_a_number": FIX_LINE,
+    "infinite_value": FIX_LINE,
+    "empty_depth": FIX_LINE,
     "line_too_long": EXPORT_AGAIN,
     "no_depth_column": "Name the column of depths `depth`, and upload the file again.",
     "unnamed_column": "Name every column, and upload the file again.",
@@ -69,8 +69,7 @@ MENDS = {
     "unreadable": "Allow imgflow to read the object; it is tried again by itself.",
     "changing": "Let what writes the file come to an end, or look at why the store shows another "
     "one each time; it is tried again by itself, ever more rarely.",
-    "output_failed": "Mend the package of that output, or its service; it is tried again by "
-    "itself.",
+    "output_failed": "Fix the package of that output, or its service; it is tried again by itself.",
 }
 
 
@@ -78,17 +77,17 @@ MENDS = {
 SAID_IN_REASON = {"archived", "encrypted", "unreadable"}
 
 
-def mend(code: str | None) -> str:
+def advice(code: str | None) -> str:
     """What to do about an image with this code.
 
     Readers and outputs of other packages have codes of their own, for which this is the general
     answer.
     """
-    return MENDS.get(code or "", ANOTHER_FILE)
+    return ADVICE.get(code or "", ANOTHER_FILE)
 
 
-def with_mend(reason: str, code: str | None) -> str:
+def with_advice(reason: str, code: str | None) -> str:
     """A reason and what to do about it, as sentences."""
     if code in SAID_IN_REASON:
         return reason
-    return f"{reason.rstrip('. ')}. {mend(code)}"
+    return f"{reason.rstrip('. ')}. {advice(code)}"

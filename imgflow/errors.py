@@ -1,6 +1,6 @@
-"""The three kinds of failure, told apart because they are mended by different people.
+"""The three kinds of failure, told apart because they are fixed by different people.
 
-A wrong setting is mended by whoever starts imgflow, a rejected image by whoever uploaded it, and
+A wrong setting is fixed by whoever starts imgflow, a rejected image by whoever uploaded it, and
 trouble outside by waiting. Only `Rejected` is ever a verdict about an image.
 """
 
@@ -39,7 +39,7 @@ class ImgflowError(Exception):
 
 
 class SettingsError(ImgflowError):
-    """A setting is missing or wrong; the text is one sentence that names it and the mend."""
+    """A setting is missing or wrong; the text is one sentence that names it and the fix."""
 
 
 class NotOurs(SettingsError):
@@ -90,7 +90,7 @@ class Trouble(ImgflowError):
 
 
 class Unreadable(Trouble):
-    """This object may not be read, while its store answers: a policy or file mode is to be mended.
+    """This object may not be read, while its store answers: a policy or file mode is to be fixed.
 
     Says nothing about other objects.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from imgflow.advice import mend
+from imgflow.advice import advice
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.postgres.sensing import (
     Pulse,
@@ -151,7 +151,7 @@ def describe(image: Image) -> Mapping[str, Any]:
         "state": image.state,
         "reason": image.reason,
         "reason_code": image.reason_code,
-        "mend": mend(image.reason_code) if image.reason_code else None,
+        "advice": advice(image.reason_code) if image.reason_code else None,
         "width": image.width,
         "height": image.height,
         "mode": image.mode,

@@ -135,7 +135,7 @@ def test_ingest_from_a_bucket_into_a_bucket(
     assert s3_server.secret_key not in done.stderr
 
 
-def test_doctor_says_what_to_mend_and_ends_with_1(run: Run, source: Path) -> None:
+def test_doctor_says_what_to_advice_and_ends_with_1(run: Run, source: Path) -> None:
     ports = {"IMGFLOW_DAGSTER_PORT": str(free_port()), "IMGFLOW_API_PORT": str(free_port())}
     done = run("doctor", **ports)
     assert done.returncode == 0, done.stdout

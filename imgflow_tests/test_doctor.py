@@ -1,4 +1,4 @@
-"""`imgflow doctor`: each part that is wrong is named with its mend, and hides no other."""
+"""`imgflow doctor`: each part that is wrong is named with its fix, and hides no other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ports() -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("instance")
-def test_a_sound_project_has_nothing_to_mend_and_keeps_no_probe(
+def test_a_sound_project_has_nothing_to_advice_and_keeps_no_probe(
     make_settings: Callable[..., Settings],
     ports: dict[str, int],
     home: Path,

@@ -78,7 +78,7 @@ def test_several_processes_that_come_first_agree_on_one_token(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", ["", "\n", "two words", "a,b c"])
-def test_a_file_without_a_token_is_named_with_the_mend(tmp_path: Path, content: str) -> None:
+def test_a_file_without_a_token_is_named_with_the_fix(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE_NAME).write_text(content)
     with pytest.raises(SettingsError, match=r"api-token cannot be used \(it holds no token\)"):
         own_token(tmp_path)

@@ -55,7 +55,7 @@ def migrate(
 def ingest(as_json: AsJson = False) -> None:
     """List the source once, process what is new or changed, and exit; needs nothing else running.
 
-    Exit code 0 also when images were rejected; 1 when something failed that a retry could mend.
+    Exit code 0 also when images were rejected; 1 when something failed that a retry could fix.
     """
     with open_catalog() as (settings, catalog):
         from imgflow.assembly import build_batching, build_definitions, build_families
@@ -105,9 +105,9 @@ def doctor(
         typer.Option("--selftest", help="Only process the golden set, and compare every value."),
     ] = False,
 ) -> None:
-    """Check source, outputs, database, Dagster and settings, and say what to mend.
+    """Check source, outputs, database, Dagster and settings, and say what to fix.
 
-    Exit code 1 when something must be mended, or a golden value differs.
+    Exit code 1 when something must be fixed, or a golden value differs.
     """
     from imgflow.doctor.all_checks import all_checks
     from imgflow.doctor.findings import Finding, examine

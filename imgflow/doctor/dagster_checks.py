@@ -62,15 +62,15 @@ def check_configuration(settings: Settings) -> Iterator[Line]:
 
 
 def _configuration(file: Path, settings: Settings) -> Line:
-    mend = f"mend {file}, or delete it: the next start writes it anew"
+    advice = f"fix {file}, or delete it: the next start writes it anew"
     try:
         config: Any = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = str(error).splitlines()[0]
-        return "dagster.yaml", "wrong", f"it is no YAML ({line}); {mend}"
+        return "dagster.yaml", "wrong", f"it is no YAML ({line}); {advice}"
     faults = _faults(config if isinstance(config, dict) else {}, settings)
     for state, fault in faults:
-        return "dagster.yaml", state, f"{fault}; {mend}"
+        return "dagster.yaml", state, f"{fault}; {advice}"
     return "dagster.yaml", "ok", "bulk event log, run monitoring and run retries"
 
 

@@ -133,14 +133,14 @@ def _connections(connection: sa.Connection, settings: Settings) -> Finding:
         + settings.runs * (2 * RUN_CONNECTIONS + settings.worker_count)
     )
     said = f"{most} may be open at a time"
-    mend = (
+    advice = (
         "raise max_connections, or the limit of the role or database (`ALTER ROLE … CONNECTION "
         "LIMIT`), or lower IMGFLOW_RUNS and IMGFLOW_WORKERS"
     )
     if most < LEAST_CONNECTIONS:
-        return wrong("connections", f"{said}, and {LEAST_CONNECTIONS} are needed at rest; {mend}")
+        return wrong("connections", f"{said}, and {LEAST_CONNECTIONS} are needed at rest; {advice}")
     if most < needed:
-        return notice("connections", f"{said}, and a busy imgflow takes about {needed}; {mend}")
+        return notice("connections", f"{said}, and a busy imgflow takes about {needed}; {advice}")
     return ok("connections", f"{said}, a busy imgflow takes about {needed}")
 
 

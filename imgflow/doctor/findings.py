@@ -28,8 +28,8 @@ class Finding:
 
     Attributes:
         part: what was looked at.
-        state: `ok`, `notice` for what a person may want to know, `wrong` for what must be mended.
-        text: what was found, and of what is wrong the mend.
+        state: `ok`, `notice` for what a person may want to know, `wrong` for what must be fixed.
+        text: what was found, and of what is wrong the fix.
     """
 
     part: str
@@ -42,7 +42,7 @@ class Finding:
 
 
 Check = Callable[[], Iterable[Finding]]
-"""Looks at one part; raises `ImgflowError` with the mend in its text when it is wrong."""
+"""Looks at one part; raises `ImgflowError` with the fix in its text when it is wrong."""
 
 
 def ok(part: str, text: str) -> Finding:
@@ -51,12 +51,12 @@ def ok(part: str, text: str) -> Finding:
 
 
 def wrong(part: str, text: str) -> Finding:
-    """A part that must be mended; the text says how."""
+    """A part that must be fixed; the text says how."""
     return Finding(part, "wrong", text)
 
 
 def notice(part: str, text: str) -> Finding:
-    """Something that nobody needs to mend."""
+    """Something that nobody needs to fix."""
     return Finding(part, "notice", text)
 
 

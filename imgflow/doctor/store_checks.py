@@ -211,7 +211,7 @@ def _judge(source: Location, url: str, targets: Mapping[str, Sequence[Any]]) -> 
         for target in targets.get("QueueConfigurations", [])
         if target["QueueArn"].rpartition(":")[2] == name
     ]
-    mend = (
+    advice = (
         f"let it send s3:ObjectCreated:* and s3:ObjectRemoved:* of the prefix {source.prefix!r} "
         "there (`aws s3api put-bucket-notification-configuration`)"
     )
@@ -220,19 +220,19 @@ def _judge(source: Location, url: str, targets: Mapping[str, Sequence[Any]]) -> 
             return ok(
                 "events", f"{source.bucket} sends them through SNS or EventBridge; not followed"
             )
-        return wrong("events", f"{source.bucket} sends none to the queue {name}; {mend}")
+        return wrong("events", f"{source.bucket} sends none to the queue {name}; {advice}")
     creating = [target for target in to_queue if set(CREATED) & set(target["Events"])]
     if not creating:
-        return wrong("events", f"{source.bucket} tells {name} of no uploads; {mend}")
+        return wrong("events", f"{source.bucket} tells {name} of no uploads; {advice}")
     rules = [_filter(target) for target in creating]
     if not any(source.prefix.startswith(prefix) for prefix, _ in rules):
         prefixes = ", ".join(repr(prefix) for prefix, _ in rules)
-        return wrong("events", f"{source.bucket} tells {name} of {prefixes} only; {mend}")
+        return wrong("events", f"{source.bucket} tells {name} of {prefixes} only; {advice}")
     if all(suffix for prefix, suffix in rules if source.prefix.startswith(prefix)):
         return wrong(
             "events",
             f"{source.bucket} tells {name} of some suffixes only, and others wait for the "
-            f"listing; {mend}",
+            f"listing; {advice}",
         )
     return ok("events", f"{source.bucket} sends those of {source.prefix!r} to {name}")
 

@@ -146,7 +146,7 @@ def _loaded(entry: EntryPoint) -> PhotoOutput:
         output = entry.load()
     except Exception as error:  # importing foreign code may raise anything; the package is named
         raise SettingsError(
-            f"The output {entry.name!r} of {_origin(entry)} cannot be loaded ({error!r}). Mend or "
+            f"The output {entry.name!r} of {_origin(entry)} cannot be loaded ({error!r}). Fix or "
             "uninstall the package."
         ) from error
     if not isinstance(output, PhotoOutput):

@@ -63,7 +63,7 @@ def parse_location(url: str, *, setting: str) -> Location:
         setting: the name of the environment variable, for the error.
 
     Raises:
-        SettingsError: the URL is neither, with the mend.
+        SettingsError: the URL is neither, with the fix.
     """
     # Not `urlsplit`: `?` and `#` are ordinary characters of keys and file names, and it drops
     # tabs and newlines.

@@ -160,7 +160,7 @@ class Source(Protocol):
         """
 
     def check(self) -> None:
-        """Raise `Trouble` with the mend unless the source can be listed."""
+        """Raise `Trouble` with the fix unless the source can be listed."""
 
 
 # Asking a source for many objects at once, so that one that is refused costs itself only.

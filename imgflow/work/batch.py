@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from imgflow.advice import with_mend
+from imgflow.advice import with_advice
 from imgflow.catalog.lifecycle import remove_outputs
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Image, Kind, Verdict
@@ -214,7 +214,7 @@ def _flush(
 
 def _reason(done: Finished) -> str:
     verdict = done.outcome.verdict
-    return with_mend(verdict.reason or "", verdict.reason_code) if verdict else ""
+    return with_advice(verdict.reason or "", verdict.reason_code) if verdict else ""
 
 
 def _recorded(

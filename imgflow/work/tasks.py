@@ -262,7 +262,7 @@ class Summary:
         processed: images whose outputs were made.
         bytes: size of the uploads on which there is a verdict.
         unchanged: images on which nothing had to be done.
-        rejected: key to reason and mend.
+        rejected: key to reason and fix.
         still_rejected: the same of images on which the verdict is older and stays.
         troubled: key to what outside kept it from being processed.
         overtaken: images that were deleted before this run came to them, or while it had them in

@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgflow.advice import MENDS
+from imgflow.advice import ADVICE
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Verdict
 from imgflow.depth.depth_recipe import DepthRecipe
@@ -172,7 +172,7 @@ def test_whatever_a_worker_raises_or_answers_is_the_outcome_of_its_own_task(
         assert len(outcome.verdict.reason or "") <= 1_000
     reason = str(outcomes["value"].verdict.reason)  # type: ignore[union-attr]
     assert "ValueError: Number of columns must not be negative" in reason
-    assert MENDS["failed"]
+    assert ADVICE["failed"]
     (told,) = [text for text in caplog.messages if "must not be negative" in text]
     assert "run the-run, image 'value'" in told
     assert "Traceback" in told

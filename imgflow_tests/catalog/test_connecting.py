@@ -158,7 +158,7 @@ def test_a_database_that_is_read_only_for_now_is_an_outage(
 
 
 def test_a_key_too_long_for_the_index_is_no_outage(catalog: PostgresCatalog) -> None:
-    """No source lists one; should one come all the same, waiting would not mend it."""
+    """No source lists one; should one come all the same, waiting would not fix it."""
     key = "".join(chr(0x4E00 + (number * 7919) % 20_000) for number in range(3_000))
     with pytest.raises(sa.exc.OperationalError, match="index row"):
         catalog.announce([upload(key)])

@@ -7,7 +7,7 @@
         cluster.kill("worker")              # SIGKILL to everything on that machine
         cluster.stop("redis")               # SIGTERM, as `docker compose stop`
         cluster.start("redis")              # with the data it had
-        cluster.network.cut("worker-2")     # no packet comes through, `mend` undoes it
+        cluster.network.cut("worker-2")     # no packet comes through, `heal` undoes it
         cluster.execute("worker", "imgflow", "status", "--json")
 
 Commands, variables, configuration files and health checks are those of the file; entry point and

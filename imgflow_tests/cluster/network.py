@@ -42,7 +42,7 @@ class Network(Protocol):
     def cut(self, name: str) -> None:
         """Let nothing through to or from a machine, without a word to either side."""
 
-    def mend(self, name: str) -> None:
+    def heal(self, name: str) -> None:
         """Undo `cut`."""
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class Namespaces:
     def cut(self, name: str) -> None:
         _ip("-n", self._space(name), "link", "set", "eth0", "down")
 
-    def mend(self, name: str) -> None:
+    def heal(self, name: str) -> None:
         _ip("-n", self._space(name), "link", "set", "eth0", "up")
 
     def remove(self, name: str) -> None:
@@ -181,7 +181,7 @@ class Loopback:
     def cut(self, name: str) -> None:
         raise NotImplementedError(f"{name} cannot be cut off without network namespaces")
 
-    mend = cut
+    heal = cut
 
     def close(self) -> None:
         """Nothing is left."""

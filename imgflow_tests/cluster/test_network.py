@@ -45,7 +45,7 @@ def test_machines_reach_each_other_by_name_and_can_be_cut_off(network: Network) 
         assert httpx.get(f"http://{server.address}:{PORT}/").status_code == 200
         network.cut("server")
         assert not asks()
-        network.mend("server")
+        network.heal("server")
         until(asks, "it answers again")
     finally:
         process.kill()

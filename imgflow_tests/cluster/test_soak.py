@@ -73,7 +73,7 @@ def test_the_judge_would_see_what_is_lost_done_twice_or_apart(after: After) -> N
     part = source_part(SOURCE)
     names = [f"out/{image.outputs['thumbnail']['name']}" for image in ready]
     other = s3.get_object(Bucket="imgflow", Key=names[0])["Body"].read()
-    cluster.stop("daemon")  # it would mend some of it
+    cluster.stop("daemon")  # it would heal some of it
     s3.delete_object(Bucket="imgflow", Key=names[0])
     s3.put_object(Bucket="imgflow", Key=names[1], Body=other)
     s3.put_object(Bucket="imgflow", Key=f"out/thumbnail/{part}/{ghost}/@0123.jpg", Body=other)

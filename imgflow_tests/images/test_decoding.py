@@ -111,7 +111,7 @@ def test_other_picture_formats_are_rejected_by_name(data, name):
         b"\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00mif1heicmiaf",
     ],
 )
-def test_a_heic_is_rejected_with_the_mend_where_its_decoder_is_not_installed(data, monkeypatch):
+def test_a_heic_is_rejected_with_the_advice_where_its_decoder_is_not_installed(data, monkeypatch):
     monkeypatch.setitem(OPTIONAL_DECODERS, "HEIF", "pillow_heif_that_is_not_there")
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     rejected = rejection(data)

@@ -96,13 +96,13 @@ Arrange = Callable[[Case, Fixture], Iterator[None]]
 
 
 class Misconfigurations(dict[str, tuple[str, Arrange]]):
-    """By what is wrong: a piece of the mend, and how to make it so."""
+    """By what is wrong: a piece of the fix, and how to make it so."""
 
-    def wrong(self, name: str, mend: str) -> Callable[[Arrange], Arrange]:
+    def wrong(self, name: str, advice: str) -> Callable[[Arrange], Arrange]:
         """Enter what is decorated."""
 
         def enter(arrange: Arrange) -> Arrange:
-            self[name] = mend, arrange
+            self[name] = advice, arrange
             return arrange
 
         return enter

@@ -127,7 +127,7 @@ def change(project: Project, key: str, what: str) -> None:
         (defect_other_bytes, {("photo/grayscale", "readable"): "were written"}),
     ],
 )
-def test_a_defect_is_found_named_and_its_mend_works(
+def test_a_defect_is_found_named_and_its_advice_works(
     done: Project, defect: Callable[[Project], None], expected: dict[tuple[str, str], str]
 ) -> None:
     defect(done)
@@ -139,7 +139,7 @@ def test_a_defect_is_found_named_and_its_mend_works(
         one = found[name]
         assert "b.jpg" in str(one.description)
         assert text in str(one.description)
-        assert "force: true" in str(one.metadata["mend"].value)
+        assert "force: true" in str(one.metadata["advice"].value)
         assert one.metadata["defective"].value == 1
         assert "- b.jpg: " in str(one.metadata["images"].value)
         assert of_image(done, name, "b.jpg").passed is False

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from imgflow.advice import MENDS
+from imgflow.advice import ADVICE
 from imgflow.orchestration.alerts import failures as failures_module
 from imgflow.orchestration.alerts.failures import (
     FailedRun,
@@ -70,7 +70,7 @@ def put(project: Project, **files: bytes) -> None:
         Path(project.stores.locations()[0].folder / name.replace("_", ".")).write_bytes(data)
 
 
-def test_a_batch_is_one_message_with_every_image_its_reason_and_its_mend(
+def test_a_batch_is_one_message_with_every_image_its_reason_and_its_fix(
     make_project: Callable[..., Project], hook: Webhook
 ) -> None:
     project = make_project(alert_urls=hook.url, dagster_url="https://dagster.example.org")
@@ -83,12 +83,12 @@ def test_a_batch_is_one_message_with_every_image_its_reason_and_its_mend(
     assert message["title"] == "imgflow: a run failed (images: 2 rejected)"
     text = message["message"]
     (run,) = project.runs()
-    mend = MENDS["not_an_image"]
+    advice = ADVICE["not_an_image"]
     assert f"https://dagster.example.org/runs/{run.run_id}" in text
     assert "process_photos, asked for by `imgflow ingest`" in text
     assert "1 processed, 0 unchanged, 2 rejected" in text
-    assert f"a.jpg: The file of 17 bytes is not a picture: it looks like a text. {mend}" in text
-    assert MENDS["truncated"] in text
+    assert f"a.jpg: The file of 17 bytes is not a picture: it looks like a text. {advice}" in text
+    assert ADVICE["truncated"] in text
     assert "Retrying won't help until the file or a setting changes" in text
     assert "/?state=rejected" in text
     sensor.tick()

@@ -1,4 +1,4 @@
-"""Every row of the table in `docs/doctor.md` is made for real; the doctor names it and its mend."""
+"""Every row of the table in `docs/doctor.md` is made for real; the doctor names it and its fix."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ARRANGED = {**STORES, **QUEUES, **DATABASES, **PROCESSES}
 
 
 def table() -> dict[str, Row]:
-    """The rows of the documentation: part, state and mend of each misconfiguration."""
+    """The rows of the documentation: part, state and fix of each misconfiguration."""
     rows = {}
     for line in DOCS.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
@@ -50,14 +50,14 @@ def test_the_table_and_these_tests_have_the_same_rows() -> None:
 
 
 @pytest.mark.parametrize("name", ARRANGED)
-def test_it_is_named_with_its_mend(name: str, case: Case, request: pytest.FixtureRequest) -> None:
+def test_it_is_named_with_its_fix(name: str, case: Case, request: pytest.FixtureRequest) -> None:
     part, state, documented = table()[name]
-    mend, arrange = ARRANGED[name]
+    advice, arrange = ARRANGED[name]
     with contextmanager(arrange)(case, request.getfixturevalue):
         found = case.found()
     matching = [one for of, one in found.items() if re.fullmatch(part.replace("…", ".*"), of)]
     (finding,) = [one for one in matching if one.state == state] or matching[:1]
-    assert (finding.state, mend in finding.text) == (state, True), finding
+    assert (finding.state, advice in finding.text) == (state, True), finding
     for piece in re.findall(r"`([^`…]+)`", documented):
         assert piece in finding.text
 

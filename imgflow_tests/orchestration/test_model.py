@@ -150,7 +150,7 @@ class Story(RuleBasedStateMachine):
         self.outbox.append(s3_event(record(key)))
 
     @rule()
-    def the_output_store_breaks_or_is_mended(self) -> None:
+    def the_output_store_breaks_or_is_fixed(self) -> None:
         folder = self.project.outputs.location.folder
         away = folder.with_name("away")
         if self.is_broken:
@@ -326,7 +326,7 @@ class Story(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         if self.is_broken:
-            self.the_output_store_breaks_or_is_mended()
+            self.the_output_store_breaks_or_is_fixed()
         for result, asked in self.requested:
             self._launch(result, asked)
         assert self._take(self.outbox) == []

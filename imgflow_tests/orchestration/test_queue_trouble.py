@@ -192,7 +192,7 @@ def test_messages_that_the_queue_does_not_delete_come_again_to_no_effect(
     assert project.rows() == before
 
 
-def test_a_queue_that_does_not_exist_is_a_skip_with_the_mend(project: QueueProject) -> None:
+def test_a_queue_that_does_not_exist_is_a_skip_with_the_fix(project: QueueProject) -> None:
     project.queue = WaitlessQueue(url=f"{project.settings.sqs_queue_url}-wrong")
     reason = said(project.take())
     assert "NonExistentQueue; create it, or correct IMGFLOW_SQS_QUEUE_URL" in reason

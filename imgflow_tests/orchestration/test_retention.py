@@ -26,10 +26,10 @@ def eventful(project: Project) -> Project:
     for number in range(4):
         put(project, f"{number}.jpg", jpeg(seed=number))
     put(project, "broken.jpg", b"no picture")
-    put(project, "mended.jpg", b"not yet")
+    put(project, "fixed.jpg", b"not yet")
     put(project, "hole.csv", depth_csv())
     project.run_requests(project.tick())
-    put(project, "mended.jpg", jpeg(seed=10))
+    put(project, "fixed.jpg", jpeg(seed=10))
     put(project, "3.jpg", b"broken later")
     project.run_requests(project.tick())
     project.materialize(["0.jpg"])
@@ -47,11 +47,11 @@ def eventful(project: Project) -> Project:
 def test_every_status_stays_as_it_was(eventful: Project) -> None:
     before = ui_state(eventful)
     thumbnails = before["statuses"]["photo/thumbnail"]
-    assert {key: thumbnails[key] for key in ("0.jpg", "3.jpg", "broken.jpg", "mended.jpg")} == {
+    assert {key: thumbnails[key] for key in ("0.jpg", "3.jpg", "broken.jpg", "fixed.jpg")} == {
         "0.jpg": "green",
         "3.jpg": "red",
         "broken.jpg": "red",
-        "mended.jpg": "green",
+        "fixed.jpg": "green",
     }
     assert before["reasons"]["photo/thumbnail", "broken.jpg"]
     freed = clean(eventful)

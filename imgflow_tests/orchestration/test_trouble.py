@@ -61,7 +61,7 @@ def test_an_unreachable_bucket_is_a_skip_that_names_it(
     assert "wont-tell" not in str(result.skip_reason)
 
 
-def test_a_bucket_that_does_not_exist_is_a_skip_with_the_mend(
+def test_a_bucket_that_does_not_exist_is_a_skip_with_the_fix(
     s3: Any, make_settings: Callable[..., Settings], instance: dg.DagsterInstance
 ) -> None:
     assert s3

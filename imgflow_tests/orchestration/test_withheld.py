@@ -232,7 +232,7 @@ def test_outputs_of_an_older_upload_do_not_stay_when_the_newer_one_is_archived(
     assert (image.state, dict(image.outputs)) == ("rejected", {})
 
 
-def test_an_object_that_may_not_be_read_is_tried_again_until_the_policy_is_mended(
+def test_an_object_that_may_not_be_read_is_tried_again_until_the_policy_is_fixed(
     make: Callable[..., Project], bucket: Bucket
 ) -> None:
     project = make()

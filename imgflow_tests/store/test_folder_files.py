@@ -274,7 +274,7 @@ def test_a_file_that_may_not_be_read_or_written_is_trouble(open_folder: Path) ->
             source.delete("d/a.jpg")
 
 
-def test_a_folder_that_does_not_exist_is_trouble_with_the_mend(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_trouble_with_the_fix(tmp_path: Path) -> None:
     source = source_of(tmp_path / "nowhere")
     for ask in (source.check, lambda: source.list_page(None, 10)):
         with pytest.raises(Trouble, match=r"nowhere cannot be read.*IMGFLOW_SOURCE_URL"):

@@ -66,7 +66,7 @@ def test_a_link_and_its_target_are_one_location(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "mend"),
+    ("url", "advice"),
     [
         ("s3://", "write s3://bucket/prefix"),
         ("s3:///in", "write s3://bucket/prefix"),
@@ -83,10 +83,10 @@ def test_a_link_and_its_target_are_one_location(tmp_path: Path) -> None:
         ("", "a bare path is not understood"),
     ],
 )
-def test_a_wrong_url_is_refused_with_its_setting_and_the_mend(url: str, mend: str) -> None:
+def test_a_wrong_url_is_refused_with_its_setting_and_the_fix(url: str, advice: str) -> None:
     with pytest.raises(SettingsError, match="IMGFLOW_SOURCE_URL") as caught:
         parse(url)
-    assert mend in str(caught.value)
+    assert advice in str(caught.value)
     assert repr(url) in str(caught.value)
 
 

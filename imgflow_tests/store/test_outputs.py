@@ -104,7 +104,7 @@ def test_other_objects_of_the_bucket_do_not_disturb_the_listing(s3: Any, bucket:
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_missing_bucket_is_trouble_with_the_mend_and_never_a_missing_output() -> None:
+def test_a_missing_bucket_is_trouble_with_the_advice_and_never_a_missing_output() -> None:
     outputs = opened("s3://imgflow-no-such-bucket/out")
     for ask in (
         lambda: outputs.put(NAME, b"x", "image/jpeg"),

@@ -23,7 +23,7 @@ from imgflow_tests.store.buckets import listed, source_of
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_missing_bucket_is_trouble_with_the_mend_for_every_call(tmp_path: Path) -> None:
+def test_a_missing_bucket_is_trouble_with_the_advice_for_every_call(tmp_path: Path) -> None:
     source = source_of("s3://imgflow-no-such-bucket/in")
     (tmp_path / "file").write_bytes(b"x")
     announced = SourceObject("a", "e", None, 1, _now())
@@ -52,20 +52,20 @@ def _calls(source: S3Source, announced: SourceObject, file: Path) -> Iterator[Ca
 
 @pytest.mark.skipif(not ceph.is_installed(), reason="moto takes any secret")
 @pytest.mark.parametrize(
-    ("variable", "mend"),
+    ("variable", "advice"),
     [
         ("AWS_SECRET_ACCESS_KEY", "SignatureDoesNotMatch; check AWS_SECRET_ACCESS_KEY"),
         ("AWS_ACCESS_KEY_ID", "InvalidAccessKeyId; check AWS_ACCESS_KEY_ID"),
     ],
 )
 def test_wrong_credentials_are_trouble_that_names_the_variable_and_repeats_no_secret(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, mend: str
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, advice: str
 ) -> None:
     monkeypatch.setenv(variable, "wrong-0123456789-wrong")
     source = source_of(f"s3://{bucket}")
     (tmp_path / "file").write_bytes(b"x")
     for ask in _calls(source, SourceObject("a", "e", None, 1, _now()), tmp_path / "file"):
-        with pytest.raises(Trouble, match=mend) as caught:
+        with pytest.raises(Trouble, match=advice) as caught:
             ask()
         text = str(caught.value)
         assert bucket in text
@@ -83,7 +83,7 @@ def test_a_head_without_rights_is_trouble_and_not_a_missing_object(
         source_of(f"s3://{bucket}").stat("a")
 
 
-def test_no_credentials_at_all_are_trouble_with_the_mend(
+def test_no_credentials_at_all_are_trouble_with_the_fix(
     bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from fastapi import Depends, Query
 
-from imgflow.advice import mend
+from imgflow.advice import advice
 from imgflow.api.gallery.wording import KIND_WORDS, STATE_WORDS, parts_of, shown, size_of, time_of
 from imgflow.api.http.serving import version_of
 from imgflow.api.routes.pictures import OPAQUE
@@ -116,7 +116,7 @@ class Card:
     state: str
     state_word: str
     reason: str
-    mend: str
+    advice: str
     pixels: str
     picture: Picture | None
 
@@ -135,7 +135,7 @@ def card_of(image: Image, filters: Filters) -> Card:
         state=image.state,
         state_word=STATE_WORDS.get(image.state, image.state),
         reason=shown(image.reason or ""),
-        mend=mend(image.reason_code) if image.reason_code else "",
+        advice=advice(image.reason_code) if image.reason_code else "",
         pixels=_pixels(image),
         picture=None
         if record is None

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from imgflow.advice import mend
+from imgflow.advice import advice
 from imgflow.api.http.serving import version_of
 from imgflow.catalog.records import Image, Kind, State
 
@@ -59,7 +59,7 @@ class ImageItem(BaseModel):
         str | None, Field(description="Why it is rejected, or what last kept it from being done.")
     ]
     reason_code: Annotated[str | None, Field(description="The reason for programs.")]
-    mend: Annotated[
+    advice: Annotated[
         str | None, Field(description="What a person does about it; null when there is no reason.")
     ]
     facts: Annotated[
@@ -108,7 +108,7 @@ def item_of(image: Image) -> ImageItem:
         trace_id=image.trace_id,
         reason=image.reason,
         reason_code=image.reason_code,
-        mend=mend(image.reason_code) if image.reason_code else None,
+        advice=advice(image.reason_code) if image.reason_code else None,
         facts=dict(image.facts),
         outputs={name: _output(image, name, record) for name, record in image.outputs.items()},
         original_url=None if image.state == "deleted" else f"/images/{image.id}/original",

@@ -220,7 +220,7 @@ def _forget(folder: Path) -> None:
 def _not_started(folder: Path, error: Exception) -> SettingsError:
     return SettingsError(
         f"The embedded PostgreSQL in {folder} did not start ({type(error).__name__}: {error}); "
-        f"its log is {folder / 'log'}. Mend that, or set IMGFLOW_DATABASE_URL to another server."
+        f"its log is {folder / 'log'}. Fix that, or set IMGFLOW_DATABASE_URL to another server."
     )
 
 

@@ -176,11 +176,11 @@ def _explain(engine: sa.Engine, error: Exception) -> str:
     url = engine.url.difference_update_query(CLIENT_PATIENCE)
     return (
         f"The database {url.render_as_string(hide_password=True)} does not answer: {cause}. "
-        f"{_mend(cause)}"
+        f"{_advice(cause)}"
     )
 
 
-def _mend(cause: str) -> str:
+def _advice(cause: str) -> str:
     if "password" in cause or ("role" in cause and "does not exist" in cause):
         return "Correct user and password in IMGFLOW_DATABASE_URL."
     if "too many connections" in cause or "connection slots" in cause:

@@ -130,7 +130,7 @@ def _described(
             }
         elif data.error is not None:
             error = data.error.cause or data.error
-            text = f"{error.message.strip()}\n{BY_ITSELF} A rerun helps once the cause is mended."
+            text = f"{error.message.strip()}\n{BY_ITSELF} A rerun helps once the cause is fixed."
     text = visible(text, keep="\n")
     assets = sorted(key.to_user_string() for key in run.asset_selection or ())
     return FailedRun(

@@ -27,10 +27,10 @@ from imgflow.orchestration.checks.examine import (
     spread,
 )
 from imgflow.orchestration.checks.judge import (
+    ADVICE,
     AGREEMENT,
     DESCRIPTIONS,
     ERRORS,
-    MENDS,
     Findings,
 )
 from imgflow.orchestration.dagster_storage.event_log import (
@@ -280,7 +280,7 @@ def _of_image(
         check_name=check[1],
         passed=problem is None,
         severity=_severity(check),
-        description=f"{markdown(key)}: {markdown(problem or 'mended')}",
+        description=f"{markdown(key)}: {markdown(problem or 'fixed')}",
         partition=partition_key(key),
     )
 
@@ -301,7 +301,7 @@ def _evaluation(
         metadata["images"] = dg.MetadataValue.md(
             "\n".join(f"- {markdown(k)}: {markdown(p)}" for k, p in findings.named.items())
         )
-        metadata["mend"] = MENDS[name]
+        metadata["advice"] = ADVICE[name]
     passed = not findings.defective
     first, problem = map(markdown, next(iter(findings.named.items()), ("", "")))
     return dg.AssetCheckEvaluation(
@@ -312,7 +312,7 @@ def _evaluation(
         description=f"{findings.examined:,} examined, no defect"
         if passed
         else f"{findings.defective:,} of {findings.examined:,} defective, such as {first}: "
-        f"{problem}. {MENDS[name]}",
+        f"{problem}. {ADVICE[name]}",
         metadata=metadata,
     )
 

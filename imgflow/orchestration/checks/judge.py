@@ -24,7 +24,7 @@ MOST_NAMED = 50
 READABLE, FITS_BOX, NOTHING_PRIVATE = "readable", "fits_box", "nothing_private"
 DEPTHS_RISE, AGREEMENT = "depths_rise", "agreement"
 
-MENDS = {
+ADVICE = {
     READABLE: "Materialise the partitions with `force: true`; missing outputs are also made again "
     "by the nightly `reconcile`.",
     FITS_BOX: "Materialise the partitions with `force: true`.",
@@ -45,7 +45,7 @@ DESCRIPTIONS = {
     AGREEMENT: "Bucket, table and partitions know the same images.",
 }
 
-# An ERROR is what users of the images meet, or what must not get out. A WARN is what mends itself
+# An ERROR is what users of the images meet, or what must not get out. A WARN is what fixes itself
 # or does no harm.
 ERRORS = frozenset({READABLE, NOTHING_PRIVATE, DEPTHS_RISE})
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import dagster as dg
 
-from imgflow.advice import with_mend
+from imgflow.advice import with_advice
 from imgflow.catalog.partition_keys import object_key
 from imgflow.catalog.postgres.ownership import claim
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
@@ -175,7 +175,7 @@ def process_partitions(
     summary.unchanged = len(plan.unchanged)
     summary.still_rejected.update(
         {
-            image.key: with_mend(image.reason or "", image.reason_code)
+            image.key: with_advice(image.reason or "", image.reason_code)
             for image in plan.still_rejected
         }
     )

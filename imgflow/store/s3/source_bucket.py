@@ -189,7 +189,7 @@ class S3Source:
         return 0
 
     def check(self) -> None:
-        """Raise `Trouble` with the mend unless the bucket can be listed."""
+        """Raise `Trouble` with the fix unless the bucket can be listed."""
         self.list_page(None, 1)
 
     def presign(self, key: str, seconds: int) -> str:

@@ -18,7 +18,7 @@ from imgflow.store.s3.store_errors import first_line
 # What SQS gives and takes in one request.
 REQUEST_MESSAGES = 10
 
-MENDS = {
+ADVICE = {
     "AWS.SimpleQueueService.NonExistentQueue": "create it, or correct IMGFLOW_SQS_QUEUE_URL",
     "QueueDoesNotExist": "create it, or correct IMGFLOW_SQS_QUEUE_URL",
     **dict.fromkeys(
@@ -106,7 +106,7 @@ class SqsQueue:
         return failed
 
     def check(self) -> None:
-        """Raise `Trouble` with the mend unless messages may be received and deleted.
+        """Raise `Trouble` with the fix unless messages may be received and deleted.
 
         None is hidden or deleted by it: the one that is named does not exist.
         """
@@ -136,8 +136,8 @@ class SqsQueue:
             )
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            mend = MENDS.get(code, "it is tried again")
-            raise Trouble(f"The queue {self.url} refused {operation}: {code}; {mend}.") from error
+            advice = ADVICE.get(code, "it is tried again")
+            raise Trouble(f"The queue {self.url} refused {operation}: {code}; {advice}.") from error
         except BotoCoreError as error:
             raise Trouble(
                 f"The queue {self.url} does not answer ({first_line(error)}); check "

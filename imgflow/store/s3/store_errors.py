@@ -1,8 +1,8 @@
-"""What S3 refuses, in words with the mend: of a whole bucket, and of one object in it.
+"""What S3 refuses, in words with the fix: of a whole bucket, and of one object in it.
 
 That one object cannot be read says nothing about the others, so it has a name of its own: withheld,
 when a retry would be told the same until someone acts on the object, or unreadable, when a policy
-may be mended at any time.
+may be fixed at any time.
 """
 
 from __future__ import annotations
@@ -102,12 +102,12 @@ def error_code(error: BaseException) -> str:
 
 
 def explain(location: Location, verb: str, code: str) -> str:
-    """Say in one sentence what a store refused, and the mend."""
+    """Say in one sentence what a store refused, and the fix."""
     denied = (
         f"allow {PERMISSIONS.get(verb.partition(' ')[0], 's3:GetObject below it')}; "
         "`imgflow iam` prints the whole policy"
     )
-    mend = {
+    advice = {
         "NoSuchBucket": "create it, or correct the URL",
         "404": "create it, or correct the URL",
         "AccessDenied": denied,
@@ -122,7 +122,7 @@ def explain(location: Location, verb: str, code: str) -> str:
         "RequestTimeTooSkewed": "this machine's clock is wrong: let it follow a time server",
         **dict.fromkeys(CHECKSUM_REFUSALS, "set IMGFLOW_S3_CHECKSUMS=when_required"),
     }.get(code, "it is tried again")
-    return f"{location.url} could not be {verb}: {code}; {mend}."
+    return f"{location.url} could not be {verb}: {code}; {advice}."
 
 
 def first_line(error: BaseException) -> str:
@@ -135,7 +135,7 @@ def first_line(error: BaseException) -> str:
 
 
 def no_answer(location: Location, endpoint: str, verb: str, error: BaseException) -> str:
-    """Say in one sentence what kept a store from answering, and the mend."""
+    """Say in one sentence what kept a store from answering, and the fix."""
     if isinstance(error, NoCredentialsError):
         return f"{location.url} could not be {verb}: {NO_CREDENTIALS}."
     if isinstance(error, SSLError):
@@ -151,8 +151,8 @@ def no_answer(location: Location, endpoint: str, verb: str, error: BaseException
             f"{parts.netloc.rpartition('@')[2]} does not answer ({type(error).__name__}); "
             "check AWS_ENDPOINT_URL. It is tried again."
         )
-    mend = "; check AWS_ENDPOINT_URL" if isinstance(error, BaseError) else ""
-    reason = f"{first_line(error)}{mend}. It is tried again."
+    advice = "; check AWS_ENDPOINT_URL" if isinstance(error, BaseError) else ""
+    reason = f"{first_line(error)}{advice}. It is tried again."
     return f"{location.url} could not be {verb}: {reason}"
 
 

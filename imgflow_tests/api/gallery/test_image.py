@@ -53,7 +53,7 @@ def test_a_rejected_image_says_why_and_is_tried_again_by_who_signs_in(
     site.library.process(REJECTED)
     expect(page.locator("#state")).to_have_text("Rejected")
     expect(page.get_by_role("button", name="Try again")).to_be_enabled()
-    # Mended by an overwrite, the page shows it as soon as it is processed.
+    # Fixed by an overwrite, the page shows it as soon as it is processed.
     site.library.put(REJECTED, png(seed=77))
     site.library.announce()
     page.reload()

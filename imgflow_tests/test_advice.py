@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import imgflow
-from imgflow.advice import ANOTHER_FILE, MENDS, mend, with_mend
+from imgflow.advice import ADVICE, ANOTHER_FILE, advice, with_advice
 from imgflow.errors import TROUBLE_CODES
 
 PACKAGE = Path(imgflow.__file__).parent
@@ -27,27 +27,29 @@ def codes_in(file: Path) -> Iterator[str]:
                 assert ast.unparse(code) == "rejection.code", f"{file}: {ast.unparse(node)}"
 
 
-def test_every_code_has_a_mend_and_every_mend_a_code() -> None:
+def test_every_code_has_a_advice_and_every_advice_a_code() -> None:
     codes = {code for file in PACKAGE.rglob("*.py") for code in codes_in(file)}
     assert {"truncated", "ragged_row", "archived", "crashed"} <= codes
-    assert codes | set(TROUBLE_CODES) == set(MENDS)
+    assert codes | set(TROUBLE_CODES) == set(ADVICE)
 
 
-def test_every_mend_is_a_sentence_that_begins_with_what_to_do() -> None:
-    for code, text in MENDS.items():
+def test_every_advice_is_a_sentence_that_begins_with_what_to_do() -> None:
+    for code, text in ADVICE.items():
         assert text[0].isupper(), code
         assert text.endswith("."), code
 
 
 def test_a_code_of_another_package_has_the_general_answer() -> None:
-    assert mend("no_faces") == mend(None) == ANOTHER_FILE
+    assert advice("no_faces") == advice(None) == ANOTHER_FILE
 
 
-def test_reason_and_mend_are_two_sentences_unless_the_reason_says_it_already() -> None:
-    expected = f"line 3 has 2 cells where the header has 3. {MENDS['ragged_row']}"
+def test_reason_and_advice_are_two_sentences_unless_the_reason_says_it_already() -> None:
+    expected = f"line 3 has 2 cells where the header has 3. {ADVICE['ragged_row']}"
     for reason in (
         "line 3 has 2 cells where the header has 3",
         "line 3 has 2 cells where the header has 3.",
     ):
-        assert with_mend(reason, "ragged_row") == expected
-    assert with_mend("it is archived: `aws s3api …`", "archived") == "it is archived: `aws s3api …`"
+        assert with_advice(reason, "ragged_row") == expected
+    assert (
+        with_advice("it is archived: `aws s3api …`", "archived") == "it is archived: `aws s3api …`"
+    )
