@@ -83,7 +83,7 @@ def test_nobody_else_on_the_machine_reaches_the_code_server(running: Running) ->
 ENDING = """
 import os, sys
 from pathlib import Path
-from imgflow import up as module
+from imgflow.service import up as module
 from imgflow.errors import SettingsError
 from imgflow.service.supervision.processes import Service
 from imgflow.settings.variables import load_settings

@@ -46,7 +46,7 @@ def test_a_rejected_image_says_why_and_is_tried_again_by_who_signs_in(
     expect(page.locator(".history .failed")).to_contain_text("thumbnail")
     page.get_by_role("button", name="Try again").press("Enter")
     sign_in(page, "wrong")
-    expect(page.get_by_role("alert")).to_contain_text("neither in IMGFLOW_API_TOKEN")
+    expect(page.get_by_role("alert")).to_contain_text("or in IMGFLOW_API_TOKEN")
     sign_in(page, TOKEN)
     expect(page.locator("#state")).to_have_text("Waiting")
     assert site.image(REJECTED).state == "pending"
@@ -76,7 +76,7 @@ def test_a_stranger_signs_in_and_gets_the_page_that_was_asked_for(
             check_accessibility(page)
         expect(page.locator("main")).to_contain_text("imgflow sign-in")
         sign_in(page, "wrong")
-        expect(page.get_by_role("alert")).to_contain_text("neither in IMGFLOW_API_TOKEN")
+        expect(page.get_by_role("alert")).to_contain_text("or in IMGFLOW_API_TOKEN")
         assert page.url == f"{site.url}/sign-in"
         sign_in(page, TOKEN)
         expect(page.get_by_role("heading", level=1)).to_have_text("coffee.png")
