@@ -1,4 +1,7 @@
-"""ICC profiles: what is already sRGB is left alone, what is not is brought to sRGB."""
+"""ICC profiles: recognises sRGB and converts everything else to it, 8 bits a channel.
+
+The same for 16 bits a channel is in `imgflow.images.wide`.
+"""
 
 import io
 import struct
@@ -13,7 +16,7 @@ D50_TO_D65_SRGB = (
     (0.1431, 0.0606, 0.7141),
 )
 """sRGB primaries as XYZ relative to D50 (IEC 61966-2-1, adapted by Bradford as ICC.1 asks)."""
-_PRIMARY_TOLERANCE = 0.0025  # profiles of different makers spread by 0.001; Display P3 is 0.05 away
+_PRIMARY_TOLERANCE = 0.0025  # sRGB profiles differ by 0.001 between makers; Display P3 by 0.05
 _CURVE_TOLERANCE = 0.006  # 1.5 of 255 levels; a plain gamma of 2.2 is 0.0085 away
 _CURVE_PROBES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9)
 _HEADER_BYTES = 132
@@ -22,9 +25,9 @@ _BOX_HEADER_BYTES = 8
 
 @lru_cache(maxsize=32)
 def is_srgb(profile: bytes) -> bool:
-    """Whether an RGB profile describes sRGB itself, judged by its primaries and curves.
+    """Whether an RGB profile describes sRGB, judged by its primaries and curves.
 
-    Its name is not trusted. Profiles with lookup tables count as not sRGB, whatever they hold.
+    Its name is not trusted. A profile with lookup tables never counts as sRGB.
 
     Args:
         profile: An ICC profile, possibly damaged.
@@ -91,7 +94,7 @@ def _is_srgb_curve(element: bytes) -> bool:
 
 
 def jpeg2000_profile(data: bytes) -> bytes:
-    """The ICC profile in the boxes of a JP2 file, which Pillow does not read; `b""` without one.
+    """The ICC profile in a JP2 file's boxes, which Pillow does not read; `b""` if there is none.
 
     ISO/IEC 15444-1, I.5.3.3: box `colr` in `jp2h`, method 2 (restricted) or 3 (any profile).
     """
@@ -101,7 +104,7 @@ def jpeg2000_profile(data: bytes) -> bytes:
 
 
 def _boxes(data: bytes) -> dict[bytes, bytes]:
-    """The first box of each type on one level; those behind a damaged one are left out."""
+    """The first box of each type on one level; boxes after a damaged one are left out."""
     boxes: dict[bytes, bytes] = {}
     at = 0
     while at + _BOX_HEADER_BYTES <= len(data):
@@ -115,13 +118,13 @@ def _boxes(data: bytes) -> dict[bytes, bytes]:
 
 
 def fits_mode(profile: bytes, mode: str) -> bool:
-    """Whether the profile's colour space is the one of a Pillow mode, so that it can be applied."""
+    """Whether the profile's colour space matches a Pillow mode, so that it can be applied."""
     return mode in _SPACES.get(profile[16:20], ())
 
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
-    # Building costs 0.3 to 20 ms, and uploads of one camera share their profile.
+    # Building one takes 0.3 to 20 ms, and uploads from one camera share their profile.
     return ImageCms.buildTransform(
         ImageCms.ImageCmsProfile(io.BytesIO(profile)),
         ImageCms.createProfile("sRGB"),
@@ -144,11 +147,11 @@ def is_usable(profile: bytes, mode: str) -> bool:
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Bring a picture to sRGB, relative colorimetric with black point compensation.
+    """Convert a picture to sRGB, relative colorimetric with black point compensation.
 
     Args:
-        image: Mode RGB, RGBA, L or CMYK, one for which `is_usable` said yes.
-        profile: The profile that describes its colours.
+        image: Mode RGB, RGBA, L or CMYK; `is_usable` must accept the profile for this mode.
+        profile: ICC profile that describes the colours of `image`.
 
     Returns:
         A new picture: RGBA from RGBA, with alpha unchanged; L from L; RGB otherwise.

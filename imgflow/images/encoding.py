@@ -1,6 +1,8 @@
-"""Pictures to bytes. The same picture and settings give the same bytes in every process.
+"""Encodes pictures: finished outputs as files, and small copies as text for events.
 
-(PNG bytes also depend on the zlib that Pillow was built with; their pixels do not.)
+The same picture and settings give the same bytes in every process. (PNG bytes also depend on the
+zlib that Pillow was built with; their pixels do not.) Which outputs exist is in
+`imgflow.images.outputs`.
 """
 
 import base64
@@ -14,15 +16,15 @@ from PIL import Image
 from imgflow.images.modes import ALPHA, WIDE, narrow
 from imgflow.images.wide import as_gray_with_alpha, with_alpha
 
-# A picture so small that it fits into an event: text that a browser shows without fetching it.
+# Inline pictures: text small enough for an event, which a browser shows without fetching anything.
 
 
 MOST_CHARACTERS = 880
-"""Of a picture as text: Dagster's UI shows Markdown in its place below 1,000 characters, of which
-the link to the image's page takes some, and longer ones behind a link that opens a dialog."""
+"""Limit of an inline picture. Dagster's UI shows Markdown of up to 1,000 characters in place, of
+which the link to the image's page takes some; longer text hides behind a link to a dialog."""
 
-# Longest side in pixels and quality. A photograph takes 550 bytes at the first, where WebP
-# takes 450 and three times as long; only noise needs the others.
+# Longest side in pixels, and quality. A photograph takes 550 bytes with the first pair (WebP: 450
+# bytes, but three times as long); only noise needs the others.
 _STEPS = ((56, 35), (48, 25), (32, 10), (16, 10))
 _OVERSAMPLING = 4
 
@@ -31,11 +33,11 @@ def inline_picture(image: Image.Image) -> str:
     """Draw a small copy of a picture as a `data:` URI, transparent parts on white.
 
     Args:
-        image: L, LA, RGB, RGBA or I;16; it stays as it is. How large it is hardly matters: of a
-            large one, every few pixels are looked at.
+        image: Mode L, LA, RGB, RGBA or I;16; not modified. Its size hardly affects the time, since
+            large pictures are subsampled first.
 
     Returns:
-        At most `MOST_CHARACTERS` characters; empty where even the smallest copy takes more.
+        At most `MOST_CHARACTERS` characters; empty if even the smallest copy takes more.
     """
     for side, quality in _STEPS:
         file = io.BytesIO()
@@ -62,7 +64,7 @@ def _sampled(image: Image.Image, side: int) -> Image.Image:
     elif small.mode not in ("L", "RGB"):
         small = small.convert("RGB")
     small = small.resize((width, height), Image.Resampling.BOX)
-    small.info = {}  # Pillow's encoder falls back on what the decoder left here
+    small.info = {}  # Pillow's encoder would write what the decoder left here
     return small
 
 
@@ -73,10 +75,10 @@ _MEDIA_TYPES = {
     "PNG": ("image/png", ".png"),
     "WEBP": ("image/webp", ".webp"),
 }
-_PNG_COMPRESSION = 1  # on photographs 4 times as fast as zlib's default, for files 15 % larger
-_RUN_LENGTHS = 3  # zlib's Z_RLE: of photographs 10 to 18 % smaller in less time
-_LARGEST_SHARE = 0.3  # of one level in a photograph; pages and screens have more, and repetitions
-_FULL_CHROMA_QUALITY = 90  # from which JPEG keeps all of the colour, 4:4:4
+_PNG_COMPRESSION = 1  # on photographs, 4 times as fast as zlib's default for 15 % larger files
+_RUN_LENGTHS = 3  # zlib's Z_RLE: makes photographs 10 to 18 % smaller in less time
+_LARGEST_SHARE = 0.3  # of one level in a photograph; pages and screenshots exceed it, and repeat
+_FULL_CHROMA_QUALITY = 90  # from here on, JPEG colours are not subsampled (4:4:4)
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,15 @@ class Encoded:
     """One finished output.
 
     Attributes:
-        data: The file.
-        media_type: Such as `image/jpeg`.
-        extension: With the dot, such as `.jpg`.
-        width: In pixels.
-        height: In pixels.
-        mode: Pillow's mode of the picture in the file: L, LA, I;16, RGB or RGBA; `LA;16` where it
-            is 16-bit gray with alpha, which Pillow reads as RGBA.
-        metadata: Stands in the row and in the asset's metadata, such as a score.
-        picture: A small copy as text, see `imgflow.images.encoding`; empty where nobody drew one.
+        data: The encoded file.
+        media_type: Media type such as `image/jpeg`.
+        extension: File name extension with its dot, such as `.jpg`.
+        width: Width in pixels.
+        height: Height in pixels.
+        mode: Pillow's mode of the picture in the file: L, LA, I;16, RGB or RGBA; `LA;16` for
+            16-bit gray with alpha, which Pillow reads as RGBA.
+        metadata: Values such as a score, kept in the row and in the asset's metadata.
+        picture: Small copy as text, see `inline_picture`; empty if none was drawn.
     """
 
     data: bytes
@@ -106,16 +108,16 @@ class Encoded:
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether the picture is transparent somewhere, by an alpha channel or a transparent level."""
+    """Whether the picture has an alpha channel or a transparent level."""
     return image.mode in ("LA", "RGBA") or "transparency" in image.info or ALPHA in image.info
 
 
 def flattened(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Lay a picture with alpha onto a background, in sRGB values.
+    """Composite a picture with alpha onto a background, in sRGB values.
 
     Args:
-        image: Any mode; those without an alpha channel are returned as they are.
-        background: Red, green and blue, 0 to 255. Gray pictures get its luma.
+        image: Any mode; returned unchanged if it has no alpha channel.
+        background: Red, green and blue, 0 to 255; its luma for gray pictures.
 
     Returns:
         Mode L for LA, RGB for RGBA.
@@ -129,13 +131,14 @@ def flattened(image: Image.Image, background: tuple[int, int, int]) -> Image.Ima
 
 
 def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes) -> Encoded:
-    """Write a picture as a file without any metadata but its credit.
+    """Encode a picture without any metadata except its credit.
 
     Args:
-        image: JPEG: L or RGB. PNG: L, LA, RGB, RGBA or I;16. WebP: L, LA, RGB or RGBA.
+        image: Mode L or RGB for JPEG; L, LA, RGB, RGBA or I;16 for PNG; L, LA, RGB or RGBA for
+            WebP.
         format_name: `JPEG`, `PNG` or `WEBP`.
-        quality: For JPEG and WebP, 1 to 100; JPEG keeps its colours at full size from 90.
-        credit: An EXIF block, or `b""`.
+        quality: 1 to 100 for JPEG and WebP; from 90 on, JPEG does not subsample colours.
+        credit: EXIF block, or `b""`.
     """
     options: dict[str, Any] = {"exif": credit} if credit else {}
     if format_name == "PNG" and ALPHA in image.info:
@@ -151,7 +154,7 @@ def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes)
         options["quality"] = quality
         if format_name == "JPEG" and quality >= _FULL_CHROMA_QUALITY:
             options["subsampling"] = "4:4:4"
-    # Pillow's encoders fall back on what the decoder left here: comments, profiles, transparency.
+    # Pillow's encoders would write what the decoder left here: comments, profiles, transparency.
     info, image.info = image.info, {}
     file = io.BytesIO()
     try:
@@ -164,10 +167,9 @@ def encode(image: Image.Image, format_name: str, *, quality: int, credit: bytes)
 
 
 def _is_photographic(image: Image.Image) -> bool:
-    """Whether no level is frequent, as in photographs and unlike in drawings, pages and screens.
+    """Whether no level dominates, unlike in drawings, pages and screenshots.
 
-    Those repeat whole patterns, which run lengths do not find: 3.5 times the bytes for a page of
-    text.
+    Those repeat patterns that run lengths miss: a page of text takes 3.5 times the bytes.
     """
     if image.mode not in ("L", "RGB"):
         return False
@@ -175,5 +177,5 @@ def _is_photographic(image: Image.Image) -> bool:
 
 
 def for_jpeg(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """What of a picture a JPEG can hold: 8 bits, no alpha."""
+    """Reduce a picture to what JPEG can hold: 8 bits, no alpha."""
     return flattened(narrow(image) if image.mode == WIDE else image, background)

@@ -1,4 +1,7 @@
-"""What a finished picture turns out to be when somebody else opens it: its size and its secrets."""
+"""Inspects finished outputs as a stranger would: their size, and any private metadata left in them.
+
+Uploads are opened by `imgflow.images.formats.decoding`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from imgflow.images.formats.rejections import PILLOW_ERRORS
 
 _CREDIT = {ExifTags.Base.Artist, ExifTags.Base.Copyright}
 _FORMATS = ("JPEG", "PNG", "WEBP")
-# What Pillow says of any picture, whoever made it; `exif` is looked into tag by tag.
+# Keys that Pillow sets for any picture; `exif` is checked tag by tag.
 _HARMLESS = frozenset(
     {
         *("exif", "jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "transparency"),
@@ -23,17 +26,15 @@ _MOST_NAMED = 8
 
 
 class Damaged(ValueError):
-    """A file is no picture that can be decoded; says why."""
+    """The file cannot be decoded; the message says why."""
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What is in a picture's file.
+    """Size in pixels, and metadata that no output should have.
 
     Attributes:
-        width: in pixels.
-        height: in pixels.
-        private: names of the metadata that no output should have, such as `EXIF GPSInfo`.
+        private: Names of that metadata, such as `EXIF GPSInfo`.
     """
 
     width: int
@@ -42,20 +43,20 @@ class Inspected:
 
 
 def inspect_output(data: bytes, most_pixels: int) -> Inspected:
-    """Decode a finished JPEG, PNG or WebP completely, and list its private metadata.
+    """Decode a finished JPEG, PNG or WebP, and list its private metadata.
 
     Args:
-        data: the file.
-        most_pixels: of a picture with more, only the size is found out; it is not decoded.
+        data: Complete file.
+        most_pixels: Pictures with more pixels are not decoded; only their header is read.
 
     Raises:
-        Damaged: it is none of these, or its pixels cannot be decoded.
+        Damaged: The file is in another format, or its pixels cannot be decoded.
     """
     with pillow_session(max(1, most_pixels)):
         try:
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             width, height = image.size
-            # A JPEG's damage shows at an eighth of its size too, in a third of the time.
+            # At an eighth of its size a JPEG shows its damage too, in a third of the time.
             image.draft(None, (width // 8, height // 8))
             if width * height <= most_pixels:
                 image.load()
@@ -65,7 +66,7 @@ def inspect_output(data: bytes, most_pixels: int) -> Inspected:
 
 
 def _private(image: Image.Image) -> tuple[str, ...]:
-    """Whatever is not artist or copyright: camera, place, comments, profiles, XMP, IPTC."""
+    """Everything except artist and copyright: camera, place, comments, profiles, XMP, IPTC."""
     tags = [f"EXIF {_tag_name(tag)}" for tag in image.getexif() if tag not in _CREDIT]
     others = [str(name) for name in image.info if name not in _HARMLESS]
     return tuple(sorted(tags)[:_MOST_NAMED] + sorted(others)[:_MOST_NAMED])

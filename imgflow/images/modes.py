@@ -1,6 +1,7 @@
-"""Every mode that Pillow's decoders produce, brought to one of five that the rest works with.
+"""Converts every mode that Pillow's decoders produce to one of the five that the outputs handle.
 
-`L`, `LA`, `RGB`, `RGBA`: 8 bits a channel. `I;16`: 16-bit grayscale in native use, 0 to 65535.
+`L`, `LA`, `RGB`, `RGBA`: 8 bits a channel. `I;16`: 16-bit grayscale in native byte order, 0 to
+65535. Colour in 16 bits a channel is in `imgflow.images.wide`, profiles in `imgflow.images.colour`.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 WIDE = "I;16"
 ALPHA = "imgflow alpha"
-"""Where the `info` of a picture of mode I;16 has its alpha, 16 bits too: no mode has both."""
+"""Key in the `info` of an I;16 picture for its 16-bit alpha, since no mode of Pillow has both."""
 _SIXTEEN_BITS = 65535
 _EIGHT_BITS = 255
 _BAND_ROWS = 128
@@ -34,7 +35,7 @@ _SMALL_GRAY_SCALES = {"L;2": 85, "L;4": 17}
 
 
 def raw_mode(image: Image.Image) -> str:
-    """How the file stores its samples, such as `RGB;16B`; known only before `load`."""
+    """How the file stores its samples, such as `RGB;16B`; `load` loses it."""
     for tile in getattr(image, "tile", ()):
         arguments = tile[3]
         first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
@@ -43,7 +44,7 @@ def raw_mode(image: Image.Image) -> str:
 
 
 def plain(image: Image.Image, stored: str) -> tuple[Image.Image, tuple[str, ...]]:
-    """Bring a loaded picture of any mode to L, LA, RGB, RGBA, CMYK or I;16.
+    """Convert a picture of any mode to L, LA, RGB, RGBA, CMYK or I;16.
 
     Palettes are expanded, transparent colours (`tRNS`) and premultiplied alpha become straight
     alpha, and an alpha channel that is opaque everywhere is dropped. A transparent level of a
@@ -51,11 +52,11 @@ def plain(image: Image.Image, stored: str) -> tuple[Image.Image, tuple[str, ...]
     32-bit integers and floats follow `wide_from_numbers`.
 
     Args:
-        image: A loaded picture.
-        stored: What `raw_mode` said before it was loaded.
+        image: Picture whose pixels are loaded.
+        stored: What `raw_mode` returned before they were.
 
     Returns:
-        The picture, and notes about what was lost.
+        The picture, and notes on what was lost.
     """
     notes: tuple[str, ...] = ()
     if image.mode in ("I", "F"):
@@ -75,14 +76,14 @@ def _expanded(image: Image.Image, stored: str) -> Image.Image:
         image.info["transparency"] = _in_8_bit(transparency, stored)
         return image.convert("RGBA" if image.mode == "RGB" else "LA")
     if stored == "LA;16B":
-        return image.convert("LA")  # Pillow gives gray levels as colours
+        return image.convert("LA")  # Pillow decodes this gray as colours
     if image.mode in _ALREADY_PLAIN:
         return image
     return image.convert(_TARGETS.get(image.mode, "RGB"))
 
 
 def _in_8_bit(transparency: Any, stored: str) -> Any:
-    """PNG gives the transparent colour in the file's bit depth, Pillow the pixels in 8 bits."""
+    """Scale a PNG's transparent colour, given in the file's bit depth, to Pillow's 8 bits."""
     if isinstance(transparency, tuple) and ";16" in stored:
         return tuple(value >> 8 for value in transparency)
     if isinstance(transparency, int) and stored in _SMALL_GRAY_SCALES:
@@ -103,7 +104,7 @@ def _native_wide(
     if stored == "I;12":
         import numpy as np
 
-        # Samples fill the 16 bits by repeating their high bits, or the picture is near black.
+        # Unscaled, the picture would be nearly black; repeated high bits fill the range.
         samples = np.asarray(image)
         return Image.fromarray(samples << 4 | samples >> 8), (*notes, "12 bits scaled to 16")
     if image.mode != WIDE:
@@ -114,15 +115,15 @@ def _native_wide(
 
 
 def wide_from_numbers(image: Image.Image) -> tuple[Image.Image, str]:
-    """Make a grayscale picture of 32-bit integers (mode I) or floats (mode F).
+    """Convert 32-bit integers (mode I) or floats (mode F) to a grayscale picture.
 
-    Such files carry measurements and say nothing about black and white. The rule, by their finite
-    values: integers within 0..255 are 8-bit levels, and within 0..65535 16-bit levels, unchanged;
-    floats within 0..1 are shares of white; everything else is stretched from its lowest to its
-    highest value over 0..65535. NaN becomes black, infinities the nearest finite value.
+    Such files carry measurements and do not define black and white. Their finite values decide:
+    integers within 0..255 are 8-bit levels, and within 0..65535 16-bit levels, unchanged; floats
+    within 0..1 are shares of white; everything else is stretched from its minimum and maximum to
+    0..65535. NaN becomes black, infinities the nearest finite value.
 
     Returns:
-        Mode L (integers within 0..255) or I;16, and a note that names the rule.
+        Mode L (integers within 0..255) or I;16, and a note that names the rule applied.
     """
     import numpy as np
 
@@ -140,14 +141,14 @@ def wide_from_numbers(image: Image.Image) -> tuple[Image.Image, str]:
 
 
 def _bands(values: "NDArray[Any]") -> "Iterator[tuple[slice, NDArray[np.float64]]]":
-    """Walk over an array by bands of rows, so that double precision is never held for all of it."""
+    """Iterate over bands of rows as float64, so that the array is never held in it at once."""
     for top in range(0, values.shape[0], _BAND_ROWS):
         rows = slice(top, top + _BAND_ROWS)
         yield rows, values[rows].astype("float64")
 
 
 def _finite_range(values: "NDArray[Any]") -> tuple[float, float]:
-    """The lowest and highest finite value, 0 and 0 where there is none."""
+    """The minimum and maximum finite value; 0 and 0 if there is none."""
     import numpy as np
 
     lowest, highest = np.inf, -np.inf
@@ -159,11 +160,11 @@ def _finite_range(values: "NDArray[Any]") -> tuple[float, float]:
 
 
 def _stretched(values: "NDArray[Any]", black: float, white: float) -> Image.Image:
-    """Map `black`..`white` to 0..65535, rounded; NaN becomes the lower end, infinities the ends."""
+    """Map `black`..`white` to 0..65535, rounded; NaN becomes 0, and infinities the ends."""
     import numpy as np
 
     levels = np.zeros(values.shape, dtype=np.uint16)
-    # Halved before the subtraction, since the distance of two finite floats can be infinite.
+    # Halved before subtracting, since the difference of two finite floats can be infinite.
     span = white / 2 - black / 2
     for rows, band in _bands(values if span else values[:0]):
         shares = (np.nan_to_num(band, nan=black, posinf=white, neginf=black) / 2 - black / 2) / span
@@ -172,10 +173,10 @@ def _stretched(values: "NDArray[Any]", black: float, white: float) -> Image.Imag
 
 
 def narrow(image: Image.Image) -> Image.Image:
-    """Bring a 16-bit grayscale picture to 8 bits, rounded (PNG, section 13.12: v * 255 / 65535).
+    """Reduce a 16-bit grayscale picture to 8 bits, rounded (PNG, section 13.12: v * 255 / 65535).
 
     Returns:
-        Mode L, or LA where `info` has an alpha channel or names a transparent level.
+        Mode L, or LA if `info` has an alpha channel or a transparent level.
     """
     import numpy as np
 

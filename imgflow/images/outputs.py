@@ -1,7 +1,8 @@
-"""The outputs of a photograph, one small function each, and the registry that names them.
+"""The outputs of a photograph, the registry that names them, and the call that makes them.
 
-Installed packages add to it by entry points of the group `imgflow.outputs`, see
-`docs/adding-an-output.md`.
+Each output is one small function. Installed packages add theirs through entry points of the group
+`imgflow.outputs`, see `docs/adding-an-output.md`. Settings that outputs depend on are in
+`imgflow.images.photo_recipe`; the outputs of depth images are in `imgflow.depth`.
 """
 
 import re
@@ -36,12 +37,12 @@ class PhotoOutput:
 
     Attributes:
         name: Also its asset key, its prefix in the store and its route.
-        version: Bumped by hand when the function makes other bytes of the same photograph.
+        version: Bump it by hand when the function changes the bytes it makes of a photograph.
         recipe_fields: Names of all fields of `PhotoRecipe` that the function reads.
-        render: Makes the output; raises `Rejected` when the picture turns out damaged.
-        parameters: Settings of its own with their defaults; `IMGFLOW_OUTPUT_PARAMETERS` changes
-            them, and the function gets them from `PhotoRecipe.parameters_of`.
-        description: Of its asset, in one sentence.
+        render: Makes the output; raises `Rejected` if the picture turns out to be damaged.
+        parameters: Defaults of the output's own settings. `IMGFLOW_OUTPUT_PARAMETERS` overrides
+            them, and the function reads them from `PhotoRecipe.parameters_of`.
+        description: Describes the asset in one sentence.
     """
 
     name: str
@@ -53,10 +54,10 @@ class PhotoOutput:
 
 
 def _grayscale(photo: Photo, recipe: PhotoRecipe) -> Encoded:
-    """The whole picture in grayscale, see `Photo.luma`.
+    """The full-size picture in grayscale, see `Photo.luma`.
 
-    JPEG where the source is lossy anyway; PNG where it is not, or where JPEG would lose 16 bits or
-    alpha, or cannot be so large. `recipe.grayscale_format` overrules this, except for the size.
+    JPEG if the source is lossy anyway; PNG if it is not, or if JPEG would lose 16 bits or alpha, or
+    cannot be that large. `recipe.grayscale_format` overrides this, except for the size.
     """
     image = photo.luma()
     is_lossy = photo.header.format in _LOSSY_FORMATS and not has_alpha(image) and image.mode != WIDE
@@ -72,7 +73,7 @@ def _grayscale(photo: Photo, recipe: PhotoRecipe) -> Encoded:
 
 
 def _thumbnail(photo: Photo, recipe: PhotoRecipe) -> Encoded:
-    """The picture in sRGB within `recipe.thumbnail_size`, see `Photo.fitted`."""
+    """The picture in sRGB, fitted to `recipe.thumbnail_size`; see `Photo.fitted`."""
     image = photo.fitted(recipe.thumbnail_size)
     format_name = recipe.thumbnail_format.upper()
     if format_name == "AUTO":
@@ -83,7 +84,7 @@ def _thumbnail(photo: Photo, recipe: PhotoRecipe) -> Encoded:
 
 
 def _proof(photo: Photo, recipe: PhotoRecipe) -> Encoded:
-    """The picture within `recipe.proof_size` under a watermark: JPEG, or PNG where it has alpha."""
+    """The picture fitted to `recipe.proof_size` and watermarked: JPEG, or PNG if it has alpha."""
     image = photo.fitted(recipe.proof_size)
     image = image.convert("RGBA" if has_alpha(image) else "RGB")
     marked = watermarked(image, recipe.watermark_text or "", _typeface(recipe))
@@ -113,7 +114,7 @@ PHOTO_OUTPUTS: dict[str, PhotoOutput] = {
         ),
     )
 }
-"""imgflow's own outputs by name, in the order in which they are shown."""
+"""Built-in outputs by name, in display order."""
 
 ENTRY_POINTS = "imgflow.outputs"
 _OTHER_ASSETS = frozenset({"source", "metadata", "original", "resized", "preview", "installed"})
@@ -122,10 +123,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 @cache
 def installed_outputs() -> Mapping[str, PhotoOutput]:
-    """The outputs of installed packages by name, looked for once in a process.
+    """The outputs of installed packages by name, discovered once in a process.
 
     Raises:
-        SettingsError: One cannot be loaded or has a name that is not free; it names the package.
+        SettingsError: One cannot be loaded, or its name is invalid or taken; names the package.
     """
     found: dict[str, PhotoOutput] = {}
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
@@ -144,7 +145,7 @@ def installed_outputs() -> Mapping[str, PhotoOutput]:
 def _loaded(entry: EntryPoint) -> PhotoOutput:
     try:
         output = entry.load()
-    except Exception as error:  # importing foreign code may raise anything; the package is named
+    except Exception as error:  # importing foreign code may raise anything
         raise SettingsError(
             f"The output {entry.name!r} of {_origin(entry)} cannot be loaded ({error!r}). Fix or "
             "uninstall the package."
@@ -162,20 +163,20 @@ def _origin(entry: EntryPoint) -> str:
 
 
 def find_output(name: str) -> PhotoOutput:
-    """An output by its name; packages are looked for only when it is none of imgflow's own.
+    """Find an output by name; installed packages are searched only if it is not built in.
 
     Raises:
-        KeyError: There is none of that name.
+        KeyError: No output has this name.
     """
     return PHOTO_OUTPUTS[name] if name in PHOTO_OUTPUTS else installed_outputs()[name]
 
 
 def enabled_outputs(recipe: PhotoRecipe) -> tuple[str, ...]:
-    """Names of the outputs that a recipe makes: proofs only with a watermark text, all installed.
+    """Names of the outputs that a recipe makes; proofs need a watermark text.
 
     Raises:
-        SettingsError: The recipe has parameters that no output knows, or a watermark with letters
-            that its font lacks.
+        SettingsError: The recipe has parameters that no output knows, or its watermark has letters
+            that the font lacks.
     """
     installed = installed_outputs()
     for name, parameter, _ in recipe.parameters:
@@ -194,7 +195,7 @@ def enabled_outputs(recipe: PhotoRecipe) -> tuple[str, ...]:
     return (*own, *installed)
 
 
-# The one call that workers make: an upload's bytes to its facts and all asked outputs.
+# Processing: the one call that workers make, from an upload's bytes to its facts and outputs.
 
 
 __all__ = ["PhotoFacts", "ProcessedPhoto", "process_photo"]
@@ -202,11 +203,10 @@ __all__ = ["PhotoFacts", "ProcessedPhoto", "process_photo"]
 
 @dataclass(frozen=True)
 class ProcessedPhoto:
-    """What became of one upload.
+    """The result of processing one upload.
 
     Attributes:
-        facts: What is known of the photograph.
-        outputs: The encoded outputs by name, in the order asked for.
+        outputs: Encoded outputs by name, in the requested order.
     """
 
     facts: PhotoFacts
@@ -219,18 +219,17 @@ def process_photo(
     """Make outputs of one photograph, decoding it once.
 
     Args:
-        data: The whole file.
-        recipe: How outputs are made.
-        limits: What is accepted.
-        outputs: Names that `find_output` knows. With none, the file is still decoded, so that the
-            verdict about it does not depend on what was asked for.
+        data: Complete file.
+        recipe: Decides how the outputs are made.
+        limits: Photographs beyond these are rejected.
+        outputs: Names that `find_output` knows. Even if empty, the file is decoded, so that its
+            acceptance does not depend on the outputs requested.
 
     Raises:
-        Rejected: The file is no acceptable photograph; the codes are in
-            `imgflow.images.formats.rejections`.
-        OutputFailed: An output that another package makes raised an error of its own, or gave no
-            picture.
-        KeyError: There is no output of a name.
+        Rejected: The photograph is not accepted; codes are in `imgflow.images.formats.rejections`.
+        OutputFailed: Another package's output raised an error of its own, or returned something
+            other than an `Encoded`.
+        KeyError: No output has one of these names.
     """
     asked = [find_output(name) for name in outputs]
     try:
@@ -250,7 +249,7 @@ def _rendered(output: PhotoOutput, photo: Photo, recipe: PhotoRecipe) -> Encoded
     except (Rejected, Trouble, MemoryError):
         raise
     except (Exception, SystemExit) as error:
-        # Another package's code raises anything, and must not end the run of all the others.
+        # Another package's code may raise anything, and must not fail the run for the others.
         raise OutputFailed(f"The output {output.name!r} could not be made: {error!r}.") from error
     if not isinstance(encoded, Encoded):
         raise OutputFailed(

@@ -1,4 +1,7 @@
-"""One decoded photograph: its facts, and the two pictures that all outputs are made from."""
+"""One opened photograph: its facts, and the two pictures that all outputs are made from.
+
+Opening it is in `imgflow.images.formats.decoding`, making its outputs in `imgflow.images.outputs`.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +16,7 @@ from imgflow.images.formats.rejections import pillow_errors
 from imgflow.images.modes import ALPHA, WIDE, narrow, plain
 
 _WORTHWHILE_REDUCTION = 2.0
-"""Pictures are first reduced by whole numbers, to no less than this many times the wanted size."""
+"""Pictures are first reduced by an integer factor, to at least this many times the target size."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,12 @@ class PhotoFacts:
     Attributes:
         format: Pillow's name of the format, by content: `JPEG`, `MPO`, `PNG`, ...
         media_type: Media type of the file, such as `image/jpeg`.
-        width: Pixels across, upright.
-        height: Pixels down, upright.
+        width: Width in pixels, upright.
+        height: Height in pixels, upright.
         mode: Pillow's mode of the picture as stored.
-        frames: Frames or pages in the file; only the first is used.
+        frames: Number of frames or pages in the file; only the first is used.
         orientation: EXIF orientation of the file, 1 to 8; the outputs are upright.
-        notes: What was lost or ignored, in words.
+        notes: Plain-language notes on what was lost or ignored.
     """
 
     format: str
@@ -43,7 +46,7 @@ class PhotoFacts:
 
 @dataclass(frozen=True)
 class Header:
-    """What `open_photo` read before any pixel was decoded; sizes are as stored, in pixels."""
+    """What `open_photo` reads besides the pixels; sizes are as stored, in pixels."""
 
     format: str
     media_type: str
@@ -61,14 +64,13 @@ class Header:
 class Photo:
     """A photograph whose pixels are decoded once, when they are first needed.
 
-    The same file gives the same pixels whatever was asked for before, so that an output does not
-    depend on which other outputs are made.
+    The pixels depend on the file alone, so no output depends on which others are made.
 
     Attributes:
-        header: What the file says about itself.
+        header: What was read when the file was opened.
         credit: EXIF block with artist and copyright only, or `b""`.
-        data: The file as it was uploaded.
-        decoded: What its decoder is given of it.
+        data: File as uploaded.
+        decoded: Bytes that the decoder gets, see `imgflow.images.formats.headers`.
     """
 
     def __init__(self, data: bytes, decoded: bytes, image: Image.Image, header: Header) -> None:
@@ -89,7 +91,7 @@ class Photo:
 
     @property
     def facts(self) -> PhotoFacts:
-        """The facts, with the notes that decoding has brought so far."""
+        """The facts, with the notes that decoding has added so far."""
         width, height = self.size
         header = self.header
         return PhotoFacts(
@@ -107,12 +109,12 @@ class Photo:
         """The upright grayscale picture, BT.601 luma of the sRGB colours.
 
         `(R * 19595 + G * 38470 + B * 7471 + 0x8000) >> 16`, Pillow's weights, of the decoded
-        colours in every format. The Y channel that a JPEG stores is not taken for it: where the
-        colours were clipped to fit into RGB it is up to 14 levels off.
+        colours in every format. A JPEG's own Y channel is not used: where colours were clipped to
+        fit into RGB, it is up to 14 levels off.
 
         Returns:
-            Mode L, LA (straight alpha) or I;16 (0 to 65535; its alpha, if it has one, is another
-            such picture in `info[modes.ALPHA]`).
+            Mode L, LA (straight alpha) or I;16 (0 to 65535; alpha, if any, is another I;16 picture
+            in `info[modes.ALPHA]`).
 
         Raises:
             Rejected: `truncated`, `corrupt` or `too_large`.
@@ -122,13 +124,13 @@ class Photo:
         return self._luma
 
     def fitted(self, box: tuple[int, int]) -> Image.Image:
-        """The upright picture in sRGB, made to fit a box by Lanczos resampling, never enlarged.
+        """The upright picture in sRGB, fitted to a box by Lanczos resampling, never enlarged.
 
-        Always from the whole picture, which grayscale needs anyway: reducing that costs less than
-        decoding a JPEG a second time at a quarter.
+        Always made from the full-size picture, which grayscale needs anyway: reducing that costs
+        less than decoding a JPEG a second time at a quarter of its size.
 
         Args:
-            box: Largest width and height, in pixels.
+            box: Maximum width and height, in pixels.
 
         Returns:
             Mode RGB, RGBA, L or LA, 8 bits a channel. Its sides are within half a pixel of the
@@ -151,11 +153,11 @@ class Photo:
         if source.mode == WIDE:
             source = narrow(source)
         fitted = self._upright(self._in_srgb(source))
-        # Outputs may draw on what they get, and grayscale is made from the whole.
+        # Outputs may draw on what they get, and grayscale needs the original.
         return fitted.copy() if fitted is whole else fitted
 
     def check(self) -> None:
-        """Decode the whole file if nothing did so far, so that damage is found."""
+        """Decode the pixels unless that was done already, so that damage is found."""
         self._whole()
 
     @property
@@ -176,7 +178,7 @@ class Photo:
             self._notes.append(text)
 
     def _whole(self) -> Image.Image:
-        """The whole picture, decoded once, in one of the modes that `plain` gives."""
+        """The full-size picture, decoded once, in one of the modes that `plain` returns."""
         if self._full is None:
             with pillow_errors(self.header.format, self.data):
                 self._image.load()
@@ -200,7 +202,7 @@ class Photo:
         return not self._is_foreign("RGB") or wide.describes_light(header.profile, b"RGB ")
 
     def _wide_luma(self) -> Image.Image:
-        """The grayscale picture in 16 bits, of a second decode; as stored."""
+        """The grayscale picture in 16 bits, from a second decode; not turned upright."""
         header = self.header
         is_gray = header.stored == wide.GRAY_WITH_ALPHA
         data = wide.as_bytes(self.decoded) if is_gray else self.decoded
@@ -230,7 +232,7 @@ class Photo:
         return image.convert("LA" if image.mode == "RGBA" else "L")
 
     def _is_foreign(self, mode: str) -> bool:
-        """Whether the picture has a profile that changes its colours; broken ones are noted."""
+        """Whether the picture has a usable profile other than sRGB; notes unusable ones."""
         profile = self.header.profile
         if not profile or is_srgb(profile):
             return False
@@ -258,7 +260,7 @@ class Photo:
 
 
 def fit(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
-    """The largest size of the proportions of `size` within `box`, never larger, at least 1."""
+    """The largest size in the proportions of `size` that fits `box`; never enlarged, at least 1."""
     width, height = size
     across, down = box
     if width <= across and height <= down:

@@ -1,4 +1,8 @@
-"""Everything that decides the pixels and bytes of a photograph's outputs."""
+"""The recipe: all settings that decide a photograph's outputs, and their fingerprints.
+
+Limits on what is accepted are in `imgflow.images.formats.decoding`; the recipe of depth images is
+in `imgflow.depth.depth_recipe`.
+"""
 
 import hashlib
 import json
@@ -21,21 +25,20 @@ class PhotoRecipe:
     """How outputs are made; small, picklable and hashable.
 
     Attributes:
-        thumbnail_size: Box in pixels (width, height) that thumbnails fit.
+        thumbnail_size: Width and height, in pixels, of the box that thumbnails are fitted to.
         thumbnail_format: `auto` is JPEG for opaque pictures and PNG for those with alpha.
         grayscale_format: `auto` is JPEG for opaque 8-bit pictures from JPEG, MPO, WebP, AVIF, HEIC
-            and JPEG 2000, and PNG for all else. `jpeg` costs alpha and 16 bits.
-        jpeg_quality: 1 to 100, of grayscale and proof as JPEG.
-        thumbnail_quality: 1 to 100, of thumbnails as JPEG or WebP. With 95 the file itself, not
-            only what is encoded, has an SSIM of 0.98 beside Lanczos.
-        background: Red, green and blue, 0 to 255, under transparent pictures where the output has
-            no alpha.
-        watermark_text: What proofs are marked with; None or blank: no proofs are made.
-        proof_size: Box in pixels that proofs fit.
-        watermark_font: File of the font that proofs are marked with; empty: fonts of imgflow.
-        watermark_font_sha256: Of that file, since the same path may hold another font elsewhere.
-        parameters: Of installed outputs, where they differ from the defaults: name of the output,
-            name of the parameter, value.
+            and JPEG 2000, and PNG for all others. `jpeg` drops alpha and 16 bits.
+        jpeg_quality: 1 to 100, for grayscale and proofs as JPEG.
+        thumbnail_quality: 1 to 100, for thumbnails as JPEG or WebP. At 95, the decoded file has an
+            SSIM of 0.98 against plain Lanczos.
+        background: Red, green and blue, 0 to 255, behind transparent pictures if the output has no
+            alpha.
+        watermark_text: Text on proofs; if None or blank, no proofs are made.
+        proof_size: Width and height, in pixels, of the box that proofs are fitted to.
+        watermark_font: Path of the watermark's font file; empty for the fonts that imgflow ships.
+        watermark_font_sha256: Hash of that file, since the path may hold another font elsewhere.
+        parameters: Non-default parameters of installed outputs, as (output, parameter, value).
     """
 
     thumbnail_size: tuple[int, int] = (256, 256)
@@ -67,7 +70,7 @@ class PhotoRecipe:
             raise SettingsError(f"The watermark text is longer than {_LONGEST_WATERMARK} letters.")
 
     def parameters_of(self, output: str) -> dict[str, Any]:
-        """The parameters of an installed output: its defaults, and what the settings say.
+        """The parameters of an installed output: its defaults, overridden by the settings.
 
         Raises:
             SettingsError: A value is not of the type of its default.
@@ -95,12 +98,12 @@ class PhotoRecipe:
         Two recipes with the same fingerprint make the same bytes of the same photograph.
 
         Args:
-            output: A name that `imgflow.images.outputs.find_output` knows.
+            output: Name that `imgflow.images.outputs.find_output` knows.
 
         Returns:
-            16 hexadecimal letters, from SHA-256 over canonical JSON.
+            16 hexadecimal digits of a SHA-256 over canonical JSON.
         """
-        # Imported here because the outputs are functions of a recipe.
+        # Imported here because `outputs` imports this module.
         from imgflow.images.formats.decoding import DECODING_VERSION
         from imgflow.images.outputs import find_output
 

@@ -1,4 +1,8 @@
-"""A text repeated across a picture, slanted and half transparent, readable on light and dark."""
+"""The watermark of proofs: fonts and layout for text in any script, and drawing it on a picture.
+
+The text is repeated across the picture, slanted and half transparent, legible on light and dark.
+The font files are in `imgflow.images.fonts`.
+"""
 
 import hashlib
 import io
@@ -14,16 +18,15 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from imgflow.errors import SettingsError, Trouble
 
-# A line of text in any script: which font has which letter, and how wide it becomes.
+# Lettering: which font has which letter, and how wide a line becomes.
 #
-# DejaVu Sans has the letters of Europe and the Near East, GNU Unifont those of all scripts, Unifont
-# Upper what lies beyond the first 65,536, emoji among it. They come with imgflow, so that a text
-# looks the same on every machine. A font of one's own takes their place, and must have every
-# letter.
+# DejaVu Sans covers Europe and the Near East, GNU Unifont all scripts, and Unifont Upper code
+# points beyond the first 65,536, emoji included. imgflow ships them, so that a text looks the same
+# on every machine. A configured font replaces all three, and must have every letter.
 
 
 SHIPPED = ("dejavu-sans.ttf.xz", "unifont.otf.xz", "unifont-upper.otf.xz")
-_NO_SUCH_LETTER = "\U0010ffff"  # never assigned, so every font draws what it draws for the unknown
+_NO_SUCH_LETTER = "\U0010ffff"  # never assigned, so every font draws its "unknown" glyph
 _PROBE_PIXELS = 32
 _RIGHT_TO_LEFT = frozenset({"R", "AL", "AN"})
 _JOINING_SCRIPTS = range(0x0900, 0x1900)  # of India and South-East Asia, Tibet, Mongolia
@@ -34,8 +37,8 @@ class Typeface:
     """The fonts that a text is drawn with.
 
     Attributes:
-        file: Of a font of one's own; empty: the ones that come with imgflow.
-        sha256: Of that file when it was chosen.
+        file: Path of a configured font; empty for the ones that imgflow ships.
+        sha256: Hash that this file had when it was configured.
     """
 
     file: str = ""
@@ -44,27 +47,27 @@ class Typeface:
 
 @dataclass(frozen=True)
 class Line:
-    """A text on one line, in runs of one font each, from left to right."""
+    """One line of text as runs of a single font each, from left to right."""
 
     runs: tuple[tuple[str, ImageFont.FreeTypeFont], ...]
 
     @property
     def width(self) -> int:
-        """In pixels, at least 1."""
+        """Width in pixels, at least 1."""
         return max(1, round(sum(font.getlength(text) for text, font in self.runs)))
 
     def draw(self, draw: ImageDraw.ImageDraw, left: float, baseline: float) -> None:
-        """Draw it in full opacity onto a picture of mode L."""
+        """Draw the line in full opacity onto a picture of mode L."""
         for text, font in self.runs:
             draw.text((left, baseline), text, fill=255, font=font, anchor="ls")
             left += font.getlength(text)
 
 
 def font_digest(file: str) -> str:
-    """SHA-256 of a font file, once it was read as one.
+    """Check that a file is a usable font, and return its SHA-256 in hexadecimal.
 
     Raises:
-        SettingsError: There is none of that name, or it is no font.
+        SettingsError: The file cannot be read, or is not a font.
     """
     try:
         data = Path(file).read_bytes()
@@ -79,22 +82,22 @@ def font_digest(file: str) -> str:
 
 
 def line_of(text: str, pixels: int, typeface: Typeface) -> Line:
-    """Lay a text out on one line; breaks and control characters count as spaces.
+    """Lay out a text on one line; line breaks and control characters count as spaces.
 
     Args:
-        text: Any.
-        pixels: Size of the font.
-        typeface: For which `check_letters` had no objection.
+        text: May mix scripts.
+        pixels: Font size.
+        typeface: Fonts that passed `check_letters` for this text.
 
     Raises:
-        SettingsError: No font has one of the letters, or its script needs a library that is not
-            there.
-        Trouble: The font file is not the one that was chosen.
+        SettingsError: No font has one of the letters, or the script needs a library that is
+            missing.
+        Trouble: The font file cannot be read, or has changed since it was configured.
     """
     cleaned = _cleaned(text)
     names = (typeface.file,) if typeface.file else SHIPPED
     layout = _layout(cleaned)
-    # One font for all of it looks better than two.
+    # A single font looks better than a mix.
     for name in names:
         probe = _probe(name, typeface.sha256)
         if all(_has(probe, letter) for letter in cleaned):
@@ -115,7 +118,7 @@ def check_letters(text: str, typeface: Typeface) -> None:
     """Make sure that a text can be drawn.
 
     Raises:
-        SettingsError: It names the letters that cannot, or the library that is not there.
+        SettingsError: It cannot; the message names the letter or the library that is missing.
     """
     if text.strip():
         line_of(text, _PROBE_PIXELS, typeface)
@@ -141,9 +144,9 @@ def _font_of(letter: str, names: Sequence[str], typeface: Typeface) -> str:
 
 
 def _layout(text: str) -> ImageFont.Layout:
-    """Shaped layout only where a script needs it: Pillow finds its library on some machines only.
+    """Shaped layout only for scripts that need it, since its library is not on every machine.
 
-    The same text so has the same pixels with and without it.
+    All other texts have the same pixels with and without that library.
     """
     needs_shaping = any(
         unicodedata.bidirectional(letter) in _RIGHT_TO_LEFT
@@ -162,7 +165,7 @@ def _layout(text: str) -> ImageFont.Layout:
 
 
 def _has(probe: ImageFont.FreeTypeFont, letter: str) -> bool:
-    """Whether a font has a letter; what is not seen (joiners, selectors) every font has."""
+    """Whether a font has a letter; invisible ones (joiners, selectors) count as present."""
     if unicodedata.category(letter) in ("Zs", "Cf") or 0xFE00 <= ord(letter) <= 0xFE0F:  # noqa: PLR2004 - variation selectors
         return True
     return bytes(probe.getmask(letter)) != bytes(probe.getmask(_NO_SUCH_LETTER))
@@ -191,6 +194,8 @@ def _data(name: str, sha256: str) -> bytes:
     return data
 
 
+# Drawing: the slanted pattern over the picture.
+
 _ANGLE_DEGREES = 30
 _TEXT_OPACITY = 0.55
 _SHADOW_OPACITY = 0.45
@@ -203,12 +208,12 @@ def watermarked(
     text: str,
     typeface: Typeface = Typeface(),
 ) -> Image.Image:
-    """Draw `text` over all of a picture.
+    """Draw `text` across an entire picture.
 
     Args:
-        image: Mode RGB or RGBA; its alpha channel stays as it is.
-        text: Not blank; line breaks count as spaces.
-        typeface: The fonts, which have all of its letters.
+        image: Mode RGB or RGBA; its alpha channel is kept unchanged.
+        text: Must not be blank; line breaks count as spaces.
+        typeface: Fonts that passed `check_letters` for this text.
 
     Returns:
         A new picture of the same mode and size.
@@ -224,7 +229,7 @@ def watermarked(
 
 @lru_cache(maxsize=8)
 def _masks(text: str, typeface: Typeface, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
-    """Opacities of letters and shadow, mode L. Cached, as proofs of one recipe share few sizes."""
+    """Opacity of letters and shadow, mode L; cached, as the proofs of a recipe share few sizes."""
     # A square of this side covers the picture at any angle.
     side = int((size[0] ** 2 + size[1] ** 2) ** 0.5) + 2
     letters_pixels = max(_SMALLEST_LETTERS_PIXELS, side // (2 * _LINES_ALONG_DIAGONAL))
@@ -234,7 +239,7 @@ def _masks(text: str, typeface: Typeface, size: tuple[int, int]) -> tuple[Image.
     canvas = Image.new("L", (side, side))
     draw = ImageDraw.Draw(canvas)
     for row, y in enumerate(range(0, side, height)):
-        # Every second row is shifted by half, so that no clean diagonal remains.
+        # Every other row is shifted by half a text, so that no diagonal stays clean.
         for x in range(-(width // 2) * (row % 2), side, width):
             line.draw(draw, x, y + letters_pixels)
     slanted = canvas.rotate(_ANGLE_DEGREES, Image.Resampling.BICUBIC)
@@ -242,7 +247,7 @@ def _masks(text: str, typeface: Typeface, size: tuple[int, int]) -> tuple[Image.
     offset = max(1, letters_pixels // 16)
 
     def cut(shift: int, opacity: float) -> Image.Image:
-        # `crop` fills what it takes from outside with 0, which is no opacity.
+        # `crop` pads with 0, which is fully transparent.
         box = (left - shift, top - shift, left - shift + size[0], top - shift + size[1])
         return slanted.crop(box).point(lambda level: round(level * opacity))
 

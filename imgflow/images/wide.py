@@ -1,8 +1,9 @@
-"""Grayscale of 16 bits from pictures of 16 bits a channel in colour, or with alpha.
+"""16-bit grayscale from pictures with 16 bits a channel in colour, or in gray with alpha.
 
-Pillow has no mode for such pixels: it keeps the high byte of each sample. The low bytes come from
-a second decode, by the same decoder, that is told the other byte order, so every bit of the file is
-there. Only the luma is made of both; thumbnails have 8 bits anyway.
+Pillow has no mode for such pixels and keeps only the high byte of each sample. The low bytes come
+from a second decode by the same decoder with the byte order swapped, so no bit of the file is lost.
+Only the luma uses both; thumbnails have 8 bits anyway. Plain 16-bit gray is in
+`imgflow.images.modes`.
 """
 
 import struct
@@ -44,7 +45,7 @@ def _swapped(arguments: Any) -> Any:
 
 
 def as_bytes(png: bytes) -> bytes:
-    """A PNG of 16-bit gray with alpha as one of RGBA: the four bytes of a pixel are the same."""
+    """Relabel a PNG of 16-bit gray with alpha as 8-bit RGBA: a pixel has four bytes in both."""
     return _relabelled(png, depth=8, colour=6)
 
 
@@ -57,7 +58,7 @@ def _relabelled(png: bytes, *, depth: int, colour: int) -> bytes:
 
 
 def with_alpha(gray: Image.Image, alpha: Image.Image) -> Image.Image:
-    """16-bit gray and its alpha, as bytes in RGBA: what `as_gray_with_alpha` makes a PNG of."""
+    """Pack 16-bit gray and its alpha into the bytes of RGBA, for `as_gray_with_alpha`."""
     import numpy as np
 
     pair = np.stack([np.asarray(gray), np.asarray(alpha)], axis=-1).astype(">u2")
@@ -65,7 +66,7 @@ def with_alpha(gray: Image.Image, alpha: Image.Image) -> Image.Image:
 
 
 def as_gray_with_alpha(png: bytes) -> bytes:
-    """The PNG of a picture of `with_alpha`, as what it is."""
+    """Relabel the RGBA PNG of a `with_alpha` picture as 16-bit gray with alpha."""
     return _relabelled(png, depth=16, colour=4)
 
 
@@ -76,12 +77,12 @@ def luma_of_colour(
 
     Args:
         high: High bytes, mode RGB or RGBA.
-        low: Low bytes, of the same mode and size.
-        transparency: The colour that is clear, 16 bits a channel; None when there is none.
-        profile: For which `describes_light` said yes, to be brought to sRGB; or `b""`.
+        low: Low bytes, in the same mode and size.
+        transparency: Transparent colour, 16 bits a channel; None if there is none.
+        profile: Profile to convert from, one that `describes_light` accepts; `b""` for sRGB.
 
     Returns:
-        Mode I;16, and its alpha in the same mode; None where everything is opaque.
+        Luma in mode I;16, and alpha in the same mode; None instead if everything is opaque.
     """
     import numpy as np
 
@@ -102,7 +103,7 @@ def luma_of_colour(
 
 
 def luma_of_gray(pairs: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Take 16-bit gray and alpha apart that `as_bytes` made decodable: mode I;16 each."""
+    """Split a decoded `as_bytes` picture into 16-bit gray and alpha, mode I;16 each."""
     import numpy as np
 
     values = np.asarray(pairs).view(">u2").astype(np.uint16)
@@ -116,7 +117,7 @@ def _unless_opaque(alpha: "NDArray[np.uint16]") -> Image.Image | None:
 
 
 def _bands(high: Image.Image, low: Image.Image) -> "Iterator[tuple[slice, NDArray[np.uint32]]]":
-    """Both bytes of all samples put together, by bands of rows, (rows, width, channels)."""
+    """Both bytes of each sample joined, in bands of rows, uint32 (rows, width, channels)."""
     import numpy as np
 
     width, height = high.size
@@ -129,11 +130,11 @@ def _bands(high: Image.Image, low: Image.Image) -> "Iterator[tuple[slice, NDArra
 
 
 def describes_light(profile: bytes, space: bytes) -> bool:
-    """Whether a profile is curves and, in colour, a matrix, so that it can be applied to 16 bits.
+    """Whether a profile has only curves and, in colour, a matrix: those apply to 16 bits too.
 
     Args:
-        profile: An ICC profile, possibly damaged.
-        space: The colour space it has to be of: `b"RGB "` or `b"GRAY"`.
+        profile: ICC profile, possibly damaged.
+        space: Colour space that it must have, `b"RGB "` or `b"GRAY"`.
     """
     import numpy as np
 
@@ -150,7 +151,7 @@ def describes_light(profile: bytes, space: bytes) -> bool:
 
 
 def gray_in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Bring a picture of mode I;16 to the curve of sRGB; see `describes_light`."""
+    """Convert an I;16 picture to sRGB's curve; `describes_light` must accept the profile."""
     import numpy as np
 
     levels = np.rint(_encoded(_curve(tag_table(profile)[b"kTRC"])) * _OPAQUE).astype(np.uint16)
@@ -162,7 +163,7 @@ def gray_in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _to_srgb(profile: bytes) -> Any:
-    """A function from 16-bit colours of a profile to those of sRGB, relative colorimetric."""
+    """Make a function from a profile's 16-bit colours to sRGB's, relative colorimetric."""
     import numpy as np
 
     tags = tag_table(profile)
@@ -179,7 +180,7 @@ def _to_srgb(profile: bytes) -> Any:
 
 
 def _matrix(tags: dict[bytes, bytes]) -> "NDArray[np.float64]":
-    """Columns are the primaries as XYZ relative to D50."""
+    """A 3 by 3 matrix whose columns are the primaries as XYZ relative to D50."""
     import numpy as np
 
     columns = [struct.unpack_from(">3i", tags[name + b"XYZ"], 8) for name in (b"r", b"g", b"b")]
@@ -187,7 +188,7 @@ def _matrix(tags: dict[bytes, bytes]) -> "NDArray[np.float64]":
 
 
 def _curve(element: bytes) -> "NDArray[np.float64]":
-    """Light, 0 to 1, of each of 65,536 levels (ICC.1:2010, 10.5 and 10.15)."""
+    """Linear light, 0 to 1, of each of the 65,536 levels (ICC.1:2010, 10.5 and 10.15)."""
     import numpy as np
 
     x = np.linspace(0, 1, _OPAQUE + 1)
@@ -213,7 +214,7 @@ def _curve(element: bytes) -> "NDArray[np.float64]":
 
 
 def _encoded(light: "NDArray[Any]") -> "NDArray[Any]":
-    """Apply the curve of sRGB (IEC 61966-2-1); what does not fit is clipped."""
+    """Apply sRGB's curve (IEC 61966-2-1) to linear light, clipped to 0 to 1."""
     import numpy as np
 
     light = np.clip(light, 0, 1)

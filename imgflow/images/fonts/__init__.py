@@ -1,5 +1,5 @@
-"""Fonts of watermarks: for every letter one that has it, the same on every machine.
+"""The fonts that watermarks are drawn with, as files with their own licences (`LICENSES.txt`).
 
-DejaVu Sans, GNU Unifont for what it lacks, and Unifont Upper beyond the first 65,536 letters lie in
-this folder, under licences of their own (`LICENSES.txt`). A font of one's own takes their place.
+DejaVu Sans, GNU Unifont for the letters it lacks, and Unifont Upper for code points beyond the
+first 65,536. Choosing among them, or a configured font, is in `imgflow.images.watermark`.
 """

@@ -1,4 +1,4 @@
-"""From bytes to an opened photograph, or to the reason why they are none.
+"""From bytes to an opened photograph, or to the reason why it is rejected.
 
 What happens to its pixels afterwards is in `imgflow.images`.
 """

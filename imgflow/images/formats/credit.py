@@ -1,4 +1,7 @@
-"""The three facts that matter here: orientation, artist and copyright. All else is dropped."""
+"""Reads the metadata that is kept: orientation, artist and copyright, from EXIF, IPTC, XMP or PNG.
+
+All other metadata is dropped. ICC profiles are in `imgflow.images.colour`.
+"""
 
 import html
 import re
@@ -10,9 +13,9 @@ from PIL import Image
 
 from imgflow.images.formats.rejections import PILLOW_ERRORS
 
-# Artist and copyright where EXIF does not say them: IPTC, XMP, and the text of a PNG.
+# Artist and copyright outside EXIF: in IPTC, XMP, and the text of a PNG.
 #
-# Only these two are looked for; everything else in there stays in the upload.
+# Only these two are read; everything else there stays in the upload.
 
 
 _BY_LINE, _COPYRIGHT_NOTICE = (2, 80), (2, 116)  # IPTC IIM 4.2, record 2
@@ -20,7 +23,7 @@ _LONGEST_XMP_BYTES = 1_000_000
 
 
 def _xmp_pattern(name: str) -> "re.Pattern[str]":
-    """The first item of an array of Dublin Core (XMP part 1, 8.3), however it is laid out."""
+    """Match the first item of a Dublin Core array (XMP part 1, 8.3) of any kind."""
     return re.compile(
         rf"<dc:{name}\s*>\s*<rdf:(?:Alt|Seq|Bag)\b[^>]*>\s*<rdf:li\b[^>]*>([^<]*)</rdf:li\s*>"
     )
@@ -30,7 +33,7 @@ _CREATOR, _RIGHTS = _xmp_pattern("creator"), _xmp_pattern("rights")
 
 
 def credit_beside_exif(image: Image.Image) -> tuple[str, str]:
-    """Artist and copyright of a loaded picture, empty where they are not said."""
+    """Artist and copyright of a picture, each empty if missing."""
     places = (_iptc(image), _xmp(image), _png_text(image))
     artist, rights = (next(filter(None, said), "") for said in zip(*places, strict=True))
     return artist, rights
@@ -83,7 +86,7 @@ _CARRIERS = (
     *("photoshop", "Author", "Copyright"),
 )
 _ASCII_TYPE = 2
-_INLINE_BYTES = 4  # values up to this size stand in the directory itself
+_INLINE_BYTES = 4  # values up to this size are in the directory itself
 _LONGEST_CREDIT_BYTES = 4096
 
 UPRIGHT: dict[int, Image.Transpose] = {
@@ -95,20 +98,20 @@ UPRIGHT: dict[int, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a stored picture of an EXIF orientation (2 to 8) upright (Exif 2.32, 4.6.4 A)."""
+"""The transform that turns a picture of each EXIF orientation upright (Exif 2.32, 4.6.4 A)."""
 
 TURNED = frozenset({5, 6, 7, 8})
-"""Orientations that exchange width and height."""
+"""Orientations that swap width and height."""
 
 
 @dataclass(frozen=True)
 class ExifFacts:
-    """What is kept of a file's EXIF block.
+    """What is kept of a file's metadata.
 
     Attributes:
-        orientation: 1 to 8; 1 where there is none or it is out of range.
-        credit: An EXIF block (`Exif` prefix included) with artist and copyright only, or `b""`.
-        is_broken: The block could not be read and was ignored.
+        orientation: 1 to 8; 1 if it is missing or out of range.
+        credit: EXIF block (`Exif` prefix included) with artist and copyright only, or `b""`.
+        is_broken: True if the EXIF block could not be read and was ignored.
     """
 
     orientation: int = 1
@@ -117,7 +120,7 @@ class ExifFacts:
 
 
 def read_exif(image: Image.Image) -> ExifFacts:
-    """Read the facts of an opened, not yet loaded image; a broken block is not an error."""
+    """Read the metadata of an opened image; a broken EXIF block is not an error."""
     if image.format != "TIFF" and not any(name in image.info for name in _CARRIERS):
         return ExifFacts()
     try:
@@ -127,13 +130,13 @@ def read_exif(image: Image.Image) -> ExifFacts:
             tags.get(_ARTIST),
             tags.get(_COPYRIGHT),
         )
-        # Pillow may have met the damage already when it opened the file, and then keeps quiet.
+        # Pillow may have found the damage on opening the file, and then raises nothing here.
         is_broken = len(tags) == 0 and bool(image.info.get("exif"))
     except PILLOW_ERRORS:
         orientation = artist = rights = None
         is_broken = True
     if image.format == "HEIF":
-        # The container's own turn is applied when it is decoded, and its EXIF then says 1.
+        # Decoding applies the container's own rotation and resets its EXIF orientation to 1.
         orientation = image.info.get("original_orientation")
     return ExifFacts(
         orientation=orientation if isinstance(orientation, int) and orientation in UPRIGHT else 1,
@@ -143,7 +146,7 @@ def read_exif(image: Image.Image) -> ExifFacts:
 
 
 def _credit(image: Image.Image, artist: bytes, rights: bytes) -> bytes:
-    """What EXIF says; each of the two from elsewhere where EXIF is silent."""
+    """Artist and copyright, each from EXIF or, if missing there, from elsewhere in the file."""
     if not artist or not rights:
         other_artist, other_rights = credit_beside_exif(image)
         artist = artist or _text_bytes(other_artist.encode())
@@ -152,7 +155,7 @@ def _credit(image: Image.Image, artist: bytes, rights: bytes) -> bytes:
 
 
 def _text_bytes(value: object) -> bytes:
-    # Pillow decodes EXIF text as Latin-1, so this gives back the file's own bytes, UTF-8 included.
+    # Pillow decodes EXIF text as Latin-1, so this restores the file's own bytes, UTF-8 included.
     if isinstance(value, str):
         value = value.encode("latin-1", "replace")
     return value.rstrip(b"\x00 ")[:_LONGEST_CREDIT_BYTES] if isinstance(value, bytes) else b""
@@ -161,7 +164,7 @@ def _text_bytes(value: object) -> bytes:
 def _credit_block(texts: dict[int, bytes]) -> bytes:
     """Write a TIFF directory of text tags (TIFF 6.0, section 2).
 
-    Pillow's own writer is not used, since it makes `?` of every character outside ASCII.
+    Pillow's own writer would replace every character outside ASCII with `?`.
     """
     entries = sorted((tag, text + b"\x00") for tag, text in texts.items() if text)
     if not entries:

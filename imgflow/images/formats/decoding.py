@@ -1,4 +1,8 @@
-"""From the bytes of an upload to an opened photograph within limits, or to the reason why not."""
+"""Opens an upload as a photograph within limits, or rejects it with a reason.
+
+The decoders themselves are in `pillow`, and what they are given of a file in `headers`; the opened
+photograph is `imgflow.images.photo.Photo`.
+"""
 
 import importlib
 import math
@@ -21,17 +25,17 @@ from imgflow.images.photo import Header, Photo, PhotoFacts
 __all__ = ["DECODING_VERSION", "Limits", "Photo", "PhotoFacts", "open_photo", "prepare_decoder"]
 
 DECODING_VERSION = 3
-"""Part of every output's fingerprint; bumped by hand when decoded pixels or the credit change."""
+"""Part of every output's fingerprint; bump it by hand when decoded pixels or the credit change."""
 
 _BLIND_DECODERS = {"WEBP": 16, "JPEG2000": 20, "AVIF": 10, "HEIF": 8}
-"""Bytes a pixel that decoders take which call a picture damaged when memory runs out."""
+"""Bytes per pixel of the decoders that report damage when memory runs out."""
 
 
 _MOST_HINTS, _MOST_HINT_CHARACTERS = 10, 300
 _PILLOW_BITS = 8
 _PLANAR_CONFIGURATION, _BY_PLANE = 284, 2  # TIFF 6.0, section 8
 _WIDE_FORMATS = frozenset({"PNG", "TIFF", "JPEG2000"})
-"""Formats with more than 8 bits a channel, for which `modes` uses numpy."""
+"""Formats that may have more than 8 bits a channel, for which `modes` uses numpy."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,16 @@ class Limits:
     """What is accepted. A picture at a limit is accepted, one above it is rejected.
 
     Attributes:
-        max_bytes: Size of the file.
-        max_pixels: Width times height, from the header, before anything is decoded. Memory for
+        max_bytes: Maximum size of the file.
+        max_pixels: Maximum width times height, checked in the header before decoding. Memory for
             grayscale and thumbnail peaks at 5 bytes a pixel for a baseline JPEG and an opaque PNG,
             9 for most others, 12 for 32-bit TIFF, 13 for 16-bit colour (18 with alpha), 16 for WebP
             and 20 for JPEG 2000.
-        max_side: Longest side in pixels; 65,500 is the most that a JPEG output can have.
-        max_frames: Frames or pages in the file.
-        max_memory: Bytes that decoding may take. Whoever calls holds the process to it; here only
-            pictures are refused whose decoder does not tell a lack of memory from damage.
-        formats: Names of `opening.MEDIA_TYPES` that are tried. Others are rejected by name.
+        max_side: Longest side in pixels; JPEG outputs cannot exceed 65,500.
+        max_frames: Maximum number of frames or pages in the file.
+        max_memory: Bytes that decoding may take. The caller enforces it on the process; this module
+            only rejects pictures whose decoder reports a lack of memory as damage.
+        formats: Names in `pillow.MEDIA_TYPES` that are accepted. Others are rejected by name.
     """
 
     max_bytes: int = 200 * 1024 * 1024
@@ -71,10 +75,10 @@ class Limits:
 
 
 def check_kind(data: bytes, limits: Limits) -> Kind:
-    """Refuse what cannot be a photograph by its size and first bytes; nothing is decoded.
+    """Check a file's size and format by its first bytes; nothing is decoded.
 
     Raises:
-        Rejected: as `open_photo` does.
+        Rejected: As `open_photo` does.
     """
     if not data:
         raise Rejected("empty", "The file is empty: it has 0 bytes.")
@@ -97,22 +101,22 @@ def check_kind(data: bytes, limits: Limits) -> Kind:
 
 
 def open_photo(data: bytes, limits: Limits) -> Photo:
-    """Open a photograph by its content, whatever its name was.
+    """Open a photograph by its content, whatever its file name.
 
-    JPEG pixels are decoded when an output asks for them, those of other formats here.
+    A JPEG is decoded when an output needs its pixels, other formats here.
 
     Args:
-        data: The whole file.
-        limits: What is accepted.
+        data: Complete file.
+        limits: Photographs beyond these are rejected.
 
     Raises:
-        Rejected: With one of the codes in `imgflow.images.formats.rejections`. No other error is
-            raised for any content.
+        Rejected: Has one of the codes in `imgflow.images.formats.rejections`. No content raises
+            anything else.
     """
     kind = check_kind(data, limits)
     decoded, lost = for_decoder(data, kind.name)
-    # The WebP decoder allocates when a file is opened, so Pillow's check is the one before that.
-    # It refuses at twice what it is told.
+    # The WebP decoder allocates on opening, so only Pillow's own check comes before that. Pillow
+    # refuses at twice the limit it is given.
     is_blind = kind.name in _BLIND_DECODERS
     affordable = limits.max_memory // _BLIND_DECODERS[kind.name] // 2 if is_blind else math.inf
     with pillow_session(int(min(limits.max_pixels, affordable))) as caught:
@@ -129,7 +133,7 @@ def open_photo(data: bytes, limits: Limits) -> Photo:
 
 
 def _hints(caught: Sequence[warnings.WarningMessage]) -> list[str]:
-    """What the decoder warned of, in words; a few bytes of a file can make it warn once more."""
+    """The decoder's warnings, capped, since a few bytes of a file can cause another one."""
     hints = list(
         dict.fromkeys(
             " ".join(str(warning.message)[:_MOST_HINT_CHARACTERS].split()) for warning in caught
@@ -141,9 +145,9 @@ def _hints(caught: Sequence[warnings.WarningMessage]) -> list[str]:
 
 
 def prepare_decoder(data: bytes, limits: Limits) -> None:
-    """Load what these bytes may need, so that it does not count as their cost.
+    """Load the libraries that these bytes may need, so that they do not count as the file's cost.
 
-    Also since OpenBLAS, which numpy loads, asks for ever for memory that it is refused.
+    It also keeps OpenBLAS, which numpy loads, from retrying for ever when memory is refused.
     """
     kind = sniff(data)
     if kind.name in limits.formats:
@@ -170,7 +174,7 @@ def _not_installed(name: str) -> Rejected:
 
 
 def _read_header(image: Image.Image, data: bytes, limits: Limits) -> Header:
-    """Check the limits, then read the facts, decoding the picture unless it is a JPEG."""
+    """Check the limits, then read the header, decoding the picture unless it is a JPEG."""
     name = str(image.format)
     if name not in limits.formats:
         raise _not_enabled(name, limits)
@@ -194,14 +198,14 @@ def _read_header(image: Image.Image, data: bytes, limits: Limits) -> Header:
     mode, stored, is_jpeg = image.mode, raw_mode(image), name in ("JPEG", "MPO")
     if name == "TIFF" and image.tag_v2.get(_PLANAR_CONFIGURATION) == _BY_PLANE:  # type: ignore[attr-defined]  # of TIFF only
         stored += " by plane"
-    # Pillow turns a TIFF upright, and forgets its orientation, when it loads it.
+    # Loading a TIFF turns it upright and drops its orientation.
     facts = credit.read_exif(image) if name == "TIFF" else None
     if not is_jpeg:
         with pillow_errors(name, data):
             image.load()
             if image.size != (width, height):
                 raise ValueError("the decoded picture is not of the size that its header said")
-    # A PNG may carry EXIF behind its pixels, where it is found only now.
+    # A PNG may carry EXIF after its pixels, where Pillow has only now found it.
     facts = facts or credit.read_exif(image)
     notes = ["exif broken, ignored"] if facts.is_broken else []
     if (bits := bits_per_channel(image, data)) > _PILLOW_BITS:

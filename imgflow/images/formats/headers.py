@@ -1,8 +1,9 @@
-"""What of a file its decoder is given, where the decoder would keep damage or cost to itself.
+"""Reads headers without decoding: what the decoder is given of a file, frames, and bit depth.
 
-libjpeg only warns when a picture's data end too early, Pillow drops the warning, and the rest is
-grey; and it takes as long for a scan of a JPEG that holds nothing as for a full one. Pillow calls a
-PNG with much text damaged. Nothing is decoded here.
+Some decoders hide damage or cost. libjpeg only warns when a picture's data end too early, Pillow
+drops the warning, and the rest is grey; an empty scan of a JPEG takes libjpeg as long as a full
+one. Pillow calls a PNG with much text damaged. So such files are rejected or trimmed here. EXIF,
+IPTC and XMP are in `credit`.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from PIL import Image
 from imgflow.errors import Rejected
 
 MOST_SCANS = 100
-"""Of a JPEG. Encoders write 20 at most, and libtiff takes no more either. A scan takes 0.7 ms a
-megapixel however short it is, so 100 of a picture at the pixel limit take 7 s."""
+"""Scans allowed in a JPEG. Encoders write at most 20, and libtiff's limit is 100 too. A scan takes
+0.7 ms per megapixel however short it is, so 100 scans at the pixel limit take 7 s."""
 
 MOST_TEXT_BYTES = 4 * 2**20
-"""Of one text or profile of a PNG, unpacked."""
+"""Limit for one text or profile of a PNG, unpacked."""
 MOST_TEXTS_BYTES = 32 * 2**20
-"""Of all that are kept; and of all that are unpacked, what is dropped included."""
+"""Limit for all that are kept together, and for all that are unpacked, dropped ones included."""
 
 _EOI, _SOS = b"\xff\xd9", b"\xff\xda"
 _FIND_EOI = re.compile(_EOI).search  # takes a third of the time of `bytes.find`
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _NOT_FRAMES = (0xC4, 0xC8, 0xCC)  # tables, among the markers of frames
-# As libjpeg looks for the next one: whatever stands before it is passed over.
+# Like libjpeg, skips whatever precedes the next marker.
 _FIND_MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL).search
 _ALONE = (0x01, *range(0xD0, 0xD9))  # no length follows them
-# Eight bytes of ones: what the decoder reads ahead, and hardly a block for one that still waits for
-# data, since no code is all ones.
+# Eight bytes of ones: enough for the decoder to read ahead, but hardly a block for one that still
+# needs data, since no code is all ones.
 _PADDING = b"\xff\x00" * 8
 _BLOCK_SIDE = 8
 
@@ -52,10 +53,10 @@ class _Frame(NamedTuple):
 
 
 def for_decoder(data: bytes, kind: str) -> tuple[bytes, tuple[str, ...]]:
-    """What to decode of a file, and what is to be noted about it.
+    """The bytes of a file that the decoder gets, and notes on what was dropped.
 
     Args:
-        data: The complete file.
+        data: Complete file.
         kind: Format name, as sniffed.
 
     Raises:
@@ -71,9 +72,9 @@ def for_decoder(data: bytes, kind: str) -> tuple[bytes, tuple[str, ...]]:
 def _jpeg(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     frame = _first_scan(data)
     if frame is None:
-        return data, ()  # the decoder knows what to say
+        return data, ()  # the decoder reports the error
     if frame.is_single_scan:
-        # Without an end marker, a decoder that lacks data says so instead of going on without.
+        # Without an end marker, the decoder reports missing data instead of going on.
         end = _FIND_EOI(data, frame.data)
         return (data[: end.start()] + _PADDING if end else data), ()
     if data.count(_SOS, frame.data) >= MOST_SCANS:
@@ -86,7 +87,7 @@ def _jpeg(data: bytes) -> tuple[bytes, tuple[str, ...]]:
             )
     if frame.kind > _PROGRESSIVE:
         return data, ()
-    # Each block of at least one component has a code of its own, of one bit at least.
+    # At least one component has a code, of at least one bit, for each of its blocks.
     blocks = -(-frame.width // _BLOCK_SIDE) * -(-frame.height // _BLOCK_SIDE)
     if (len(data) - frame.data) * 8 < blocks:
         raise Rejected(
@@ -98,7 +99,7 @@ def _jpeg(data: bytes) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _first_scan(data: bytes) -> _Frame | None:
-    """Walk the segments of a JPEG up to its first scan (ITU T.81, annex B); None without one."""
+    """Walk a JPEG's segments to its first scan (ITU T.81, annex B); None if it has none."""
     at, size, kind = 2, b"", 0
     while found := _FIND_MARKER(data, at):
         marker, at = found[1][0], found.end()
@@ -118,7 +119,7 @@ def _first_scan(data: bytes) -> _Frame | None:
 
 
 def _count_scans(data: bytes, frame: _Frame) -> int:
-    """The scans up to the end of the picture; a comment between them may hold any bytes."""
+    """Count scans up to the end of the picture; comments between them may hold any bytes."""
     scans, at = 1, frame.data
     while (found := _FIND_MARKER(data, at)) and found[0] != _EOI:
         at = found.end()
@@ -159,7 +160,7 @@ def _png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _packed(kind: bytes, content: bytes) -> bytes | None:
-    """What of a text is to be unpacked; None where it is not packed."""
+    """The compressed part of a text or profile; None if it is not compressed."""
     rest = content.partition(b"\0")[2]
     if kind == b"iTXt":
         # Method, language and translated keyword come before the text.
@@ -169,16 +170,16 @@ def _packed(kind: bytes, content: bytes) -> bytes | None:
 
 
 def _unpacked_bytes(packed: bytes) -> int | None:
-    """How long a text is, or that it is longer than is read; None where it is damaged."""
+    """Length of an unpacked text, at most one byte beyond the limit; None if it is damaged."""
     try:
         return len(zlib.decompressobj().decompress(packed, MOST_TEXT_BYTES + 1))
-    except zlib.error:  # which may come after as much work
+    except zlib.error:  # possibly after just as much work
         return None
 
 
-# How many frames or pages a file holds, counted without decoding them.
+# Frames and pages, counted without decoding them.
 #
-# Pillow's `n_frames` walks all of a GIF or TIFF however long it is; here the walk stops at a limit.
+# Pillow's `n_frames` walks an entire GIF or TIFF, however long; here the walk stops at a limit.
 
 
 _GIF_TRAILER, _GIF_IMAGE, _GIF_EXTENSION = b";,!"
@@ -214,12 +215,12 @@ def _count_gif(data: bytes, stop_after: int) -> int:
                 at += data[at] + 1
             at += 1
     except IndexError:
-        pass  # the end is missing; the decoder says whether the first frame is whole
+        pass  # the end is missing; the decoder finds out whether the first frame is complete
     return max(1, count)
 
 
 def _count_tiff(data: bytes, stop_after: int) -> int:
-    """Count directories by following their chain (TIFF 6.0, section 2; BigTIFF); loops end it."""
+    """Count directories along their chain (TIFF 6.0, section 2; BigTIFF), stopping at a loop."""
     order = "<" if data[:2] == b"II" else ">"
     is_big = _BIG_TIFF in (data[2], data[3])
     pointer, size_of_count, size_of_entry = (f"{order}Q", 8, 20) if is_big else (f"{order}I", 2, 12)
@@ -239,18 +240,18 @@ def _count_tiff(data: bytes, stop_after: int) -> int:
     return max(1, len(seen))
 
 
-# Bits a channel of formats of which Pillow gives 8 whatever the file has, read from headers.
+# Bit depth, read from the headers of formats that Pillow always decodes to 8 bits a channel.
 
 
 _ORDINARY = 8
 
 
 def bits_per_channel(image: Image.Image, data: bytes) -> int:
-    """How many bits a channel has in a file that Pillow decodes to 8; 8 where that is not told.
+    """Bits a channel of a file that Pillow decodes to 8; 8 if the file does not say.
 
     Args:
-        image: Opened, of any format.
-        data: The whole file.
+        image: Picture of any format, opened from `data`.
+        data: Complete file.
     """
     if image.mode.startswith("I"):
         return _ORDINARY  # nothing is lost
@@ -265,13 +266,13 @@ def _heif(image: Image.Image, _: bytes) -> int:
 
 
 def _avif(_: Image.Image, data: bytes) -> int:
-    """Box `pixi` (ISO/IEC 23008-12, 6.5.6): version and flags, channels, bits of each."""
+    """Read box `pixi` (ISO/IEC 23008-12, 6.5.6): version and flags, channels, bits of each."""
     at = data.find(b"pixi")
     return data[at + 9] if at >= 0 else _ORDINARY
 
 
 def _jpeg2000(_: Image.Image, data: bytes) -> int:
-    """Marker SIZ (ISO/IEC 15444-1, A.5.1): bits of the first component, less 1, in seven bits."""
+    """Read marker SIZ (ISO/IEC 15444-1, A.5.1): the first component's bits minus 1, in 7 bits."""
     at = data.find(b"\xff\x4f\xff\x51")
     return (data[at + 42] & 0x7F) + 1 if at >= 0 else _ORDINARY
 

@@ -1,4 +1,7 @@
-"""The one place that calls `Image.open`: enabled decoders, our pixel limit, no leaking warnings."""
+"""The one place that opens photographs with Pillow: enabled decoders, our pixel limit, no warnings.
+
+Limits and facts of a photograph are in `decoding`, Pillow's errors in `rejections`.
+"""
 
 import importlib
 import io
@@ -7,8 +10,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Importing a plugin registers its decoder. Were one of the enabled formats missing, Pillow would
-# import all of its plugins, EPS and WMF with their external programs included. MPO is read by JPEG.
+# Importing a plugin registers its decoder. If an enabled format were missing, Pillow would import
+# all of its plugins, including EPS and WMF with their external programs. JPEG's plugin reads MPO.
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -26,7 +29,7 @@ from imgflow.images.formats.headers import MOST_TEXT_BYTES
 
 MEDIA_TYPES: dict[str, str] = {
     JpegImagePlugin.JpegImageFile.format: "image/jpeg",
-    # Every program that shows JPEG shows the first picture of an MPO; none knows `image/mpo`.
+    # Programs that show JPEG show the first picture of an MPO; none knows `image/mpo`.
     MpoImagePlugin.MpoImageFile.format: "image/jpeg",
     PngImagePlugin.PngImageFile.format: "image/png",
     GifImagePlugin.GifImageFile.format: "image/gif",
@@ -40,10 +43,10 @@ MEDIA_TYPES: dict[str, str] = {
 """The formats that can be enabled, by Pillow's names, with their media types."""
 
 OPTIONAL_DECODERS = {"HEIF": "pillow_heif"}
-"""Formats whose decoder is a package of its own, by module. Not among the requirements of imgflow,
-since their wheels hold libraries under the GPL; the extra `heic` installs it."""
+"""Formats with a decoder in a separate package, and its module. imgflow does not require it, since
+its wheels contain libraries under the GPL; the extra `heic` installs it."""
 
-# Larger texts never reach it, see `containers`; with its own limit, it calls such a PNG damaged.
+# Larger texts never reach Pillow, see `headers`; its own limit would call such a PNG damaged.
 PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT_BYTES
 
 _PILLOW_GLOBALS = threading.Lock()
@@ -51,17 +54,17 @@ _PILLOW_GLOBALS = threading.Lock()
 
 @contextmanager
 def pillow_session(max_pixels: int) -> Iterator[list[warnings.WarningMessage]]:
-    """Hold Pillow's process-wide settings at ours, and collect warnings instead of showing them.
+    """Apply our settings to Pillow, and collect its warnings instead of showing them.
 
-    Pillow keeps its pixel limit in a module global, and Python its warning filters, so threads take
-    turns here. Worker processes do not meet.
+    Pillow's pixel limit and Python's warning filters are global to the process, so threads take
+    turns here. Worker processes do not affect each other.
 
     Args:
-        max_pixels: Pillow itself refuses twice as many, for some formats before it allocates.
+        max_pixels: Pillow itself refuses above twice this, for some formats before it allocates.
 
     Yields:
-        The warnings that came so far. They include the decoder's own reason when a picture cannot
-        be identified.
+        The warnings so far, which include the decoder's own reason if a picture cannot be
+        identified.
     """
     with _PILLOW_GLOBALS, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -74,16 +77,16 @@ def pillow_session(max_pixels: int) -> Iterator[list[warnings.WarningMessage]]:
 
 
 def load_decoder(format_name: str) -> bool:
-    """Import the decoder of an optional format at its first picture: most workers never need it.
+    """Import the decoder of an optional format at its first picture; most workers never need it.
 
     Returns:
-        Whether pictures of this format in `MEDIA_TYPES` can be decoded here.
+        Whether this format, one of `MEDIA_TYPES`, can be decoded here.
     """
     if format_name not in OPTIONAL_DECODERS or format_name in Image.OPEN:
         return True
     try:
         heif = importlib.import_module(OPTIONAL_DECODERS[format_name])
-        heif.libheif_version()  # it keeps an error of its library for the first use
+        heif.libheif_version()  # a broken library fails only on first use
     except ImportError:
         return False
     heif.options.DECODE_THREADS = 1  # every core has a worker already
@@ -93,13 +96,13 @@ def load_decoder(format_name: str) -> bool:
 
 
 def open_as(data: bytes, format_name: str) -> Image.Image:
-    """Open a picture without decoding it, inside a `pillow_session`.
+    """Open a picture without decoding it; call this inside a `pillow_session`.
 
     Args:
-        data: The whole file.
-        format_name: One for which `load_decoder` said yes; no other decoder sees the file.
+        data: Complete file.
+        format_name: Format that `load_decoder` accepted; no other decoder sees the file.
 
     Raises:
-        Exception: Whatever Pillow raises, see `failures.PILLOW_ERRORS`.
+        Exception: Whatever Pillow raises, see `rejections.PILLOW_ERRORS`.
     """
     return Image.open(io.BytesIO(data), formats=(format_name,))

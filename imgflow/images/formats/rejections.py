@@ -1,8 +1,9 @@
-"""How a picture fails: Pillow's errors become one `Rejected` with a code and a sentence.
+"""How a photograph is rejected: turns Pillow's errors into a `Rejected` with a code and a sentence.
 
 Codes: `empty`, `not_an_image`, `unsupported_format`, `too_many_bytes`, `too_many_pixels`,
 `too_long_side`, `too_many_frames`, `too_many_scans`, `too_large` (memory ran out), `truncated`,
-`corrupt`.
+`corrupt`. Those that need no decoder are raised in `decoding` and `headers`; the codes of depth
+images are in `imgflow.depth.readers.reading`.
 """
 
 import re
@@ -36,14 +37,14 @@ PILLOW_ERRORS: tuple[type[Exception], ...] = (
     struct.error,
     zlib.error,
 )
-"""All that Pillow's decoders were seen to raise on hostile files. To be caught around calls of
-Pillow that read foreign bytes, and around nothing else: our own mistakes are not bad pictures."""
+"""All errors that Pillow's decoders were seen to raise on hostile files. Catch them only around
+calls of Pillow that read untrusted bytes: our own bugs are not bad pictures."""
 
 _UNSUPPORTED = ("unknown pixel mode", "cannot handle", "not yet supported", "unsupported", "layers")
 
 
 def too_many_pixels(width: int, height: int, limit: int) -> Rejected:
-    """The verdict for a picture above the pixel limit."""
+    """The rejection of a picture above the pixel limit."""
     return Rejected(
         "too_many_pixels",
         f"The picture has {width:,} x {height:,} = {width * height:,} pixels, "
@@ -52,28 +53,28 @@ def too_many_pixels(width: int, height: int, limit: int) -> Rejected:
 
 
 def too_large(kind: str) -> Rejected:
-    """The verdict for a picture for which memory ran out although it kept the limits."""
+    """The rejection of a picture within the limits for which memory ran out."""
     return Rejected(
         "too_large", f"The {public_name(kind)} picture needs more memory than there is for it."
     )
 
 
 def verdict(error: Exception, kind: str, data: bytes, hints: str = "") -> Rejected:
-    """Turn an error of Pillow into the verdict about the picture.
+    """Turn an error of Pillow into the rejection of the picture.
 
     Args:
-        error: What a call of Pillow raised.
+        error: Any of `PILLOW_ERRORS`.
         kind: Format name, as sniffed or as Pillow names it.
-        data: The whole file.
-        hints: Further text of Pillow about the failure, such as its warnings.
+        data: Complete file.
+        hints: Pillow's other messages about the failure, such as warnings.
     """
     name = public_name(kind)
     text = f"{error} {hints}".lower()
-    # Decoders that hold an error code instead of raising say it in words.
+    # Some decoders report a lack of memory in the message only.
     if isinstance(error, MemoryError) or "out of memory" in text or "cannot allocate" in text:
         return too_large(kind)
     if isinstance(error, Image.DecompressionBombError):
-        # Pillow refuses at twice the limit that it is given, and names that.
+        # Pillow refuses at twice the limit it is given, and its message has that number.
         count = re.search(r"\((\d+) pixels\).* limit of (\d+)", str(error))
         claim = (
             f"claims {int(count[1]):,} pixels, and at most {int(count[2]) // 2:,} are accepted"
@@ -100,12 +101,12 @@ def verdict(error: Exception, kind: str, data: bytes, hints: str = "") -> Reject
 def pillow_errors(
     kind: str, data: bytes, caught: Sequence[warnings.WarningMessage] = ()
 ) -> Iterator[None]:
-    """Make whatever Pillow raises inside the block a `Rejected` about `data`.
+    """Turn whatever Pillow raises inside the block into a `Rejected`.
 
     Args:
         kind: Format name, as sniffed or as Pillow names it.
-        data: The whole file.
-        caught: Warnings of Pillow, which explain some of its errors.
+        data: Complete file.
+        caught: Pillow's warnings, which explain some of its errors.
     """
     try:
         yield

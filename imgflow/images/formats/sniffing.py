@@ -1,4 +1,7 @@
-"""What bytes look like, by content only. No decoding, and no verdicts: see `failures.py`."""
+"""Recognises formats without decoding, and detects misleading names and files that are cut short.
+
+Accepting or rejecting a file is in `decoding` and `rejections`.
+"""
 
 import re
 from collections.abc import Callable
@@ -10,8 +13,8 @@ class Kind(NamedTuple):
     """What a file's first bytes say it is.
 
     Attributes:
-        name: Pillow's format name where it has one (`JPEG`, ...), else a common one (`JPEG XL`).
-        is_picture: false for documents, text, archives and whatever else is not a raster picture.
+        name: Pillow's format name if it has one (`JPEG`, ...), otherwise a common one (`JPEG XL`).
+        is_picture: False for documents, text, archives and anything else but raster pictures.
     """
 
     name: str
@@ -132,7 +135,7 @@ def public_name(format_name: str) -> str:
 
 
 def sniff(data: bytes) -> Kind:
-    """Tell what `data` looks like from its first 1,024 bytes, whatever its file name said."""
+    """Recognise a format by the first 1,024 bytes of `data`, whatever its file name."""
     head = data[:_TEXT_PROBE_BYTES]
     for signature, name in _PICTURES:
         if head.startswith(signature):
@@ -155,7 +158,7 @@ def _sniff_boxes(head: bytes) -> Kind:
         return Kind(_BRANDS[major], is_picture=True)
     if major not in _CONTAINER_BRANDS:
         return Kind("a video", is_picture=False)
-    # `mif1` says only "a still picture"; the codec is among the compatible brands.
+    # `mif1` only means "a still picture"; the codec is among the compatible brands.
     size = int.from_bytes(head[:4], "big")
     compatible = {head[at : at + 4] for at in range(16, min(size, len(head)), 4)}
     names = {_BRANDS[brand] for brand in compatible if brand in _BRANDS}
@@ -166,7 +169,7 @@ def _sniff_text(head: bytes) -> str:
     try:
         text = head.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # A character that the end of the probe cuts is still text.
+        # The end of the probe may cut a character in two.
         if error.start < len(head) - 4:
             return _UNKNOWN
         text = head[: error.start].decode("utf-8-sig")
@@ -179,11 +182,11 @@ def _sniff_text(head: bytes) -> str:
 
 
 def suffix_mismatch(file_name: str, format_name: str) -> str | None:
-    """Say that a name promises another picture format than the content is; None when it does not.
+    """A note that a file's suffix belongs to another picture format; None if it fits.
 
     Args:
-        file_name: As uploaded; other suffixes than those of pictures promise nothing.
-        format_name: Pillow's, by content.
+        file_name: Name as uploaded; suffixes of anything but pictures fit every format.
+        format_name: Pillow's name of the format, by content.
     """
     suffix = PurePosixPath(file_name).suffix.lower()
     promised = _SUFFIXES.get(suffix)
@@ -193,9 +196,9 @@ def suffix_mismatch(file_name: str, format_name: str) -> str | None:
 
 
 def is_cut_short(kind: str, data: bytes) -> bool:
-    """Whether a file that failed to decode shows that its end is missing.
+    """Whether a file that failed to decode is visibly missing its end.
 
-    Only for the choice between `truncated` and `corrupt`: a file may be cut without showing it.
+    Only chooses between `truncated` and `corrupt`: not every cut is visible.
     """
     check = _END_CHECKS.get(kind)
     return check is not None and check(data)
