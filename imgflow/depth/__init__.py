@@ -1,4 +1,5 @@
-"""Pure functions on depth images: rows in, arrays and frames out.
+"""Depth images as pure functions: rows in, arrays and frames out.
 
-No storage, no database, no Dagster, no HTTP.
+No storage, database, Dagster or HTTP. File formats are in `readers`, stored arrays in
+`imgflow.catalog`, photographs in `imgflow.images`.
 """

@@ -1,4 +1,6 @@
-"""Colour tables that are data: 256 RGB colours each, as differences, zlib and base 85.
+"""Packed colour maps: 256 RGB colours each, as differences, zlib and base 85.
+
+Unpacking them, and colour maps that are computed, are in `imgflow.depth.colormaps`.
 
 viridis, magma, inferno and plasma are by Nathaniel Smith, Stéfan van der Walt and Eric Firing
 (CC0); cividis is by Jamie Nuñez, Christopher Anderton and Ryan Renslow (BSD-2-Clause). Rounded to
@@ -6,7 +8,7 @@ the nearest byte from the float tables in matplotlib 3's `_cm_listed.py`.
 """
 
 DEFAULT_COLORMAP = "strata"
-"""Named here, where it is known without numpy; pool workers that read photographs do without."""
+"""Defined here, without numpy, which workers that read photographs do not need."""
 
 PACKED_TABLES = {
     "viridis": (

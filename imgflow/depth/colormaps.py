@@ -1,10 +1,10 @@
-"""Colour maps: tables of 256 RGB colours; their pictures are in `imgflow.depth.legends`.
+"""Colour maps, tables of 256 RGB colours: the built-in ones by name, and callers' own as JSON.
 
 `strata`, the default, is our own: a path through OKLab from a near-black indigo over rust and ochre
-to pale sand, the colours in which borehole images are commonly printed. Its lightness rises all the
-way, so it reads in grey and for every kind of colour blindness, and neighbouring colours are
+to pale sand, the colours in which borehole images are commonly printed. Its lightness rises
+throughout, so it works in grey and for every kind of colour blindness, and neighbouring colours are
 equally far apart in OKLab. The others are the well-known scientific ones and plain grey; `_r`
-reverses each. Callers may also write down their own, see `imgflow.depth.colormaps`.
+reverses each. Pictures of colour maps are in `imgflow.depth.legends`.
 """
 
 import base64
@@ -21,15 +21,13 @@ from numpy.typing import NDArray
 from imgflow.depth.colormap_data import DEFAULT_COLORMAP, PACKED_TABLES
 from imgflow.errors import ImgflowError
 
-# Colour maps that a caller writes down as JSON.
-#
-# Either colours at equal distances, or each with its place from 0 to 1:
+# Callers' own colour maps as JSON: colours at equal distances, or each with its place from 0 to 1.
 #
 #     ["#000000", "#b05731", "#ffffff"]
 #     [[0, "#000000"], [0.8, "#b05731"], [1, "#ffffff"]]
 #
-# Between two of them sRGB values change in a straight line, as most programs do it, so that the
-# colours are those that the caller knows from there.
+# sRGB values are interpolated linearly between colours, as in most programs, so that callers get
+# the colours they know from there.
 
 
 COLORS = 256
@@ -40,11 +38,11 @@ _EXAMPLE = '["#000000", "#ffffff"] or [[0, "#000000"], [0.8, "#b05731"], [1, "#f
 
 
 class BadColormap(ImgflowError, ValueError):
-    """A colour map in JSON that is none; the text says why and shows one."""
+    """The JSON is not a colour map; the message says why and shows an example."""
 
 
 def is_custom(name: str) -> bool:
-    """Whether this is a colour map rather than the name of one."""
+    """Whether this is a colour map in JSON rather than the name of one."""
     return name.lstrip().startswith("[")
 
 
@@ -52,10 +50,10 @@ def parse_colormap(text: str) -> NDArray[np.uint8]:
     """Make the table of a colour map in JSON.
 
     Returns:
-        uint8 (256, 3); the first and the last colour are exact.
+        Read-only uint8 (256, 3); the first and the last colour are exact.
 
     Raises:
-        BadColormap: it is not JSON of the form above.
+        BadColormap: The text is not JSON of the form above.
     """
     if len(text) > LONGEST_TEXT:
         raise BadColormap(f"a colour map has at most {LONGEST_TEXT} characters")
@@ -101,12 +99,14 @@ def _bad(why: str) -> BadColormap:
     return BadColormap(f"this is not a colour map: {why}; write {_EXAMPLE}")
 
 
+# Built-in colour maps.
+
 ColorTable = NDArray[np.uint8]
 
 _REVERSED = "_r"
 _NAMES = (DEFAULT_COLORMAP, *PACKED_TABLES, "gray")
 
-# Points of the path of `strata` in OKLCh: lightness 0 to 1, chroma, hue in degrees.
+# The path of `strata` in OKLCh: lightness 0 to 1, chroma, hue in degrees.
 _STRATA_PATH = (
     (0.16, 0.045, 285.0),
     (0.30, 0.085, 325.0),
@@ -121,21 +121,21 @@ _SRGB_LINEAR_UP_TO = 0.0031308
 
 
 class UnknownColormap(ImgflowError, LookupError):
-    """No colour map has this name; the text lists those there are."""
+    """No colour map has this name; the message lists those that exist."""
 
 
 def get_colormap(name: str) -> ColorTable:
-    """Look a colour map up.
+    """Look up a colour map by name, or parse it.
 
     Args:
-        name: of one of `COLORMAPS`, or a colour map in JSON, see `custom_colormap`.
+        name: One of `COLORMAPS`, or a colour map in JSON, see `parse_colormap`.
 
     Returns:
-        Read-only uint8 (256, 3), red, green and blue from the lowest value to the highest.
+        Read-only uint8 (256, 3): red, green and blue, from the lowest value to the highest.
 
     Raises:
-        UnknownColormap: there is none of this name.
-        BadColormap: it is JSON, and not of a colour map.
+        UnknownColormap: No colour map has this name.
+        BadColormap: `name` starts like JSON, but is not a colour map.
     """
     if is_custom(name):
         return parse_colormap(name)
@@ -147,7 +147,7 @@ def get_colormap(name: str) -> ColorTable:
 
 
 class _Registry(Mapping[str, ColorTable]):
-    """Every name with its table; tables are made when they are first asked for."""
+    """Every name with its table; a table is made on first use."""
 
     def __getitem__(self, name: str) -> ColorTable:
         return get_colormap(name)
@@ -192,7 +192,7 @@ def _strata() -> ColorTable:
     lightness, chroma, hue = (_smooth(along, knots, points[:, i]) for i in range(3))
     angle = np.radians(hue)
     path = np.stack([lightness, chroma * np.cos(angle), chroma * np.sin(angle)], axis=1)
-    # Equal distances along the path make equal differences between neighbours.
+    # Equal distances along the path keep neighbouring colours equally far apart.
     length = np.concatenate([[0.0], np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()])
     places = np.linspace(0, length[-1], COLORS)
     lab = np.stack([np.interp(places, length, path[:, i]) for i in range(3)], axis=1)
@@ -215,7 +215,7 @@ def _smooth(x: NDArray[np.float64], knots: NDArray[np.float64], y: NDArray[np.fl
 
 
 def _oklab_to_srgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
-    """OKLab (n, 3) to sRGB 0 to 1, clipped; constants are those of Björn Ottosson's definition."""
+    """OKLab (n, 3) to sRGB 0 to 1, clipped; constants are from Björn Ottosson's definition."""
     to_lms = np.array(
         [
             [1.0, 0.3963377774, 0.2158037573],

@@ -1,4 +1,7 @@
-"""The settings that decide what comes out of a depth image, and their fingerprints."""
+"""The recipe: all settings that decide a depth image's outputs, and their fingerprints.
+
+Limits on what is accepted are in `imgflow.depth.limits`.
+"""
 
 import hashlib
 import json
@@ -7,14 +10,13 @@ from typing import Any, Literal
 
 from imgflow.depth.colormap_data import DEFAULT_COLORMAP
 
-# Raise a version when the same input and recipe would give other values: what is stored becomes
-# stale.
+# Raise a version when the same input and recipe give other values, so that stored ones are stale.
 RESIZED_VERSION = 2
 PREVIEW_VERSION = 2
 
 CHUNK_ROWS = 128
-"""Rows in a stored chunk: 77 kB at width 150. A frame of 500 rows reads 627 on average; with longer
-chunks it reads more rows, with shorter ones the database takes longer to find them."""
+"""Rows in a stored chunk: 77 kB at width 150. A frame of 500 rows reads 627 on average; longer
+chunks would make it read more rows, shorter ones would take the database longer to find."""
 
 _HEX_DIGITS = 16
 
@@ -24,11 +26,11 @@ class DepthRecipe:
     """How a depth image is resized and previewed.
 
     Attributes:
-        width: pixels of a resized row, at least 1.
-        order: of the spline that interpolates, 0 (nearest) to 5, as in `skimage.transform.resize`.
-        anti_aliasing: smooth with a Gaussian before making a row narrower.
-        colormap: name of the preview's colour map, see `imgflow.depth.colormaps`.
-        preview_size: largest width and height of the preview, in pixels.
+        width: Pixels in a resized row, at least 1.
+        order: Order of the spline, 0 (nearest) to 5, as in `skimage.transform.resize`.
+        anti_aliasing: Whether to smooth with a Gaussian before making a row narrower.
+        colormap: Name of the preview's colour map, see `imgflow.depth.colormaps`.
+        preview_size: Maximum width and height of the preview, in pixels.
     """
 
     width: int = 150
@@ -44,7 +46,7 @@ class DepthRecipe:
             raise ValueError(f"order must be 0 to 5, not {self.order}")
 
     def fingerprint(self, output: Literal["resized", "preview"]) -> str:
-        """Name what an output depends on besides the image: settings and code version.
+        """Identify what an output depends on besides the image: settings and code version.
 
         Returns:
             16 hexadecimal digits of a SHA-256 over canonical JSON.

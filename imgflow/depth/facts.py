@@ -1,4 +1,7 @@
-"""What is known of a depth image once its last row was read."""
+"""Facts on a depth image, known after its last row: counts, ranges, gaps, and notes for people.
+
+Statistics of an interval are in `imgflow.depth.statistics`.
+"""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from imgflow.errors import Rejected
 RowOrder = Literal["ascending", "descending", "unsorted"]
 
 GAP_STEPS = 1.5
-"""A step from one depth to the next that is more than this many median steps is a gap."""
+"""A step between neighbouring depths of more than this many median steps is a gap."""
 MOST_MISSING_LINES = 10
 _EIGHT_BIT_MAX = 255.0
 
@@ -24,28 +27,28 @@ class DepthFacts:
     """Facts on one depth image; depths are in the file's own unit, values are those of the file.
 
     Attributes:
-        rows: rows with values.
-        columns: pixel columns in the file.
-        width: pixels of a resized row.
-        depth_min: smallest depth, which is that of the first resized row.
-        depth_max: largest depth, which is that of the last resized row.
-        value_min: smallest pixel of the file.
-        value_max: largest pixel of the file.
-        values_are_whole: every pixel of the file is a whole number.
-        missing_pixels: pixels of the file that are empty or NaN; they count for nothing above.
-        rows_with_missing: rows with at least one of them.
-        missing_lines: lines of the first of these rows, at most `MOST_MISSING_LINES`.
-        empty_rows_dropped: rows that held nothing.
-        duplicates: rows with the depth of the row before, in order of depth; all are kept.
-        was_sorted: order of the depths in the file; resized rows always ascend.
-        step_median: median of the steps between different depths; 0 when there is only one depth.
-        gaps: steps of more than `GAP_STEPS` medians.
-        largest_step: largest step between neighbouring depths.
-        first_lines: line of the file (row of a table or picture) in which an irregularity is met
-            first: `empty_row`; `missing_pixel`; `order`, whose depth is below the one before;
-                `duplicate`, whose depth is that of the row before in the file. Only of those that
-                there are.
-        notes: what a person should know, one sentence each; empty for a regular image.
+        rows: Number of rows with values.
+        columns: Number of pixel columns in the file.
+        width: Pixels in a resized row.
+        depth_min: Minimum depth, which the first resized row has.
+        depth_max: Maximum depth, which the last resized row has.
+        value_min: Minimum pixel of the file.
+        value_max: Maximum pixel of the file.
+        values_are_whole: Whether every pixel of the file is a whole number.
+        missing_pixels: Number of empty or NaN pixels in the file; the values above ignore them.
+        rows_with_missing: Number of rows with at least one of them.
+        missing_lines: Lines of the first of these rows, at most `MOST_MISSING_LINES`.
+        empty_rows_dropped: Number of entirely empty rows.
+        duplicates: Number of rows with the depth of the previous row, in order of depth; all are
+            kept.
+        was_sorted: Order of the depths in the file; resized rows always ascend.
+        step_median: Median step between different depths; 0 if there is only one depth.
+        gaps: Number of steps of more than `GAP_STEPS` medians.
+        largest_step: Largest step between neighbouring depths.
+        first_lines: Line of the file (row of a table or picture) with the first irregularity of
+            each kind found: `empty_row`; `missing_pixel`; `order`, a depth below the previous one;
+            `duplicate`, the depth of the previous row in the file.
+        notes: What a person should know, one sentence each; empty for a regular image.
     """
 
     rows: int
@@ -70,14 +73,14 @@ class DepthFacts:
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """Values for the two ends of a colour map, see `display_range`."""
+        """Values of the first and the last colour, see `display_range`."""
         return display_range(self.value_min, self.value_max, whole=self.values_are_whole)
 
 
 def display_range(value_min: float, value_max: float, *, whole: bool) -> tuple[float, float]:
-    """The values that the two ends of a colour map stand for, the same for all frames of an image.
+    """Values of a colour map's first and last colour, the same for all frames of an image.
 
-    0 to 255 for eight-bit pixels, so that images compare; the image's own range for any others.
+    0 to 255 for eight-bit pixels, so that images are comparable; otherwise the image's own range.
     """
     if whole and value_min >= 0 and value_max <= _EIGHT_BIT_MAX:
         return 0.0, _EIGHT_BIT_MAX
@@ -85,7 +88,7 @@ def display_range(value_min: float, value_max: float, *, whole: bool) -> tuple[f
 
 
 class SourceTally:
-    """Counts over the rows of the file, in its order."""
+    """Counts over the rows, in the order of the file."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -101,7 +104,7 @@ class SourceTally:
         self._last_depth = float("nan")
 
     def add(self, batch: DepthRows) -> None:
-        """Count a batch as it was read."""
+        """Count a batch in the order it was read."""
         self.rows += len(batch)
         self.columns = batch.pixels.shape[1]
         self.empty_rows += batch.empty_rows
@@ -112,7 +115,7 @@ class SourceTally:
             self._note("empty_row", _first_missing(lines, batch.first_line))
         if not len(batch):
             return
-        # NaN, before the first row, is neither below nor equal.
+        # Before the first row the last depth is NaN, which is neither below nor equal.
         before = np.concatenate([[self._last_depth], batch.depths[:-1]])
         for name, is_met in (
             ("order", batch.depths < before),
@@ -145,7 +148,7 @@ class SourceTally:
 
 
 def _first_missing(lines: NDArray[np.int64], first_line: int) -> int:
-    """The first line of a batch that has no row; where none is left out, the one after all."""
+    """The first line of a batch without a row; if none is missing, the line after the batch."""
     is_later = lines != first_line + np.arange(len(lines))
     return first_line + int(is_later.argmax() if is_later.any() else len(lines))
 
@@ -153,7 +156,7 @@ def _first_missing(lines: NDArray[np.int64], first_line: int) -> int:
 class StepTally:
     """Steps between neighbouring depths, in ascending order.
 
-    Keeps 4 bytes a row; 8 where steps are beyond float32, or vanish in it.
+    Keeps 4 bytes a row; 8 if steps overflow float32, or round to 0 in it.
     """
 
     def __init__(self) -> None:
@@ -162,10 +165,10 @@ class StepTally:
         self.depth_max = float("nan")
 
     def add(self, depths: Float64) -> None:
-        """Count the float64 depths (n,) of the next chunk.
+        """Count the next chunk's depths, float64 (n,).
 
         Raises:
-            Rejected: `infinite_value`, as no step or interval of such depths can be computed.
+            Rejected: `infinite_value`, if depths are too far apart to compute steps or intervals.
         """
         if not self._steps:
             self.depth_min = self.depth_max = float(depths[0])
@@ -176,17 +179,17 @@ class StepTally:
                 f"the depths {self.depth_min:g} and {last:g} are further apart than float64 holds",
             )
         steps = np.diff(depths, prepend=self.depth_max)
-        with np.errstate(over="ignore", under="ignore"):  # looked for here
+        with np.errstate(over="ignore", under="ignore"):  # checked below
             short = steps.astype(np.float32)
         is_kept = bool((np.isfinite(short) & ((short > 0) == (steps > 0))).all())
         self._steps.append(short if is_kept else steps)
         self.depth_max = last
 
     def facts(self, source: SourceTally, width: int, was_sorted: RowOrder) -> DepthFacts:
-        """Close both tallies.
+        """Combine both tallies after the last row.
 
         Raises:
-            Rejected: `no_rows` or `no_pixels`.
+            Rejected: Its code is `no_rows` or `no_pixels`.
         """
         if not source.rows:
             raise Rejected("no_rows", "there is no row with values")
@@ -223,7 +226,7 @@ class StepTally:
 
 
 def _rounded(step: np.floating[Any]) -> float:
-    """As many digits as float32 has: 0.1 and not 0.10000000149."""
+    """Round to the digits of float32: 0.1 instead of 0.10000000149."""
     return float(f"{step:.7g}")
 
 
@@ -248,7 +251,7 @@ def _notes(
         first = f" from line {lines['order']} on"
         notes.append(f"The depths do not ascend{first}; the rows are stored ascending.")
     if duplicates:
-        # In a file without order, rows of one depth may be far apart.
+        # In an unsorted file, rows with the same depth may be far apart.
         first = f", the first in line {lines['duplicate']}" if "duplicate" in lines else ""
         notes.append(f"Rows with the depth of the row before, kept: {duplicates}{first}.")
     if gaps:

@@ -1,8 +1,9 @@
 """Frames: rows of a depth image as a colour-mapped picture, or as the numbers themselves.
 
-A frame has one pixel per row and column, the smallest depth on top. Palette PNG and the three-byte
-formats show exactly the same colours before lossy coding. Missing pixels are transparent where the
-format can, and `MISSING_COLOR` where it cannot.
+A frame has one pixel per row and column, the smallest depth on top. Palette PNG and the RGB formats
+have exactly the same colours before lossy coding. Missing pixels are transparent if the format
+allows it, and `MISSING_COLOR` if not. Axes and legends are in `imgflow.depth.legends`, the picture
+of an entire image in `imgflow.depth.preview`.
 """
 
 import io
@@ -22,7 +23,7 @@ FrameFormat = Literal["jpeg", "png", "webp", "npy"]
 FRAME_FORMATS: tuple[FrameFormat, ...] = get_args(FrameFormat)
 
 MAX_SIDE: dict[FrameFormat, int] = {"jpeg": 65_500, "webp": 16_383}
-"""Longest side in pixels where a format has a limit: libjpeg's, and the fourteen bits of WebP."""
+"""Longest side in pixels of formats that have a limit: libjpeg's, and WebP's 14 bits."""
 
 MEDIA_TYPES: dict[FrameFormat, str] = {
     "jpeg": "image/jpeg",
@@ -35,12 +36,12 @@ _BEST_QUALITY = 100
 
 
 class FrameTooTall(ImgflowError):
-    """The rows do not fit into the format; the text names its limit and formats without one."""
+    """The frame does not fit into the format; the message names the limit and other formats."""
 
 
 @dataclass(frozen=True)
 class EncodedFrame:
-    """An encoded frame; width and height in pixels, and how many of them are missing."""
+    """An encoded frame: width and height in pixels, and the number of missing pixels."""
 
     data: bytes
     media_type: str
@@ -50,18 +51,18 @@ class EncodedFrame:
 
 
 def color_indices(pixels: Float32, value_range: tuple[float, float]) -> NDArray[np.uint8]:
-    """Scale values to the 256 places of a colour map.
+    """Scale values to the 256 indices of a colour map.
 
     Args:
-        pixels: float32 (n, W), finite; NaN, where a pixel is missing, takes the first place.
-        value_range: values of the first and the last colour; what lies outside takes these colours.
-            When both are equal, values up to it take the first colour and those above it the last.
+        pixels: float32 (n, W), finite; missing pixels (NaN) get index 0.
+        value_range: Values of the first and the last colour, which values outside get too. If both
+            are equal, values above get the last colour, all others the first.
 
     Returns:
         uint8 (n, W), rounded half to even.
 
     Raises:
-        ValueError: the range descends or is not finite.
+        ValueError: The range descends or is not finite.
     """
     low, high = value_range
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
@@ -73,7 +74,7 @@ def color_indices(pixels: Float32, value_range: tuple[float, float]) -> NDArray[
     elif low == high:
         return np.where(pixels > low, np.uint8(_TOP_INDEX), np.uint8(0))
     else:
-        # In float64: the span of two float32 values can be larger than float32 holds.
+        # In float64, since the difference of two float32 values can exceed float32.
         scaled = (pixels.astype(np.float64) - low) * (_TOP_INDEX / (high - low))
         np.rint(scaled, out=scaled)
     return np.clip(scaled, 0, _TOP_INDEX, out=scaled).astype(np.uint8)
@@ -90,15 +91,15 @@ def render_frame(
 
     Args:
         pixels: float32 (n, W), both at least 1; NaN where a pixel is missing.
-        colormap: name of a colour map; `npy` ignores it and the range.
-        value_range: values of the first and the last colour, see `color_indices`.
+        colormap: Name or JSON, see `get_colormap`; `npy` ignores it and the range.
+        value_range: Values of the first and the last colour, see `color_indices`.
         format: `jpeg` and `webp` are lossy; `png` is exact; `npy` is the float32 array itself.
-        quality: of the lossy formats, 1 to 100.
+        quality: 1 to 100, for the lossy formats.
 
     Raises:
-        UnknownColormap: no colour map has this name.
-        FrameTooTall: a side is longer than the format can hold.
-        ValueError: there are no pixels, or an argument is out of its range.
+        UnknownColormap: No colour map has this name.
+        FrameTooTall: A side is longer than the format allows.
+        ValueError: There are no pixels, or an argument is out of range.
     """
     height, width = pixels.shape
     if not pixels.size:
@@ -133,12 +134,12 @@ def draw_frame(
 
     Args:
         pixels: float32 (n, W); NaN where a pixel is missing.
-        colormap: name of a colour map.
-        value_range: values of the first and the last colour.
-        transparent: missing pixels are transparent, rather than of `MISSING_COLOR`.
+        colormap: Name or JSON, see `get_colormap`.
+        value_range: Values of the first and the last colour, see `color_indices`.
+        transparent: Whether missing pixels are transparent instead of `MISSING_COLOR`.
 
     Returns:
-        An image of mode P without missing pixels; RGBA or RGB with some.
+        Mode P if no pixel is missing; otherwise RGBA if `transparent`, else RGB.
     """
     picture = Image.fromarray(color_indices(pixels, value_range))
     picture.putpalette(get_colormap(colormap).tobytes())
@@ -153,9 +154,9 @@ def draw_frame(
 
 
 def without_palette(picture: Image.Image, colormap: str) -> Image.Image:
-    """What JPEG and WebP can hold of a drawn frame: L for a grey colour map, else RGB or RGBA.
+    """Convert a drawn frame for JPEG and WebP: L for a grey colour map, otherwise RGB or RGBA.
 
-    Pillow looks colours up in a third of the time that indexing an array takes.
+    Pillow looks up colours in a third of the time that indexing an array takes.
     """
     if picture.mode != "P":
         return picture

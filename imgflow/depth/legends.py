@@ -1,4 +1,7 @@
-"""Legends: what the colours and the rows of a frame stand for, as pictures on white."""
+"""Legends: pictures that explain the colours and the depths of a frame, on white.
+
+Frames are in `imgflow.depth.frames`, colour maps in `imgflow.depth.colormaps`.
+"""
 
 import io
 import math
@@ -17,7 +20,7 @@ MIN_SCALE_HEIGHT = 64
 _INK = (51, 51, 51)
 _FONT_SIZE = 12
 _TICK_PIXELS = 4
-_LABEL_PIXELS = 56  # from one tick to the next, at least
+_LABEL_PIXELS = 56  # minimum from one tick to the next
 _LONGEST_LABEL = 9
 _AXIS_X, _BAR_X, _BAR_WIDTH, _SCALE_WIDTH = 76, 92, 18, 184
 
@@ -25,22 +28,22 @@ _AXIS_X, _BAR_X, _BAR_WIDTH, _SCALE_WIDTH = 76, 92, 18, 184
 def legend(
     name: str, low: float, high: float, *, width: int = 384, ticks: int = 5, label: str = ""
 ) -> bytes:
-    """Draw a colour map as a bar with the values it stands for.
+    """Draw a colour map as a bar with its values below.
 
     Args:
-        name: of the colour map.
-        low: value at the left end.
-        high: value at the right end.
-        width: of the picture in pixels, at least 64.
-        ticks: values written below the bar, at least 2.
-        label: a word above the bar, such as the unit; none by default.
+        name: Name or JSON of the colour map, see `get_colormap`.
+        low: Value at the left end.
+        high: Value at the right end.
+        width: Width of the picture in pixels, at least 64.
+        ticks: Number of values below the bar, at least 2.
+        label: Text above the bar, such as the unit; nothing if empty.
 
     Returns:
-        A PNG on white.
+        A PNG.
 
     Raises:
-        UnknownColormap: there is none of this name.
-        ValueError: the picture or its scale is too small, or a value is not finite.
+        UnknownColormap: No colour map has this name.
+        ValueError: The picture is too narrow, it has too few ticks, or a value is not finite.
     """
     if (
         width < _MIN_LEGEND_WIDTH
@@ -82,26 +85,26 @@ def depth_legend(
     has_missing: bool = False,
     label: str = "",
 ) -> bytes:
-    """Draw the depth axis of a frame, and beside it its colour map with values.
+    """Draw the depth axis of a frame, and next to it the colour map with its values.
 
-    Rows need not be evenly spaced: a tick stands where its depth is among the rows, and at the
-    border of two rows where there is a gap. So the picture fits a frame that is scaled to `height`
-    and stands beside it, or below the strip of a label.
+    Rows need not be evenly spaced: a tick is drawn where its depth is among the rows, in a gap at
+    the border of two rows. So the axis lines up with a frame next to it that is scaled to `height`
+    and starts below the strip of the label, if there is one.
 
     Args:
-        depths: float64 (n,) of the frame's rows, ascending, at least one.
-        colormap: name of the frame's colour map.
-        value_range: values of the first and the last colour.
-        height: of the axis in pixels, at least 64; that of the frame as it is shown.
-        has_missing: also show the colour of missing pixels.
-        label: a word above, such as the unit; none by default.
+        depths: float64 (n,), the depths of the frame's rows, ascending, at least one.
+        colormap: Name or JSON of the frame's colour map, see `get_colormap`.
+        value_range: Values of the first and the last colour.
+        height: Height of the axis and of the frame as shown, in pixels, at least 64.
+        has_missing: Whether to also explain the colour of missing pixels.
+        label: Text above the axis, such as the unit; nothing if empty.
 
     Returns:
-        A PNG, 184 pixels wide and `height` high; 22 more with a label or with `has_missing`, each.
+        A PNG, 184 pixels wide and `height` high, plus 22 for a label and 22 for `has_missing`.
 
     Raises:
-        UnknownColormap: there is none of this name.
-        ValueError: there are no rows, or the height is too small.
+        UnknownColormap: No colour map has this name.
+        ValueError: There are no rows, or the height is too small.
     """
     if not len(depths) or height < MIN_SCALE_HEIGHT:
         raise ValueError(f"a depth legend needs a row and {MIN_SCALE_HEIGHT} pixels")
@@ -121,7 +124,7 @@ def depth_legend(
 
     def tick(y: float, x: int, text: str, anchor: str) -> None:
         at = top + min(height - 1, max(0, round(y)))
-        # Text stays within the picture, its tick where it belongs.
+        # Text is kept inside the picture; its tick is not moved.
         text_y = min(top + height - _FONT_SIZE / 2, max(top + _FONT_SIZE / 2, at))
         draw.line((x, at, x + _TICK_PIXELS, at), fill=_INK)
         side = x - 3 if anchor == "rm" else x + _TICK_PIXELS + 4
@@ -144,9 +147,9 @@ def depth_legend(
 
 
 def ticks_between(low: float, high: float, most: int) -> Sequence[Decimal]:
-    """Round numbers from `low` to `high`, both included: multiples of 1, 2 or 5 times ten to n.
+    """Round numbers in `low` to `high`, ends included: multiples of 1, 2 or 5 times ten to n.
 
-    At most `most` of them, which is at least 2; the two ends where fewer than two fit in.
+    At most `most` of them, which must be 2 or more; the two ends if fewer than two fit.
     """
     ends = [Decimal(repr(low)), Decimal(repr(high))]
     span = ends[1] - ends[0]

@@ -1,15 +1,16 @@
-"""From a file's bytes to resized rows in ascending order of depth, in chunks of fixed size.
+"""Turns a file's bytes into resized rows in ascending order of depth, in chunks of fixed size.
 
-Rules: ascending files stay as they are; any other order is sorted by depth, rows of equal depth in
-the order of the file. No row is dropped.
+Ascending files keep their order; all others are sorted by depth, with rows of equal depth in the
+order of the file. No row is dropped.
 
-An ascending file, which nearly all are, streams through: a chunk comes out as soon as its rows are
-read. A file that is not goes through a temporary file. Its first batch (some thousand rows) already
-shows that in most cases; when disorder only appears after chunks were handed out, `OutOfOrder` is
-raised, and iterating again reads the file again and sorts it. A pass over the depths beforehand
-would instead read every file twice from the store.
+Nearly all files ascend and stream through: a chunk comes out as soon as its rows are read. Other
+files go through a temporary file. The first batch (some thousand rows) usually shows which kind it
+is; if disorder only appears after chunks were yielded, `OutOfOrder` is raised, and iterating again
+re-reads the file and sorts it. Checking the depths first would read every file from the store
+twice.
 
-A consumer that writes in one transaction:
+Reading the rows is in `imgflow.depth.readers`, resizing in `imgflow.depth.resampling`. A consumer
+that writes in one transaction:
 
     image = ResizedDepth(open_stream, name, recipe, limits, spool_dir)
     try:
@@ -39,25 +40,25 @@ from imgflow.depth.readers.rows import DepthRows, Float32, Float64
 from imgflow.depth.resampling import FIRST_OVERSHOOTING_ORDER, resize_width
 from imgflow.errors import ImgflowError
 
-# A temporary file of resized rows, written in the order of the file and read in that of depth.
+# The spool: a temporary file of resized rows, written in file order and read in order of depth.
 #
-# Plain reads and not a memory map: mapped pages would count as memory of the process.
+# Uses plain reads, since the pages of a memory map would count as memory of the process.
 
 
-_SLAB_FACTOR = 4  # reading up to four times the rows at once is cheaper than one by one
+_SLAB_FACTOR = 4  # reading up to four times the rows at once is cheaper than reading one by one
 
 
 class RowSpool:
-    """Rows on disk and their depths in memory (8 bytes a row, 20 while they are read back).
+    """Rows on disk, and their depths in memory (8 bytes a row, 20 while they are read back).
 
-    The file has no name where the system allows it, so it also goes away when the process is
+    The file has no name if the system allows that, so that it vanishes even if the process is
     killed.
     """
 
     def __init__(self, width: int, directory: Path | None) -> None:
         self._row_bytes = 4 * width
         self._width = width
-        # Closed by `__exit__`; every user goes through `with`.
+        # `__exit__` closes it.
         self._file = tempfile.TemporaryFile(dir=directory, prefix="imgflow-depth-")  # noqa: SIM115
         self._depths: list[Float64] = []
 
@@ -78,14 +79,14 @@ class RowSpool:
         self._file.write(np.ascontiguousarray(pixels).data)
 
     def sorted_depths(self) -> tuple[Float64, NDArray[np.int64]]:
-        """All depths in the order of the file, and the stable permutation that sorts them."""
+        """All depths in file order, and the stable permutation that sorts them."""
         self._file.flush()
         depths = np.concatenate(self._depths)
         self._depths.clear()
         return depths, np.argsort(depths, kind="stable")
 
     def rows(self, numbers: NDArray[np.int64]) -> Float32:
-        """Read rows by their number in the file, in the order given; float32 (n, width)."""
+        """Read rows by their number in the file, in the given order, as float32 (n, width)."""
         first, last = int(numbers.min()), int(numbers.max())
         if last - first < _SLAB_FACTOR * len(numbers):
             return self._slab(first, last + 1)[numbers - first]
@@ -104,7 +105,7 @@ _RESIZED_AT_ONCE = 2**18  # values, 8 bytes each while they are resized
 
 
 class OutOfOrder(ImgflowError):
-    """The depths do not ascend, after chunks were handed out: forget them and iterate again."""
+    """The depths stopped ascending after chunks were yielded: discard these and iterate again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +113,8 @@ class ResizedChunk:
     """Consecutive resized rows.
 
     Attributes:
-        index: 0-based number of the chunk.
-        first_row: 0-based number of its first row, `index * CHUNK_ROWS`.
+        index: Number of the chunk, from 0.
+        first_row: Number of its first row, from 0: `index * CHUNK_ROWS`.
         depths: float64 (n,), ascending; n is `CHUNK_ROWS` in all chunks but the last.
         pixels: float32 (n, width), C order.
     """
@@ -125,9 +126,9 @@ class ResizedChunk:
 
 
 class ResizedDepth:
-    """A depth image as an iterable of chunks; each iteration reads the file from its start.
+    """A depth image as an iterable of chunks; each iteration reads the file from the start.
 
-    Iterating raises `Rejected` for a file that is no depth image (possibly after some chunks),
+    Iterating raises `Rejected` if the file is not a depth image (possibly after some chunks),
     `OutOfOrder` at most once, and whatever `open_stream` raises.
     """
 
@@ -139,14 +140,14 @@ class ResizedDepth:
         limits: DepthLimits | None = None,
         spool_dir: Path | None = None,
     ) -> None:
-        """Keep what is needed to read; nothing is opened yet.
+        """Store the arguments; nothing is opened yet.
 
         Args:
-            open_stream: opens the file anew and returns its bytes, at each call the same ones.
-            name: its name or object key.
-            recipe: how rows are resized.
-            limits: what the file may cost.
-            spool_dir: where the temporary file goes, 4 bytes a pixel; None for the system's.
+            open_stream: Opens the file again at each call, and returns the same bytes each time.
+            name: File name or object key; its suffix chooses the reader.
+            recipe: Decides how rows are resized.
+            limits: Files beyond these are rejected.
+            spool_dir: Folder for the temporary file, 4 bytes a pixel; None for the system's.
         """
         self._open_stream = open_stream
         self._name = name
@@ -158,7 +159,7 @@ class ResizedDepth:
 
     @property
     def facts(self) -> DepthFacts:
-        """Facts on the whole image; there when an iteration has come to its end."""
+        """Facts on the entire image, available once an iteration has finished."""
         if self._facts is None:
             raise RuntimeError("facts are known after the last chunk")
         return self._facts
@@ -183,8 +184,8 @@ class ResizedDepth:
         batch = first
         while batch is not None:
             source.add(batch)
-            self._limits.check_rows(source.rows)  # also of readers that do not look
-            # A batch of a narrow image has a million rows, which become much wider.
+            self._limits.check_rows(source.rows)  # readers may not have checked
+            # A batch of a narrow image may have a million rows, which become much wider.
             step = max(1, _RESIZED_AT_ONCE // max(recipe.width, batch.pixels.shape[1]))
             for start in range(0, len(batch), step):
                 pixels = resize_width(
@@ -263,7 +264,7 @@ class _Rechunker:
 
 
 def _joined(parts: tuple[Float32, ...] | tuple[Float64, ...]) -> Any:
-    # A lone part may be a view into a batch of megabytes; a copy lets that go.
+    # Even a single part is copied, since it may be a view that keeps megabytes of a batch alive.
     return np.concatenate(parts)
 
 

@@ -1,8 +1,8 @@
-"""A picture of a whole depth image, of bounded size, made while its rows stream by.
+"""The preview: a picture of an entire depth image, of bounded size, made while its rows stream by.
 
-Depth and width have no unit in common, so the preview does not keep their proportion: it keeps the
-width and averages rows where there are more than fit, which shows the whole image and not a hair
-line.
+Depth and width have no common unit, so the preview does not keep their proportion: it keeps the
+width and averages rows if there are too many, so that a long image is not a hairline. Pictures of
+single rows are in `imgflow.depth.frames`.
 """
 
 import base64
@@ -18,22 +18,22 @@ from imgflow.depth.readers.missing import filled, has_missing, shared
 from imgflow.depth.readers.rows import Float32, Float64
 
 _JPEG_QUALITY = 88
-# Largest size and quality. WebP rather than JPEG, whose tables alone take half of so few bytes.
+# Maximum size, and quality. WebP, since JPEG's tables alone would take half of so few bytes.
 _ICONS = (((96, 144), 50), ((64, 96), 40), ((48, 64), 30), ((32, 48), 20), ((16, 24), 10))
 _MOST_ICON_BYTES = 640
 
 
 class PreviewBuilder:
-    """Averages rows into at most twice the wanted height of bins, whatever the number of rows.
+    """Averages any number of rows into bins, at most twice as many as the preview's height.
 
-    When all bins are used, neighbours are merged and each bin takes twice the rows from then on.
+    When all bins are used, neighbours are merged, and from then on each bin takes twice the rows.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
         """Start an empty preview.
 
         Args:
-            size: largest width and height in pixels.
+            size: Maximum width and height in pixels.
         """
         self._max_width, self._max_height = size
         self._capacity = 2 * self._max_height
@@ -43,7 +43,7 @@ class PreviewBuilder:
         self._rows = 0
 
     def add(self, pixels: Float32 | Float64) -> None:
-        """Take the next rows: float32 (n, W), NaN where missing; W always the same."""
+        """Add the next rows: float32 (n, W), NaN where missing; W must not change."""
         if self._sums is None:
             self._sums = np.zeros((self._capacity, pixels.shape[1]))
         while self._rows + len(pixels) > self._capacity * self._rows_per_bin:
@@ -68,10 +68,10 @@ class PreviewBuilder:
         self._rows_per_bin *= 2
 
     def means(self) -> Float32:
-        """The preview's values: float32 (height, width), both within the size; NaN for holes.
+        """The preview's values: float32 (height, width), within the maximum size; NaN for holes.
 
         Raises:
-            ValueError: no rows were added.
+            ValueError: No rows were added.
         """
         if self._sums is None or not self._rows:
             raise ValueError("a preview needs at least one row")
@@ -91,7 +91,7 @@ class PreviewBuilder:
         height = min(self._rows, self._max_height)
         if values.shape == (height, width):
             return values
-        # The box ends where the rows do, in the middle of the last bin.
+        # The box ends with the rows, which may be in the middle of the last bin.
         box = (0.0, 0.0, float(values.shape[1]), self._rows / self._rows_per_bin)
         resized = Image.fromarray(values).resize((width, height), Image.Resampling.BOX, box=box)
         smaller: Float32 = np.asarray(resized, dtype=np.float32)
@@ -106,13 +106,13 @@ class PreviewBuilder:
         """Draw the preview of the rows so far.
 
         Args:
-            colormap: name of a colour map.
-            value_range: values of its two ends, as a rule `DepthFacts.value_range`.
-            format: of the picture.
+            colormap: Name or JSON, see `imgflow.depth.colormaps.get_colormap`.
+            value_range: Values of the first and the last colour, usually `DepthFacts.value_range`.
+            format: `png` keeps missing pixels transparent; `jpeg` is lossy.
 
         Raises:
-            UnknownColormap: no colour map has this name.
-            ValueError: no rows were added, or the range descends.
+            UnknownColormap: No colour map has this name.
+            ValueError: No rows were added, or the range descends.
         """
         means = self.means()
         out = io.BytesIO()
@@ -126,11 +126,11 @@ class PreviewBuilder:
 
 
 def as_icon(frame: EncodedFrame) -> str:
-    """A small copy of a picture as text, for where nothing can be fetched: at most 880 characters.
+    """A small copy of a picture as a `data:` URI of at most 880 characters; empty if none fits.
 
-    Dagster's UI shows it out of an event; the address of a picture would need the API to be up, and
-    to be where the operator's browser finds it. Markdown of 1,000 characters and more, the link
-    around the picture included, it would show in a dialog only.
+    Dagster's UI shows it from an event; the address of a picture would work only while the
+    operator's browser reaches the API. Markdown of 1,000 characters or more, including the link
+    around the picture, would hide in a dialog.
     """
     picture = Image.open(io.BytesIO(frame.data)).convert("RGB")
     icons = (_small(picture, size, quality) for size, quality in _ICONS)

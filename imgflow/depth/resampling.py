@@ -1,17 +1,17 @@
-"""Resizing the width of a depth image, rows untouched, equal to scikit-image on the whole image.
+"""Resizes the width of depth images row by row, with the same result as scikit-image.
 
-`skimage.transform.resize` to `(rows, width)` treats every row alone: its Gaussian has sigma 0 along
-the rows, and its spline passes through the samples it is evaluated at. For given N, width and order
-a row is therefore multiplied with a fixed matrix of N by width, which is what scikit-image makes of
-the rows of the identity. Multiplying 1,300 rows takes 0.7 ms.
+`skimage.transform.resize` to `(rows, width)` treats each row on its own: its Gaussian has sigma 0
+along the depth axis, and its spline passes through the samples it is evaluated at. So for a given
+N, width and order, resizing a row is multiplying it with a fixed N by width matrix: the result of
+resizing the identity matrix. Multiplying 1,300 rows takes 0.7 ms.
 
-scikit-image finally clips to the range of the whole image, which matters for splines of order 2 and
-up, as only they overshoot. That range is known when the last row was read, so `resize_width` does
-not clip; `imgflow.depth.ordering` does, from its spool.
+scikit-image finally clips to the range of the entire image, which matters for splines of order 2
+and up, since only they overshoot. That range is only known after the last row, so `resize_width`
+does not clip; `imgflow.depth.ordering` does, when it reads its temporary file.
 
-Missing pixels (NaN) get no weight: values with 0 in their place and a mask of 1 and 0 are resized
-alike, and one is divided by the other. Where the mask is below a half, the pixel stays missing. So
-a hole spreads no further than the half of a kernel, and a row without holes is as it would be.
+Missing pixels (NaN) get no weight: the values, with 0 in their place, and a mask of 1 and 0 are
+resized alike, and one is divided by the other. Where the mask is below a half, the pixel stays
+missing. So a hole spreads by half a kernel at most, and rows without holes are not affected.
 """
 
 from functools import lru_cache
@@ -23,7 +23,7 @@ from imgflow.depth.readers.missing import filled, has_missing, shared
 from imgflow.depth.readers.rows import Float32, Float64
 
 FIRST_OVERSHOOTING_ORDER = 2
-_WIDEST_MATRIX = 2_048  # columns; wider, the matrix takes seconds to make and saves little
+_WIDEST_MATRIX = 2_048  # columns; a wider matrix takes seconds to make and saves little
 _IDENTITY_ROWS = 256
 _SPARSE_SHARE = 0.2
 
@@ -31,16 +31,16 @@ _SPARSE_SHARE = 0.2
 def resize_width(
     pixels: Float32, width: int, *, order: int = 1, anti_aliasing: bool = True
 ) -> Float32:
-    """Resize rows to another width; see the module for what it equals.
+    """Resize rows to another width, as scikit-image would; see the module.
 
     Args:
         pixels: float32 (n, N), finite or NaN, N at least 1.
-        width: pixels of a resized row.
-        order: of the spline, 0 to 5.
-        anti_aliasing: smooth before making rows narrower.
+        width: Pixels in a resized row.
+        order: Order of the spline, 0 to 5.
+        anti_aliasing: Whether to smooth rows before making them narrower.
 
     Returns:
-        float32 (n, width), not clipped; the very `pixels` when N is `width` already.
+        float32 (n, width), not clipped; `pixels` itself if N is already `width`.
     """
     columns = pixels.shape[1]
     if columns == width:
@@ -62,17 +62,17 @@ def _resized(pixels: Float32 | Float64, width: int, order: int, anti_aliasing: b
     if columns > _WIDEST_MATRIX:
         return _resize(pixels.astype(np.float64), width, order, anti_aliasing)
     weights = _weights(columns, width, order, anti_aliasing)
-    # Transposed, a sparse product runs along whole columns.
+    # Transposed, so that a sparse product runs along columns.
     resized: Float64 = (weights @ np.ascontiguousarray(pixels.T, dtype=np.float64)).T
     return resized
 
 
 @lru_cache(maxsize=8)
 def _weights(columns: int, width: int, order: int, anti_aliasing: bool) -> Any:
-    """The transposed matrix, sparse where it pays.
+    """The transposed matrix, sparse if that is faster.
 
-    At order 0 and 1 a pixel depends on few others: 4 of 200 at width 150. A dense product takes
-    twice the time, and its threads get in each other's way when several workers share the cores.
+    At orders 0 and 1 a pixel depends on few others: 4 of 200 at width 150. A dense product takes
+    twice the time, and its threads compete when several workers share the cores.
     """
     from scipy.sparse import csr_array  # type: ignore[import-untyped]  # SciPy has no types
 

@@ -1,4 +1,4 @@
-"""Statistics of the pixels in an interval of depth."""
+"""Statistics of the pixels in an interval of depth; those of an entire image are in `facts`."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
 
 class NoPixels(ImgflowError, ValueError):
-    """Statistics of no pixel at all."""
+    """There are no pixels to compute statistics of."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,12 @@ class PixelStatistics:
     """Statistics in the unit of the pixels, computed in float64.
 
     Attributes:
-        count: pixels that there are, rows times columns without the missing ones.
-        missing: missing pixels; nothing else here knows of them.
-        min: smallest.
-        max: largest.
-        mean: arithmetic mean.
-        std: standard deviation of the population.
-        percentiles: value by percentage, for each of `PERCENTILES`, interpolated.
-        histogram: pixels in each bin; they add up to `count`.
-        bin_edges: one more than bins; the last bin holds its upper edge.
+        count: Number of pixels, without missing ones.
+        missing: Number of missing pixels; all other fields ignore them.
+        std: Standard deviation of the population.
+        percentiles: Interpolated value for each percentage in `PERCENTILES`.
+        histogram: Number of pixels in each bin; their sum is `count`.
+        bin_edges: One more than there are bins; the last bin includes its upper edge.
     """
 
     count: int
@@ -49,13 +46,13 @@ def statistics(
 
     Args:
         pixels: float32 (n, W), NaN where a pixel is missing.
-        bins: of the histogram, at least 1.
-        value_range: first and last edge of the histogram; pixels outside count in the outermost
-            bins. By default the smallest and the largest pixel.
+        bins: Number of bins in the histogram, at least 1.
+        value_range: First and last edge of the histogram; pixels outside count in the outermost
+            bins. Default: the minimum and maximum pixel.
 
     Raises:
-        NoPixels: there are none, or all are missing.
-        ValueError: no bins, or a range that descends.
+        NoPixels: There are none, or all are missing.
+        ValueError: There are no bins, or the range descends.
     """
     values = pixels.astype(np.float64).ravel()
     if has_missing(values):

@@ -1,4 +1,7 @@
-"""Depth images as CSV; the rules of the format are the table in `imgflow.depth.readers.reading`."""
+"""Reads depth images as CSV, block by block: fast in `csv_fast`, cell by cell in `csv_careful`.
+
+The rules of the format are in the table in `imgflow.depth.readers.reading`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -20,12 +23,12 @@ from imgflow.errors import Rejected
 
 
 class CsvDepthReader:
-    """Reads CSV in blocks: fast where a block is plain numbers, cell by cell where it is not."""
+    """Reads CSV in blocks: fast if a block is plain numbers, cell by cell if not."""
 
     media_type = "text/csv"
 
     def read(self, stream: Iterable[bytes], limits: DepthLimits) -> Iterator[DepthRows]:
-        """Read a CSV from its first byte; see `imgflow.depth.readers.rows.DepthReader.read`."""
+        """Read a CSV file; see `imgflow.depth.readers.rows.DepthReader.read`."""
         blocks = line_blocks(stream, limits)
         header, first = parse_header(next(blocks, b""), limits)
         parser = _BlockParser(header)
@@ -46,7 +49,7 @@ _Parser = Callable[[bytes, Header], tuple[Float64, Float32] | None]
 
 
 class _BlockParser:
-    """Parses the blocks of one file, the fastest way first; see `csv_fast`."""
+    """Parses the blocks of one file, trying the fastest way first; see `csv_fast`."""
 
     def __init__(self, header: Header) -> None:
         self._header = header
@@ -58,11 +61,11 @@ class _BlockParser:
         whole = block if is_whole else block + b"\n"
         if not is_whole and ends_in_separator(block, header):
             return self._parse_carefully(block, first_line)
-        # Of blank lines, pandas would make rows of holes first.
+        # pandas would turn blank lines into rows of holes.
         parsed = None if b"\n\n" in whole else self._parse_fast(whole)
         if parsed is not None:
             return DepthRows(*parsed, first_line)
-        # Looking for empty rows takes time, and nearly no block has any.
+        # Only now, since finding empty rows takes time and few blocks have any.
         kept, numbers = without_empty_rows(whole, header.separator)
         rows = whole.count(b"\n")
         if not kept:
@@ -85,7 +88,7 @@ class _BlockParser:
         for parser in self._parsers:
             parsed = parser(text, self._header)
             if parsed is not None:
-                # Files are written by one program: what fits a block as a rule fits the next.
+                # One program wrote the file, so what fits one block usually fits the next.
                 if parser is not self._parsers[0]:
                     self._parsers = (self._parsers[1], self._parsers[0])
                 return parsed

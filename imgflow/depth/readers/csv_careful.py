@@ -1,6 +1,6 @@
-"""Reading CSV rows cell by cell: the judge of what is accepted, and the one who names the place.
+"""Reads CSV rows cell by cell: decides what is accepted, and says which line and column is wrong.
 
-A hundred times slower than `csv_fast`, so it only reads the blocks that one gives up on.
+A hundred times slower than `csv_fast`, so it only reads the blocks that `csv_fast` gives up on.
 """
 
 import csv
@@ -28,23 +28,23 @@ def parse_rows(
     r"""Read rows one cell at a time.
 
     Args:
-        block: whole lines; only the last of a file may come without its `\n`.
-        header: for the separator and the columns.
-        first_line: 1-based line of the file in which the block begins.
+        block: Complete lines; only the last line of a file may lack its `\n`.
+        header: Gives the separator and the columns.
+        first_line: Line of the file where the block starts, counted from 1.
 
     Returns:
-        Depths float64 (n,), pixels float32 (n, N), NaN where there is none, and lines int64 (n,);
-        entirely empty rows are left out.
+        Depths float64 (n,), pixels float32 (n, N), NaN where missing, and lines int64 (n,), all
+        without entirely empty rows.
 
     Raises:
-        Rejected: with the line, and the column where there is one, in the reason.
+        Rejected: A row breaks a rule; the reason names the line, and the column if there is one.
     """
     lines = block.split(b"\n")
     ends_in_line_feed = not lines[-1]
     if ends_in_line_feed:
         lines.pop()
     kept = array("q")
-    numbers = array("d")  # 8 bytes a number where a list takes 32
+    numbers = array("d")  # 8 bytes a number instead of a list's 32
     for offset, raw in enumerate(lines):
         line = first_line + offset
         cells = _cells(raw, header, line)
@@ -54,7 +54,7 @@ def parse_rows(
             is_cut_off = offset == len(lines) - 1 and not ends_in_line_feed
             raise _wrong_count(len(cells), header.columns, line, is_cut_off=is_cut_off)
         if ends_in_separator(raw, header) and not ends_in_line_feed and offset == len(lines) - 1:
-            # A hole, or what is left of a longer row: nobody can tell.
+            # It may be a hole, or the start of a longer row.
             raise Rejected(
                 "truncated", f"line {line}, the last, ends behind a separator, without a line end"
             )
@@ -67,7 +67,7 @@ def parse_rows(
 
 
 def ends_in_separator(block: bytes, header: Header) -> bool:
-    """Whether nothing but blanks follow the last separator."""
+    """Whether only blanks follow the last separator."""
     return block.rstrip(b" ").endswith(header.separator)
 
 

@@ -1,13 +1,13 @@
-"""Parsing a whole block of CSV rows at once; says no instead of saying what is wrong.
+"""Parses a block of CSV rows at once, or gives up without saying what is wrong.
 
-Each function here answers None when a block holds anything but plain finite numbers, and empty
-cells where it takes them, in the right number of columns. `csv_careful` then reads
-the same block cell by cell and is the one to accept or to reject it, so a rule may be missing here
-but never be laxer than there.
+A parser returns None unless a block has only plain finite numbers, and empty cells if it supports
+them, in the right number of columns. `csv_careful` then reads the same block cell by cell and
+accepts or rejects it. So a parser here may support less than `csv_careful`, but must never accept
+more.
 
-Measured on blocks of 200 columns, megabytes of text a second on one core: numbers with a fixed
-number of decimals (which whole numbers are) 350 to 400 here, 170 with pandas; all others 300 to 400
-with pandas, 100 with `numpy.loadtxt`; with holes in them 150 with pandas.
+Measured on blocks of 200 columns, in megabytes of text per second on one core: numbers with a fixed
+number of decimals (whole numbers included) 350 to 400 here, 170 with pandas; all others 300 to 400
+with pandas, 100 with `numpy.loadtxt`; with holes, 150 with pandas.
 """
 
 import io
@@ -22,17 +22,17 @@ from imgflow.depth.readers.csv_header import Header
 from imgflow.depth.readers.rows import Float32, Float64
 
 _COMMA, _LINE_FEED, _DOT, _ZERO, _BLANK = b",\n.0 "
-_PIECE_BYTES = 2**18  # positions and digits of a piece stay in the second-level cache
-_EXACT_DIGITS = 15  # integers of so many digits and powers of ten below 10**22 are exact float64
-_KINDS: dict[int, type[np.unsignedinteger[Any]]] = {  # by the digits that always fit
+_PIECE_BYTES = 2**18  # positions and digits of a piece stay in the L2 cache
+_EXACT_DIGITS = 15  # integers of 15 digits, and powers of ten below 10**22, are exact in float64
+_KINDS: dict[int, type[np.unsignedinteger[Any]]] = {  # by the number of digits that always fit
     4: np.uint16,
     9: np.uint32,
     _EXACT_DIGITS: np.uint64,
 }
 _LARGEST_DIGIT = 9
 _NUMERIC_BYTES = b"0123456789+-.eE, \n"
-# What pandas takes beyond `csv_careful`: white space that is no blank, quotes around anything, and
-# whatever stands behind a NUL. One search for each is a fifth of the cost of looking at every byte.
+# What pandas accepts and `csv_careful` does not: other white space than blanks, quotes around
+# anything, and anything after a NUL. One search for each costs a fifth of checking every byte.
 _ONLY_FOR_PANDAS = (b"\t", b"\v", b"\f", b"\0", b'"')
 _FIRST_EXACT_PANDAS = 3
 _HOLE_SPELLINGS = ("", "nan", "NaN", "NAN")
@@ -40,14 +40,14 @@ _QUOTED_CELL = re.compile(rb'(?<![^,\n])"([^",\n]*)"(?![^,\n])')
 
 
 def without_empty_rows(block: bytes, separator: bytes) -> tuple[bytes, NDArray[np.int64]]:
-    r"""Drop the rows that hold nothing but separators.
+    r"""Drop rows that have nothing but separators and blanks.
 
     Args:
-        block: whole lines, each ending in `\n`.
-        separator: one byte.
+        block: Complete lines, each ending in `\n`.
+        separator: One byte.
 
     Returns:
-        The other rows, and their numbers among all, the first being 0.
+        The remaining rows, and their numbers in `block`, from 0.
     """
     text = np.frombuffer(block, dtype=np.uint8)
     ends = np.flatnonzero(text == _LINE_FEED) + 1
@@ -58,12 +58,15 @@ def without_empty_rows(block: bytes, separator: bytes) -> tuple[bytes, NDArray[n
 
 
 def with_commas(block: bytes, separator: bytes) -> bytes:
-    """Spell a block with comma and decimal point; decimal commas only stand beside semicolons."""
+    """Rewrite a block with commas as separators and decimal points.
+
+    Decimal commas are only allowed if the separator is a semicolon.
+    """
     if separator == b",":
         return block
     if separator == b";":
         return block.translate(bytes.maketrans(b";,", b",."))
-    # A comma beside tabs would become a separator: `;` is no number either, and stays apart.
+    # A comma between tabs must not become a separator; `;` is not part of a number either.
     return block.translate(bytes.maketrans(b"\t,", b",;"))
 
 
@@ -71,8 +74,8 @@ def parse_fixed_point(block: bytes, header: Header) -> tuple[Float64, Float32] |
     r"""Parse rows whose pixels are unsigned and all have the same number of decimals.
 
     Args:
-        block: whole non-empty rows with comma and decimal point, each ending in `\n`.
-        header: for the number of columns and the position of the depths.
+        block: Complete non-empty rows with comma and decimal point, each ending in `\n`.
+        header: Gives the number of columns and the position of the depths.
 
     Returns:
         Depths float64 (n,) and pixels float32 (n, N), or None.
@@ -89,9 +92,9 @@ def parse_fixed_point(block: bytes, header: Header) -> tuple[Float64, Float32] |
 
 
 def may_have_holes(block: bytes) -> bool:
-    """Whether cells may be empty or NaN; also true of blanks, quotes and signs behind a comma.
+    """Whether cells may be empty or NaN; also true for blanks, quotes or signs after a comma.
 
-    Searching for two bytes where one of them is a comma takes ten times as long.
+    Searching for pairs of bytes that start with a comma would take ten times as long.
     """
     if b"n" in block or b"N" in block:
         return True
@@ -102,12 +105,12 @@ def may_have_holes(block: bytes) -> bool:
 def parse_with_pandas(
     block: bytes, header: Header, *, with_holes: bool = False
 ) -> tuple[Float64, Float32] | None:
-    """Parse rows of any finite numbers; arguments and answer as `parse_fixed_point`.
+    r"""Parse rows of any finite numbers, with the same result as `parse_fixed_point`.
 
     Args:
-        block: as there.
-        header: as there.
-        with_holes: pixels that are empty or NaN are NaN, rather than a reason to answer None.
+        block: Complete rows with comma and decimal point, each ending in `\n`.
+        header: Gives the number of columns and the position of the depths.
+        with_holes: Whether empty or NaN pixels become NaN, instead of making the result None.
     """
     import pandas as pd
 
@@ -115,7 +118,7 @@ def parse_with_pandas(
     if any(mark in text for mark in _ONLY_FOR_PANDAS):
         return None
     try:
-        # Types are left to pandas: asked for float64, it takes half as long again.
+        # Without `dtype`: asked for float64, pandas takes half as long again.
         frame = pd.read_csv(
             io.BytesIO(text),
             header=None,
@@ -123,7 +126,7 @@ def parse_with_pandas(
             keep_default_na=False,
             na_values=_HOLE_SPELLINGS if with_holes else None,
             skip_blank_lines=False,
-            low_memory=False,  # the block is small already, and pandas' own chunks cost time
+            low_memory=False,  # the block is small already, and pandas' chunks cost time
         )
     except ValueError:
         return None
@@ -133,15 +136,15 @@ def parse_with_pandas(
     # `bytes.count` takes eight times as long.
     marks = np.frombuffer(text, dtype=np.uint8)
     lines = np.count_nonzero(marks == _LINE_FEED)
-    # pandas fills up short rows, with NaN.
+    # pandas pads short rows with NaN.
     is_ragged = with_holes and not _has_rows_of(marks, header.columns)
     if is_ragged or table.shape != (lines, header.columns):
         return None
     at = header.depth_column
     pixels = _as_float32(_without_column(table, at))
-    depths: Float64 | None = table[:, at].copy()  # not a view, which would hold the whole table
+    depths: Float64 | None = table[:, at].copy()  # a view would keep the entire table alive
     if int(pd.__version__.partition(".")[0]) < _FIRST_EXACT_PANDAS:
-        # It rounded the last bit either way, and a depth must be exact.
+        # Older versions may get the last bit wrong, and a depth must be exact.
         depths = _column_of_numbers(text, at)
     if depths is None or not np.isfinite(depths).all():
         return None
@@ -150,7 +153,7 @@ def parse_with_pandas(
 
 
 def _has_rows_of(marks: NDArray[np.uint8], columns: int) -> bool:
-    """Whether each line has so many cells, given that there are no quotes any more."""
+    """Whether each line has this many cells; quotes must have been removed."""
     separators = marks[(marks == _COMMA) | (marks == _LINE_FEED)]
     if len(separators) % columns:
         return False
@@ -177,7 +180,7 @@ def _without_column(table: NDArray[Any], column: int) -> NDArray[Any]:
 
 
 def _as_float32(values: NDArray[Any]) -> Float32:
-    with np.errstate(over="ignore"):  # infinity is looked for, and rejected with its line
+    with np.errstate(over="ignore"):  # infinity is checked later, and rejected with its line
         return np.ascontiguousarray(values, dtype=np.float32)
 
 
@@ -195,7 +198,7 @@ def _parse_piece(piece: bytes, header: Header) -> tuple[Float64, Float32] | None
     text = np.frombuffer(piece, dtype=np.uint8)
     separators = np.flatnonzero(text <= _COMMA)
     rows, commas = (np.count_nonzero(text == mark) for mark in (_LINE_FEED, _COMMA))
-    # Blanks and quotes are below the comma too; where one occurs, these counts differ.
+    # Blanks and quotes are below the comma too; if there are any, these counts differ.
     if not len(separators) == rows * header.columns == rows + commas:
         return None
     ends = separators.reshape(rows, header.columns)
@@ -217,9 +220,9 @@ def _parse_piece(piece: bytes, header: Header) -> tuple[Float64, Float32] | None
 def _fixed_point(
     text: NDArray[np.uint8], ends: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> NDArray[Any] | None:
-    """Numbers from the positions behind their last digits and from their lengths in characters.
+    """Numbers by the positions after their last digits and by their lengths in characters.
 
-    The digits make an exact integer, and one division rounds it correctly; whole numbers stay
+    The digits make an exact integer, which a single division rounds correctly; whole numbers stay
     integers.
     """
     longest, shortest = int(lengths.max()), int(lengths.min())

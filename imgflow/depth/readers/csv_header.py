@@ -1,4 +1,7 @@
-"""The first line of a depth CSV: which character separates cells, and where the depths are."""
+"""Parses the header line of a depth CSV: its separator, column names and depth column.
+
+The rows are parsed in `csv_fast` and `csv_careful`.
+"""
 
 import csv
 import re
@@ -18,10 +21,10 @@ class Header:
     """What the header line says.
 
     Attributes:
-        separator: one byte, one of comma, semicolon and tab.
-        names: all column names, trimmed, in the order of the file.
-        depth_column: 0-based position of the depths among them.
-        lines: how many lines of the file the header took, blank ones before it included.
+        separator: One byte: comma, semicolon or tab.
+        names: All column names, trimmed, in file order.
+        depth_column: Index of the depth column in `names`, from 0.
+        lines: Number of lines up to the header's end, including blank ones before it.
     """
 
     separator: bytes
@@ -36,14 +39,14 @@ class Header:
 
 
 def parse_header(block: bytes, limits: DepthLimits) -> tuple[Header, bytes]:
-    r"""Split a file's first block into its header and the rows that follow.
+    r"""Split a file's first block into its header and the rows after it.
 
     Args:
-        block: the beginning of the file, lines ending in `\n`; empty for an empty file.
-        limits: for the number of columns.
+        block: Start of the file, with `\n` line ends; empty for an empty file.
+        limits: Only `max_columns` is checked.
 
     Raises:
-        Rejected: see the table in `imgflow.depth.readers.reading`.
+        Rejected: See the table in `imgflow.depth.readers.reading`.
     """
     if block.startswith(_UTF16_MARKS):
         raise Rejected("not_utf8", "the file is UTF-16 text; UTF-8 is needed")

@@ -1,13 +1,13 @@
-"""Missing pixels: holes in the file, NaN in every array, from the reader to the frame.
+"""Missing pixels: NaN in every array, from reader to frame; and the rules for tables of numbers.
 
-NaN and not a mask beside the array: no step can forget it, and it travels through the database and
-`.npy` as it is. What each step makes of it:
+NaN instead of a separate mask: no step can forget it, and it passes unchanged through the database
+and `.npy`. What each step does with it:
 
 | step | rule |
 | --- | --- |
-| resize | a pixel is the mean of the present ones by the weights of the kernel; missing when they |
-|  | have less than half of its weight |
-| preview | the same, with all pixels below it of equal weight |
+| resize | a pixel is the mean of the present ones, weighted by the kernel; missing if they have |
+|  | less than half of its weight |
+| preview | the same, with equal weight for all pixels that it covers |
 | frames | transparent in PNG and WebP, `MISSING_COLOR` in JPEG, NaN in `.npy` |
 | statistics | left out, and counted |
 """
@@ -21,47 +21,46 @@ from imgflow.depth.readers.rows import DepthRows, Float32, Float64
 from imgflow.errors import Rejected
 
 MISSING_COLOR = (0x55, 0x88, 0xFF)
-"""A blue as far from all built-in colour maps as any can be, also for red-green blindness."""
+"""The blue farthest from all built-in colour maps, also for red-green colour blindness."""
 
-# A share of exactly a half must not depend on how a sum was rounded.
+# A share of exactly a half must not depend on rounding.
 LEAST_SHARE = 0.5 - 1e-9
 
 
 def has_missing(pixels: NDArray[Any]) -> bool:
-    """Whether any pixel is NaN; a tenth of the time that looking at each with `isnan` takes."""
+    """Whether any pixel is NaN, in a tenth of the time that `isnan` on each pixel takes."""
     return bool(pixels.size) and bool(np.isnan(pixels.min()))
 
 
 def filled(pixels: Float32 | Float64) -> tuple[Float64, Float64]:
-    """Split pixels into values, 0 where missing, and shares, 1 or 0 where missing."""
+    """Split pixels into values, 0 where missing, and shares, 0 where missing and 1 elsewhere."""
     missing = np.isnan(pixels)
     return np.where(missing, 0, pixels).astype(np.float64), (~missing).astype(np.float64)
 
 
 def shared(sums: Float64, shares: Float64) -> Float64:
-    """Divide weighted sums of what `filled` gave by the weight that was present; NaN for holes."""
+    """Divide weighted sums of values by those of shares, both from `filled`; NaN for holes."""
     is_present = shares >= LEAST_SHARE
     quotients: Float64 = np.full(sums.shape, np.nan)
     np.divide(sums, shares, out=quotients, where=is_present)
     return quotients
 
 
-# Rows out of tables that are numbers already: the rules of `imgflow.depth.readers.reading` for
-# cells.
+# Tables that are numbers already, held to the rules for cells in `imgflow.depth.readers.reading`.
 
 
 def checked_rows(table: NDArray[Any], first_row: int) -> DepthRows:
     """Apply the rules for empty rows, holes and infinite values to a table of numbers.
 
     Args:
-        table: numbers (n, 1 + N), depths in the first column; NaN is an empty cell, and a missing
-            pixel beside others.
-        first_row: 1-based number of its first row.
+        table: Numbers (n, 1 + N) with depths in the first column; NaN is an empty cell, so a
+            missing pixel unless the row is empty.
+        first_row: Number of its first row in the file, from 1.
 
     Raises:
-        Rejected: with the number of the row, and of the column, in the reason.
+        Rejected: A value is not allowed; the reason names its row and column.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+    with np.errstate(over="ignore", invalid="ignore"):  # checked below
         depths = table[:, 0].astype(np.float64)
         pixels = np.ascontiguousarray(table[:, 1:], dtype=np.float32)
     if np.isfinite(depths).all() and np.isfinite(pixels).all():
@@ -77,7 +76,7 @@ def checked_rows(table: NDArray[Any], first_row: int) -> DepthRows:
 def _refuse(
     is_bad: NDArray[np.bool_], cells: NDArray[Any], first_row: int, first_column: int
 ) -> None:
-    """Reject the first of the bad cells; both arrays are (n, columns)."""
+    """Reject the first bad cell, if any; both arrays are (n, columns)."""
     if not is_bad.any():
         return
     row, column = (int(place) for place in np.unravel_index(is_bad.argmax(), is_bad.shape))

@@ -1,7 +1,7 @@
-"""Depth images as `.npy`: a table of numbers whose first column is the depth.
+"""Reads depth images as `.npy`: a table of numbers with the depths in its first column.
 
-Read in blocks, like text, so the array may be larger than memory. Lines in reasons are rows of the
-table, the first being 1.
+It is read in blocks, like text, so the array may be larger than memory. Lines in reasons are rows
+of the table, counted from 1. The rules for values are in `missing.checked_rows`.
 """
 
 import io
@@ -29,7 +29,7 @@ class NpyDepthReader:
     media_type = "application/x-npy"
 
     def read(self, stream: Iterable[bytes], limits: DepthLimits) -> Iterator[DepthRows]:
-        """Read a table from its first byte; see `imgflow.depth.readers.rows.DepthReader.read`."""
+        """Read a `.npy` file; see `imgflow.depth.readers.rows.DepthReader.read`."""
         head, source = peek(stream, _HEADER_BYTES)
         rows, columns, kind, offset = _header(head)
         if columns > limits.max_columns:
@@ -55,13 +55,13 @@ class NpyDepthReader:
 
 
 def _header(head: bytes) -> tuple[int, int, np.dtype[Any], int]:
-    """Rows, columns, type and the position of the first number."""
+    """Rows, columns, type, and the offset of the first number in bytes."""
     file = io.BytesIO(head)
     try:
         read_header = _HEADERS[npy.read_magic(file)]
         shape, is_fortran, kind = read_header(file)
-    # numpy hands the header to Python's own parser, which raises whatever it stumbles over:
-    # SyntaxError, tokenize.TokenError, RecursionError, and MemoryError for deep brackets.
+    # numpy hands the header to Python's parser, which may raise SyntaxError, tokenize.TokenError,
+    # RecursionError, and MemoryError for deeply nested brackets.
     except Exception as error:
         raise Rejected(
             "corrupt_npy", f"this is no .npy file: its header cannot be read ({_shown(error)})"
@@ -70,7 +70,7 @@ def _header(head: bytes) -> tuple[int, int, np.dtype[Any], int]:
         raise Rejected("not_a_number", f"the array is of {kind}, and numbers are needed")
     is_table = (
         len(shape) == _TABLE_DIMENSIONS
-        and all(type(side) is int for side in shape)  # True and False pass for numbers
+        and all(type(side) is int for side in shape)  # numpy accepts True and False too
         and shape[0] >= 0
         and shape[1] > 0
         and not is_fortran
@@ -86,14 +86,14 @@ def _header(head: bytes) -> tuple[int, int, np.dtype[Any], int]:
 
 
 def _shown(error: Exception) -> str:
-    """An error in a few words: numpy repeats the header, which may be long."""
+    """An error's type and message, cut short, since numpy repeats the header."""
     return f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
 
 
 def _tables(
     stream: Iterable[bytes], offset: int, columns: int, kind: np.dtype[Any], block_bytes: int
 ) -> Iterator[NDArray[Any]]:
-    """Cut what follows the header into tables of whole rows; a rest that is none is an error."""
+    """Cut what follows the header into tables of complete rows; an incomplete row is an error."""
     row_bytes = columns * kind.itemsize
     wanted = max(row_bytes, block_bytes // row_bytes * row_bytes)
     held = bytearray()

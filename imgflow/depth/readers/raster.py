@@ -1,9 +1,9 @@
-"""Depth maps as grey PNG or TIFF, 8, 16 or 32 bit: a row of pixels per depth.
+"""Reads depth maps: grey PNG or TIFF with 8, 16 or 32 bits, one row of pixels per depth.
 
-A picture has no depth column. Its rows are at depths 0, 1, 2 … unless it says otherwise, in a text
-chunk of PNG or in the ImageDescription of TIFF, as JSON: `{"depth_first": 9000.1, "depth_step":
-0.1}`. Depths are then multiples in decimal arithmetic, so that row 3 of these is at 9000.4 and not
-beside it.
+A picture has no depth column. Its rows are at depths 0, 1, 2 … unless a text chunk of the PNG, or
+the ImageDescription of the TIFF, has JSON such as `{"depth_first": 9000.1, "depth_step": 0.1}`.
+Depths are computed in decimal arithmetic, so that row 3 of these is at exactly 9000.4. Photographs
+in these formats are in `imgflow.images.formats`.
 """
 
 import json
@@ -35,7 +35,7 @@ class PngDepthReader:
 
     def read(self, stream: Iterable[bytes], limits: DepthLimits) -> Iterator[DepthRows]:
         """Read a picture; see `imgflow.depth.readers.rows.DepthReader.read`."""
-        # The encoded picture stays out of memory, since Pillow needs to go back and forth in it.
+        # On disk and not in memory, since Pillow needs to seek in the encoded picture.
         with tempfile.TemporaryFile(prefix="imgflow-depth-") as file:
             for part in stream:
                 file.write(part)
@@ -45,17 +45,17 @@ class PngDepthReader:
 
 
 class TiffDepthReader(PngDepthReader):
-    """The same for TIFF, which also holds floats."""
+    """Reads depth maps as TIFF, which may also have floats."""
 
     media_type = "image/tiff"
     format = "TIFF"
 
 
 def _rows(file: IO[bytes], format: str, limits: DepthLimits) -> Iterator[DepthRows]:
-    # A lack of memory passes through: whoever set a limit says which.
+    # MemoryError passes through, since the caller knows the limit.
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the limit is our own
+            warnings.simplefilter("ignore")  # `_check` has our own limit
             picture = Image.open(file, formats=(format,))
         _check(picture, limits)
         first, step = _depth_scale(picture)
@@ -66,9 +66,9 @@ def _rows(file: IO[bytes], format: str, limits: DepthLimits) -> Iterator[DepthRo
         raise Rejected("not_a_depth_map", f"this is no {format}") from error
     except Image.DecompressionBombError as error:
         raise Rejected("too_many_pixels", str(error)) from error
-    # Decoders raise whatever they stumble over: struct.error, EOFError, KeyError, SyntaxError …
+    # Decoders may raise anything: struct.error, EOFError, KeyError, SyntaxError …
     except Exception as error:
-        if "out of memory" in str(error):  # libtiff's and zlib's way to say it
+        if "out of memory" in str(error):  # as libtiff and zlib report it
             raise MemoryError(str(error)) from error
         if is_of_machine(error):
             raise
@@ -102,7 +102,7 @@ def _check(picture: Image.Image, limits: DepthLimits) -> None:
 
 
 def _depth_scale(picture: Image.Image) -> tuple[Decimal, Decimal]:
-    """Depth of the first row, and from one row to the next."""
+    """Depth of the first row, and the step from one row to the next."""
     tags: Any = getattr(picture, "tag_v2", {})
     for text in (*picture.info.values(), tags.get(_DESCRIPTION_TAG)):
         if not isinstance(text, str) or '"depth_step"' not in text:

@@ -1,15 +1,14 @@
-"""Which keys are depth images, and which class reads each: by suffix, from here or from a plugin.
+"""Which keys are depth images, and which class reads each: by suffix, built in or from a plugin.
 
-Light on purpose: listing a bucket asks for suffixes only, and imports no reader.
+Listing a bucket needs only the suffixes, so this module imports no reader.
 
-A further format is a class with the two members of `imgflow.depth.readers.rows.DepthReader` and an
-entry point of its package, whose name is the suffix without its first dot:
+To add a format, write a class with the two members of `imgflow.depth.readers.rows.DepthReader`, and
+declare an entry point in its package, named like the suffix without its first dot:
 
     [project.entry-points."imgflow.depth_readers"]
     las = "borehole_formats:LasReader"
 
-An entry point cannot take over a suffix that is built in, else a package could change what
-`.csv` means.
+An entry point cannot override a built-in suffix, or a package could change what `.csv` means.
 """
 
 from __future__ import annotations
@@ -37,28 +36,28 @@ BUILT_IN: Mapping[str, str] = {
     ".depth.png": _PNG,
     **dict.fromkeys((".depth.tif", ".depth.tiff"), _TIFF),
 }
-"""Suffix, in lower case, to the class that reads it."""
+"""The class that reads each suffix, in lower case."""
 
 
 @cache
 def readers() -> Mapping[str, EntryPoint]:
-    """The reader of each suffix, not imported yet; plugins are looked for once in a process."""
+    """The reader of each suffix, not imported yet; plugins are discovered once in a process."""
     found = {f".{point.name.lower()}": point for point in entry_points(group=ENTRY_POINTS)}
     own = {suffix: EntryPoint(suffix, place, ENTRY_POINTS) for suffix, place in BUILT_IN.items()}
     return {**found, **own}
 
 
 def is_depth_key(key: str) -> bool:
-    """Whether an object is a depth image, by its key alone."""
+    """Whether an object is a depth image, judged by its key alone."""
     return key.lower().endswith(tuple(readers()))
 
 
 def reader_of(name: str) -> DepthReader:
-    """Make the reader for a name or key: that of the longest suffix it ends in.
+    """Make the reader for a name or key, by the longest suffix that matches.
 
     Raises:
-        Rejected: `unknown_depth_format`.
-        Trouble: the reader is another package's, and cannot be loaded.
+        Rejected: `unknown_depth_format`, if no suffix matches.
+        Trouble: The reader belongs to another package and cannot be loaded.
     """
     lowered = name.lower()
     suffix = max((s for s in readers() if lowered.endswith(s)), key=len, default=None)

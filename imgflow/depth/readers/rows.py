@@ -1,6 +1,6 @@
-"""The types between a depth reader and what follows it: rows, and the reader itself.
+"""The interface of depth readers: the rows they yield, and the protocol they follow.
 
-No reader is named here, so that a new one needs only this module. Choosing among the readers is
+A new reader needs only this module. Choosing among the readers is in
 `imgflow.depth.readers.registry`.
 """
 
@@ -21,15 +21,15 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class DepthRows:
-    """Some consecutive rows of a depth image, in the order of the file.
+    """Some consecutive rows of a depth image, in file order.
 
     Attributes:
         depths: float64 (n,), finite, correctly rounded from the text.
         pixels: float32 (n, N), C order; NaN where a pixel is missing, otherwise finite. N is the
             same in all batches of a file.
-        first_line: 1-based line of the file in which this batch begins.
-        empty_rows: entirely empty rows that were dropped in this batch; n may then be 0.
-        lines: int64 (n,), the line of each row; None where they follow `first_line` one by one.
+        first_line: Line of the file where this batch starts, counted from 1.
+        empty_rows: Number of entirely empty rows dropped from this batch; n may then be 0.
+        lines: int64 (n,), the line of each row; None if the lines are consecutive.
     """
 
     depths: Float64
@@ -43,10 +43,10 @@ class DepthRows:
 
 
 class DepthReader(Protocol):
-    """One file format of depth images.
+    """One file format of depth images; an instance is made for each file.
 
-    One is made for each file. To add one, write a class with these members and register its
-    suffix, see `imgflow.depth.readers.registry`.
+    To add a format, write a class with these members and register its suffix, see
+    `imgflow.depth.readers.registry`.
     """
 
     @property
@@ -57,9 +57,9 @@ class DepthReader(Protocol):
         """Read a file from its first byte, in memory bounded by `limits.block_bytes`.
 
         Args:
-            stream: the decompressed bytes, cut anywhere.
-            limits: what the file may cost.
+            stream: Decompressed bytes, in parts of any size.
+            limits: Files beyond these are rejected.
 
         Raises:
-            Rejected: the bytes are not a depth image; no other exception of the reader's own.
+            Rejected: The bytes are not a depth image; a reader raises no other error of its own.
         """

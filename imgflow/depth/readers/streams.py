@@ -1,6 +1,6 @@
-"""Byte streams before parsing: decompression, limits, line ends and blocks of whole lines.
+"""Byte streams before parsing: decompression, limits, line ends and blocks of complete lines.
 
-Nothing here knows columns or numbers.
+Everything about columns and numbers is in the readers.
 """
 
 import zlib
@@ -15,10 +15,10 @@ _INFLATE_STEP_BYTES = 2**20
 
 
 def peek(stream: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
-    """Look at the first bytes of a stream without losing them.
+    """Look at the first bytes of a stream without consuming them.
 
     Returns:
-        At least `size` bytes, or all where the stream is shorter, and the stream from its start.
+        The first `size` bytes, or all if the stream is shorter, and the stream from its start.
     """
     source = iter(stream)
     taken: list[bytes] = []
@@ -33,12 +33,12 @@ def peek(stream: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
 
 
 def decompressed(stream: Iterable[bytes]) -> Iterator[bytes]:
-    """Pass a stream on, inflated when it begins with the gzip magic number.
+    """Pass a stream on, inflated if it starts with the gzip magic number.
 
-    Each part that comes out is at most 1 MiB or what came in, so a bomb costs no memory.
+    Each inflated part is at most 1 MiB, so a decompression bomb costs no memory.
 
     Raises:
-        Rejected: `corrupt_gzip`, or `truncated` when the compressed data ends early.
+        Rejected: `corrupt_gzip`, or `truncated` if the compressed data ends early.
     """
     head, source = peek(stream, len(GZIP_MAGIC))
     return _inflated(source) if head == GZIP_MAGIC else source
@@ -65,19 +65,19 @@ def _inflated(stream: Iterable[bytes]) -> Iterator[bytes]:
                 yield out
             between_members = inflater.eof
             data = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-            # All input may be taken while output is still waiting inside.
+            # The inflater may still hold output after taking all input.
             out_is_full = len(out) == _INFLATE_STEP_BYTES and not inflater.eof
     if not between_members:
         raise Rejected("truncated", "the gzip data ends before its end mark")
 
 
 def line_blocks(stream: Iterable[bytes], limits: DepthLimits) -> Iterator[bytes]:
-    r"""Cut a stream into blocks of whole lines, whose ends are all `\n`.
+    r"""Cut a stream into blocks of complete lines, with `\n` for all line ends.
 
-    Only the last block may end without a `\n`: then the file did.
+    Only the last block may lack a final `\n`, if the file does.
 
     Raises:
-        Rejected: `too_many_bytes`, or `line_too_long` when a line does not fit into a block.
+        Rejected: `too_many_bytes`, or `line_too_long` if a line does not fit into a block.
     """
     held: list[bytes] = []
     size = 0
@@ -89,7 +89,7 @@ def line_blocks(stream: Iterable[bytes], limits: DepthLimits) -> Iterator[bytes]
                 held.append(piece)
                 continue
             end = piece.rfind(b"\n") + 1
-            if not end:  # its last line began in an earlier piece
+            if not end:  # its line started in an earlier piece
                 piece = b"".join([*held, piece])
                 held.clear()
                 end = piece.rfind(b"\n") + 1
@@ -98,7 +98,7 @@ def line_blocks(stream: Iterable[bytes], limits: DepthLimits) -> Iterator[bytes]
                     "line_too_long",
                     f"a line is longer than {limits.block_bytes} bytes: this is not a table",
                 )
-            # Joined with a view, so that megabytes are copied once and not twice.
+            # Joined with a view, so that megabytes are copied only once.
             yield b"".join([*held, memoryview(piece)[:end]])
             held = [piece[end:]]
             size = len(held[0])
@@ -121,7 +121,7 @@ def _unified_line_ends(stream: Iterable[bytes]) -> Iterator[bytes]:
         data = held + part if held else part
         held = b""
         if b"\r" in data:
-            if data.endswith(b"\r"):  # its line feed may come with the next part
+            if data.endswith(b"\r"):  # its `\n` may be in the next part
                 data, held = data[:-1], b"\r"
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         yield data
