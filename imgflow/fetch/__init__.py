@@ -1,1 +1,4 @@
-"""Fetching what a URL of somebody else leads to."""
+"""Fetches URLs that callers chose, only from allowed servers and public addresses.
+
+imgflow's own buckets are in `imgflow.store`.
+"""

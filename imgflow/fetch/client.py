@@ -1,9 +1,10 @@
-"""Fetching a URL that a stranger chose, so that it does no harm.
+"""Fetches URLs that strangers chose, safely.
 
-Every request, and every redirect again: the server must be allowed, all its addresses must be, and
-the connection is made to one of these addresses, while the certificate must be that of the name.
-Bytes and time are bounded: a timer ends the connection whatever it is waiting for. None of the
-libraries for this bounds both, and those for HTTP resolve the name once more when they connect.
+For every request and redirect, the server and all its addresses must be allowed, the connection is
+made to one of these addresses, and the certificate must be for the server's name. Bytes and time
+are bounded: a timer ends the connection whatever it waits for. No library for this bounds both, and
+HTTP libraries resolve the name again when they connect. Which servers are allowed is in `hosts`,
+which addresses in `addresses`.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ FIRST_BYTE = re.compile(r"bytes 0-0/([0-9]{1,18})", re.ASCII)
 
 
 class FetchFailed(Exception):
-    """The server did not answer as it should; asking again may help."""
+    """The server did not answer as it should; a retry may help."""
 
 
 class FetchRefused(Exception):
-    """The server will not give it, now or later: not signed, expired, not there."""
+    """The server refuses, and a retry will not help: URL not signed or expired, or no object."""
 
 
 class TooManyBytes(Exception):
-    """There are more bytes than are taken."""
+    """The body is larger than the limit."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Limits:
     """What a fetch may cost.
 
     Attributes:
-        bytes: of the body.
-        seconds: from the first question to the last byte, with all redirects.
-        redirects: that are followed.
+        bytes: Maximum size of the body.
+        seconds: Maximum time from the first request to the last byte, redirects included.
+        redirects: Maximum number of redirects to follow.
     """
 
     bytes: int
@@ -63,7 +64,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came; `body` is None where the server says that the caller has it already."""
+    """A fetched body; None if the server says that the caller has it already."""
 
     body: bytes | None
     etag: str | None
@@ -71,12 +72,12 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a server says of the object that it would give.
+    """What a server says of the object behind a URL.
 
     Attributes:
-        etag: without quotes.
-        size: of the whole object, in bytes.
-        last_modified: in whole seconds of UTC.
+        etag: Entity tag without quotes.
+        size: Size of the complete object in bytes.
+        last_modified: Time in UTC, to the second.
     """
 
     etag: str
@@ -85,10 +86,10 @@ class Shown:
 
 
 def trusting(bundle: str | None) -> ssl.SSLContext:
-    """The certificates of the system, and those in a file.
+    """A TLS context that trusts the system's certificates and those in a file, if given.
 
     Raises:
-        SettingsError: the file cannot be read.
+        SettingsError: The file cannot be read.
     """
     context = ssl.create_default_context()
     if bundle:
@@ -102,7 +103,7 @@ def trusting(bundle: str | None) -> ssl.SSLContext:
 
 
 class Fetcher:
-    """Fetches from the servers that are allowed."""
+    """Fetches from allowed servers only."""
 
     def __init__(
         self,
@@ -112,13 +113,13 @@ class Fetcher:
         resolve: Resolve = resolve,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Take the rules.
+        """Set the rules for all fetches.
 
         Args:
-            allowed: servers.
-            limits: of a fetch.
-            resolve: gives the addresses of a host.
-            tls: of connections; the system's certificates when left out.
+            allowed: Servers that may be fetched from.
+            limits: Bounds on each fetch.
+            resolve: Returns the addresses of a host and port.
+            tls: Context for https; if None, it trusts the system's certificates.
         """
         self._allowed = allowed
         self._limits = limits
@@ -126,17 +127,17 @@ class Fetcher:
         self._tls = tls or ssl.create_default_context()
 
     def fetch(self, url: str, *, etag: str | None = None) -> Fetched:
-        """Get a body.
+        """Fetch a body.
 
         Args:
-            url: of anyone.
-            etag: of the body that the caller has.
+            url: Address that the caller gave; may point to any host.
+            etag: Entity tag of the body that the caller has already, if any.
 
         Raises:
-            NotAllowed: the URL, or where it redirects to, must not be fetched.
-            FetchRefused: the server does not give it.
-            FetchFailed: the server did not answer in time, or not well.
-            TooManyBytes: the body is too large.
+            NotAllowed: The URL, or one it redirects to, must not be fetched.
+            FetchRefused: The server refuses to return the object.
+            FetchFailed: The server did not answer in time, or not properly.
+            TooManyBytes: The body is larger than the limit.
         """
         headers = {} if etag is None else {"If-None-Match": etag}
         with self._answered(url, headers) as (answer, deadline):
@@ -152,14 +153,14 @@ class Fetcher:
             return Fetched(self._body(answer, deadline), answer.getheader("ETag"))
 
     def check(self, url: str, *, may_lead: Callable[[str], bool]) -> Shown:
-        """Find out which object the server would give, by asking for its first byte.
+        """Find out which object the server would return, by requesting its first byte.
 
         Args:
             url: Address that the caller gave, with its signature.
-            may_lead: Judges the URL, and each that it redirects to.
+            may_lead: Whether a URL is allowed; called for `url` and each URL it redirects to.
 
         Raises:
-            NotAllowed, FetchRefused, FetchFailed: as `fetch` does.
+            NotAllowed, FetchRefused, FetchFailed: As `fetch` does.
         """
         with self._answered(url, {"Range": "bytes=0-0"}, may_lead) as (answer, _):
             if answer.status != HTTP_NO_RANGE:
@@ -173,7 +174,7 @@ class Fetcher:
             body += piece
             if len(body) > self._limits.bytes:
                 raise TooManyBytes(f"It has more than {self._limits.bytes:,} bytes.")
-        # A connection that was ended in time looks like one that ended by itself.
+        # A connection that the timer ended looks like one that the server ended.
         if time.monotonic() > deadline - ROUNDING_SECONDS:
             raise FetchFailed("The body did not come in time.")
         if answer.length:
@@ -187,7 +188,7 @@ class Fetcher:
         headers: Mapping[str, str],
         may_lead: Callable[[str], bool] = lambda _: True,
     ) -> Iterator[tuple[http.client.HTTPResponse, float]]:
-        """Follow redirects to an answer, which is open within the block."""
+        """Follow redirects to an answer, which stays open within the block."""
         deadline = time.monotonic() + self._limits.seconds
         for _ in range(self._limits.redirects + 1):
             target = self._allowed.target(url)
@@ -208,7 +209,7 @@ class Fetcher:
     def _asked(
         self, target: Target, headers: Mapping[str, str], deadline: float
     ) -> Iterator[http.client.HTTPResponse]:
-        # Errors of the libraries may hold the path, so none is passed on or kept as a cause.
+        # Library errors may contain the path, so none is passed on or kept as a cause.
         addresses = self._addresses(target)
         seconds = deadline - time.monotonic()
         if seconds <= 0:
@@ -224,14 +225,14 @@ class Fetcher:
                 headers={"Accept-Encoding": "identity", "User-Agent": "imgflow", **headers},
             )
             answer = connection.getresponse()
-            if connection.is_aborted:  # amid the headers, which then look complete
+            if connection.is_aborted:  # amid the headers, which look complete then
                 raise TimeoutError
             yield answer
         except ssl.SSLCertVerificationError:
             raise FetchFailed(f"The certificate of {target.origin} is not valid.") from None
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
             if not connection.is_aborted and isinstance(error, (ValueError, AttributeError)):
-                raise  # ours; a connection that is closed under a reader raises these too
+                raise  # our own bug; the library raises these only when closed under a reader
             what = "in time" if connection.is_aborted or isinstance(error, TimeoutError) else "well"
             raise FetchFailed(f"{target.origin} did not answer {what}.") from None
         finally:
@@ -244,15 +245,15 @@ class Fetcher:
         except (OSError, UnicodeError):
             raise FetchFailed(f"The name {target.host!r} cannot be resolved.") from None
         is_fine = is_near if target.may_be_near else is_public
-        # One of several that is not fine tells of a trick, whichever would be taken.
+        # A single bad address among several is a trick, whichever would be used.
         if not addresses or not all(map(is_fine, addresses)):
             raise NotAllowed(f"{target.host!r} is not a server of the public internet.")
         return addresses
 
 
 def _shown(answer: http.client.HTTPResponse) -> Shown:
-    """What an answer says of the complete object, whether it is all of it or its first byte."""
-    if answer.status == HTTP_OK:  # the server knows no ranges
+    """What an answer says of the complete object, whether it has all of it or the first byte."""
+    if answer.status == HTTP_OK:  # the server does not support ranges
         size = "" if answer.chunked else answer.getheader("Content-Length", "")
     elif answer.status == HTTP_PARTIAL:
         match = FIRST_BYTE.fullmatch(answer.getheader("Content-Range", ""))

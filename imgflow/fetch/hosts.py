@@ -1,4 +1,7 @@
-"""Which servers may be asked: S3 of Amazon, the endpoint of the settings, and those set by name."""
+"""Which servers may be fetched from: Amazon S3, the S3 endpoint in the settings, and those listed.
+
+Which of their network addresses may be used is in `imgflow.fetch.addresses`.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,20 @@ PORTS = {"http": 80, "https": 443}
 
 
 class NotAllowed(Exception):
-    """A URL that must not be fetched; the text says why and holds no more of it than its host."""
+    """A URL must not be fetched; the message says why, and shows only its scheme, host and port."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a URL leads.
+    """Where a URL points.
 
     Attributes:
         scheme: `http` or `https`.
-        host: name or address, in lower case and without brackets.
-        port: number.
-        path: with the query, as it was sent; holds what is secret of the URL.
-        may_be_near: private and loopback addresses are fine, since the settings name this server.
+        host: Name or address, in lower case and without brackets.
+        port: Port number; the scheme's default if the URL has none.
+        path: Path and query exactly as sent; contains the secrets of the URL.
+        may_be_near: Whether private and loopback addresses are allowed, since the settings name
+            this server.
     """
 
     scheme: str
@@ -51,7 +55,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Entry:
-    """A server that may be asked."""
+    """A server, or all subdomains of a domain, that may be fetched from."""
 
     scheme: str
     host: str
@@ -64,7 +68,7 @@ class Entry:
         """Read `host`, `*.domain`, or an origin such as `http://host:port`.
 
         Raises:
-            ValueError: it is none of them.
+            ValueError: The text is none of these.
         """
         match = ENTRY.fullmatch(text.strip().lower())
         if match is None or (match[4] and not 0 < int(match[4]) < 2**16):
@@ -76,12 +80,12 @@ class Entry:
             host,
             int(match[4] or PORTS[scheme]),
             with_subdomains=bool(match[2]),
-            # Who writes an address knows where it is; a name may come to resolve to anything.
+            # An operator who lists an address knows where it is; a name may resolve to anything.
             may_be_near=_is_address(host),
         )
 
     def fits(self, target: Target) -> bool:
-        """Whether it lets a target be asked."""
+        """Whether this entry allows a target."""
         if (self.scheme, self.port) != (target.scheme, target.port):
             return False
         if self.with_subdomains:
@@ -90,14 +94,14 @@ class Entry:
 
 
 class AllowedHosts:
-    """The servers that may be asked."""
+    """The servers that may be fetched from."""
 
     def __init__(self, entries: Sequence[str] = (), *, endpoint: str | None = None) -> None:
-        """Take what the settings say.
+        """Allow servers besides Amazon S3.
 
         Args:
-            entries: as `Entry.parse` reads them.
-            endpoint: URL of the S3 service that is used; its own address may be a private one.
+            entries: Servers in the syntax of `Entry.parse`.
+            endpoint: URL of the S3 service in use, which may have a private address.
         """
         self._entries = [Entry.parse(text) for text in entries]
         if endpoint is not None:
@@ -115,10 +119,10 @@ class AllowedHosts:
                 )
 
     def target(self, url: str) -> Target:
-        """Read a URL.
+        """Parse a URL and check its server.
 
         Raises:
-            NotAllowed: it is not well formed, or its server is not allowed.
+            NotAllowed: The URL is not well formed, or its server is not allowed.
         """
         if len(url) > LONGEST_URL or not WELL_FORMED.fullmatch(url) or "\\" in url:
             raise NotAllowed(
