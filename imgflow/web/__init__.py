@@ -1,1 +1,4 @@
-"""Serving ASGI apps to clients that may be hostile; used by the API and for Dagster's webserver."""
+"""Serves ASGI apps to clients that may be hostile; the API and Dagster's webserver use it.
+
+The API itself is in `imgflow.api`.
+"""

@@ -1,7 +1,7 @@
-"""What clients of a server may take: bytes of headers, time, and connections.
+"""Bounds on what a server's clients may use: bytes of headers, time, and connections.
 
-uvicorn alone takes headers of any length, waits for ever for a request that was begun, and keeps
-for ever what a client does not read.
+uvicorn alone accepts headers of any length, waits for ever for the rest of a request, and keeps
+for ever what a client does not read. Memory for answers is bounded in `imgflow.api.http.outgoing`.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 SPARE_CONNECTIONS = 16
-"""Beyond the limit, for questions after the server's health."""
+"""Connections beyond the limit, for health checks."""
 
 TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What clients may take.
+    """What clients may use; a client that exceeds a bound is refused or disconnected.
 
     Attributes:
-        head_bytes: Request line and headers; also what frames a body: chunk extensions, trailers.
-        headers: Number of them.
-        head_seconds: From the connection, or the last answer, to the end of the headers.
-        stall_seconds: Within each of these a client sends `progress_bytes` of a body that it owes,
-            or reads as much of an answer. There is no limit on the whole, so slow lines work.
-        progress_bytes: See there.
-        keep_alive_seconds: Between an answer and the first byte of the next request.
-        pipelined: Requests that may be sent ahead of the answers.
-        connections: At a time; above it, the one is ended that has waited longest for its client.
-        sweep_seconds: Between two looks at all connections.
-        closing_seconds: For answers in progress when the server is told to end.
+        head_bytes: Maximum size of request line and headers, and of what frames a body (chunk
+            extensions, trailers).
+        headers: Maximum number of headers.
+        head_seconds: Maximum time from the connection, or the last answer, to the end of headers.
+        stall_seconds: Time in which a client must send `progress_bytes` of a body it owes, or read
+            as many of an answer. The total time is not limited, so slow connections work.
+        progress_bytes: Minimum progress in `stall_seconds`.
+        keep_alive_seconds: Maximum time between an answer and the next request's first byte.
+        pipelined: Maximum number of requests sent ahead of their answers.
+        connections: Maximum number at a time; above it, the connection that has waited longest for
+            its client is ended.
+        sweep_seconds: Time between two checks of all connections.
+        closing_seconds: Time for answers in progress to finish when the server stops.
     """
 
     head_bytes: int = 64 * 1024
@@ -54,15 +56,15 @@ class Bounds:
 
 
 class Clients:
-    """All connections of a server, and which of them wait for what their client owes.
+    """All connections of a server, and which of them are waiting for their client.
 
     Attributes:
-        bounds: What clients may take.
-        health: Start of the paths that are always answered.
-        most: Connections at a time.
-        open: All of them, WebSockets too.
-        waiting: Those that have no complete request, and since when; longest first.
-        stalled: Those whose client owes something, and moved nothing since the last sweep.
+        bounds: Applied to each connection.
+        health: Prefix of the paths that are always answered.
+        most: Maximum number of connections at a time.
+        open: All connections, including WebSockets.
+        waiting: Connections without a complete request, and since when; longest first.
+        stalled: Connections whose client owes something and made no progress since the last sweep.
     """
 
     def __init__(self, bounds: Bounds, health: bytes, most: int) -> None:
@@ -75,10 +77,10 @@ class Clients:
         self._is_sweeping = False
 
     def make_room(self, loop: AbstractEventLoop) -> bool:
-        """End a connection that waits for its client, when there are too many.
+        """If there are too many connections, end one that is waiting for its client.
 
         Returns:
-            Whether there is room.
+            Whether a new connection may stay.
         """
         if not self._is_sweeping:
             self._is_sweeping = True
@@ -92,7 +94,7 @@ class Clients:
         return len(self.open) <= self.most + SPARE_CONNECTIONS
 
     def forget(self, client: Client) -> None:
-        """Wait no more for what a client owes."""
+        """Stop waiting for a client."""
         self.waiting.pop(client, None)
         self.stalled.pop(client, None)
 
@@ -104,7 +106,7 @@ class Clients:
 
 
 class Progress(NamedTuple):
-    """What a client owes, and how far it was when."""
+    """What a client owes, and how much of it was done at a time."""
 
     owed: str
     done: int
@@ -112,33 +114,33 @@ class Progress(NamedTuple):
 
 
 NOTHING_OWED = Progress("", 0, 0.0)
-# More than any buffer holds: each time one was emptied is progress, whatever it holds by now.
+# More than any buffer holds, so that emptying one always counts as progress.
 EMPTIED = 2**40
 
 
 class Unacceptable(Exception):
-    """Ends a request while it is parsed."""
+    """Ends a request during parsing."""
 
 
 class Client(HttpToolsProtocol):
-    """A connection that keeps the bounds."""
+    """A connection that enforces the bounds on its client."""
 
     def __init__(self, clients: Clients, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._clients = clients
         self._bounds = clients.bounds
         clients.open = self.connections
-        # Bytes since the parser last said what they were.
+        # Bytes that the parser has not yet reported as headers or body.
         self._unexplained = 0
-        # Of the last read, and of the one in which the last request ended: what follows it there
-        # is not among the former.
+        # Sizes of the last read, and of the read in which the last request ended: `_unexplained`
+        # does not count what follows that request in the same read.
         self._read = self._shared = 0
         self._received = 0
         self._emptied = 0
         self._progress = NOTHING_OWED
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Begin to wait for a request."""
+        """Start waiting for a request."""
         super().connection_made(transport)  # type: ignore[arg-type]  # asyncio calls it so
         if self._clients.make_room(self.loop):
             self._clients.waiting[self] = time.monotonic()
@@ -146,12 +148,12 @@ class Client(HttpToolsProtocol):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Forget the client."""
         self._clients.forget(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, as long as it leads somewhere: the parser itself would keep it all."""
+        """Parse bytes, and refuse too many headers; the parser itself would keep them all."""
         self._read = len(data)
         self._unexplained += self._read
         super().data_received(data)
@@ -159,7 +161,7 @@ class Client(HttpToolsProtocol):
             self.send_400_response("Too many bytes of headers.")
 
     def on_headers_complete(self) -> None:
-        """Begin to answer, or refuse to."""
+        """Start to answer, or refuse."""
         bounds = self._bounds
         if self._unexplained + self._shared > bounds.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -175,37 +177,37 @@ class Client(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Note progress."""
+        """Record progress."""
         self._unexplained = 0
         self._received += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that what follows is another request."""
+        """Record that what follows is another request."""
         self._unexplained = 0
         self._shared = self._read
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request; what still comes of this one has no longer than that."""
+        """Wait for the next request; a rest of this one must arrive in the same time."""
         if not self.pipeline:
             self._clients.waiting[self] = time.monotonic()
         super().on_response_complete()
 
     def resume_writing(self) -> None:
-        """Note progress."""
+        """Record progress."""
         self._emptied += EMPTIED
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse a request; not in the midst of the answer to another one."""
+        """Refuse a request, or just disconnect if another answer is in progress."""
         if self.cycle is None or self.cycle.response_complete:
             super().send_400_response(msg)
         else:
             self.transport.abort()
 
     def judge(self, now: float) -> None:
-        """End the connection when its client has not done in time what it owes."""
+        """End the connection if its client made too little progress by `now`."""
         owed, done = self._owed()
         before = self._progress
         if owed != before.owed or done >= before.done + self._bounds.progress_bytes:
@@ -215,14 +217,14 @@ class Client(HttpToolsProtocol):
             if now - self._clients.waiting[self] > self._bounds.head_seconds:
                 self._give_up()
         elif owed:
-            # More may have been written to a client that reads nothing.
+            # `done` may fall: more may have been written to a client that reads nothing.
             self._progress = before._replace(done=min(before.done, done))
             self._clients.stalled[self] = None
             if now - before.at > self._bounds.stall_seconds:
                 self.transport.abort()
 
     def _owed(self) -> tuple[str, int]:
-        """What the client has to do next, and how far it is with that."""
+        """What the client must do next, and how much of it is done."""
         if self.transport.get_write_buffer_size():
             return "answer", self._emptied - self._unread()
         if self in self._clients.waiting:
@@ -237,9 +239,9 @@ class Client(HttpToolsProtocol):
         return ("body", self._received) if is_expected else ("", 0)
 
     def _unread(self) -> int:
-        """Bytes on their way to the client, here and in the kernel.
+        """Bytes on their way to the client, in this process and in the kernel.
 
-        The kernel takes more only once a third of its buffer is free, which can be a megabyte.
+        The kernel accepts more only once a third of its buffer is free, which can be a megabyte.
         """
         unread = self.transport.get_write_buffer_size()
         try:
@@ -258,7 +260,7 @@ class Client(HttpToolsProtocol):
 
 
 async def too_busy(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answer when there are more connections than the server keeps."""
+    """Answer 503 to requests on connections beyond the limit."""
     body = b"Too many connections; try again in a few seconds."
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),

@@ -1,11 +1,12 @@
-"""Keeps web pages of others away from a server that asks nobody who they are.
+"""Protects a server without logins from web pages of other sites.
 
-A browser sends requests for any page that its user visits, also to loopback, and a page that has
-its own name resolve to this machine reads the answers too. So each request must name this server by
-an address that is known to be its own, and what a browser says about the page behind the request
-must agree with it. Programs say nothing about a page, and need nothing but the address.
+A browser sends requests for any page that its user visits, also to loopback, and a page whose own
+name resolves to this machine can read the answers too. So each request must name this server by an
+address known to be its own, and if a browser names the page behind the request, that must match.
+Programs name no page, so they only need the address.
 
-Who may connect is not decided here: every user of the machine may.
+It does not limit who may connect: every user of the machine may. The API's tokens are in
+`imgflow.api.auth`.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ JSON = "application/json"
 READING = ("GET", "HEAD")
 PORTS = {"http": 80, "https": 443}
 
-# No user name, no path, no trailing dot: what browsers and programs send as an authority.
+# What browsers and programs send as an authority: no user name, no path, no trailing dot.
 AUTHORITY = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::([0-9]{1,5}))?")
 
-# Pages of others must not draw this server's below their own buttons.
+# Other sites must not put this server's pages under their own buttons.
 HEADERS = {
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
@@ -46,11 +47,11 @@ NO_FRAMES = "frame-ancestors 'none'"
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request is not answered.
+    """Why a request is refused.
 
     Attributes:
-        status: of the answer.
-        text: says it to a person, with what to do.
+        status: HTTP status code of the answer.
+        text: Reason for a person, and what to do about it.
     """
 
     status: int
@@ -58,23 +59,24 @@ class Refusal:
 
 
 class SameOrigin:
-    """ASGI middleware that answers only to programs and to the server's own pages.
-
-    Attributes:
-        app: what is kept.
-        page: where people reach it, besides loopback: `https://dagster.example.org`.
-        setting: that has the page, named in refusals.
-        health: path of the page that health probes ask for, by whatever address.
-    """
+    """ASGI middleware that answers only programs and the server's own pages."""
 
     def __init__(self, app: ASGIApp, *, page: str, setting: str, health: str) -> None:
+        """Protect an app.
+
+        Args:
+            app: Receives the requests that are not refused.
+            page: URL where people reach it besides loopback, such as `https://dagster.example.org`.
+            setting: Name of the setting that has `page`, for refusals.
+            health: Path that health probes may request under any address.
+        """
         self.app = app
         self._setting = setting
         self._health = health
         self._page = _origin(page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass on or refuse a request."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -94,7 +96,7 @@ class SameOrigin:
                 await WebSocket(scope, receive, send).send_denial_response(answer)
 
     def _is_probe(self, scope: Scope) -> bool:
-        """Whether it is a health probe, which names a pod by its address and learns nothing."""
+        """Whether this is a health probe, which names a pod by its address and learns nothing."""
         return (
             scope["type"] == "http" and scope["method"] in READING and scope["path"] == self._health
         )
@@ -108,7 +110,7 @@ class SameOrigin:
         )
 
     def _of_address(self, headers: Headers) -> Refusal | None:
-        """The address must be one of this server's; another may be a stranger's."""
+        """Refuse an address that is not this server's, since it may be a stranger's."""
         hosts = headers.getlist("host")
         authority = _authority(hosts[0]) if len(hosts) == 1 else None
         if authority is not None:
@@ -124,7 +126,7 @@ class SameOrigin:
         )
 
     def _of_page(self, headers: Headers) -> Refusal | None:
-        """The page that asks, where a browser names it, must be one of this server's."""
+        """Refuse if a browser names a page that is not this server's."""
         origins = headers.getlist("origin")
         if not origins:
             return None
@@ -146,7 +148,7 @@ _FORBIDDEN, _METHOD, _MEDIA_TYPE, _MISDIRECTED = 403, 405, 415, 421
 
 
 def _of_site(scope: Scope, headers: Headers) -> Refusal | None:
-    """Where a page of another site only reads, it bears no Origin. Following a link is fine."""
+    """Refuse reads by pages of other sites, which carry no Origin; following a link is allowed."""
     sites = headers.getlist("sec-fetch-site")
     if all(site in ("same-origin", "none") for site in sites):
         return None
@@ -164,7 +166,7 @@ def _of_site(scope: Scope, headers: Headers) -> Refusal | None:
 
 
 def _of_method(scope: Scope, headers: Headers) -> Refusal | None:
-    """What changes something is POST with JSON, which no page sends elsewhere unasked."""
+    """Refuse changes except by POST with JSON, which no page can send elsewhere without asking."""
     if scope["type"] != "http" or scope["method"] in READING:
         return None
     if scope["method"] != "POST":
@@ -176,13 +178,13 @@ def _of_method(scope: Scope, headers: Headers) -> Refusal | None:
 
 
 def _authority(text: str) -> tuple[str, int | None] | None:
-    """Name and port, or None for what is neither."""
+    """Name and port, which may be None; None if `text` is not an authority."""
     found = AUTHORITY.fullmatch(text.lower())
     return (found[1], int(found[2]) if found[2] else None) if found else None
 
 
 def _origin(text: str) -> tuple[str, str, int] | None:
-    """Scheme, name and port of a URL, or None for one of no web page, such as `null`."""
+    """Scheme, name and port of a URL; None if it is no web page, such as `null`."""
     try:
         parts = urlsplit(text)
     except ValueError:
@@ -201,14 +203,14 @@ def _is_loopback(name: str) -> bool:
 
 
 def _with_headers(send: Send) -> Send:
-    """Add what tells browsers how the answer may be used."""
+    """Add the headers that tell browsers how an answer may be used."""
 
     async def with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers[name] = value
-            headers.append("Content-Security-Policy", NO_FRAMES)  # besides the page's own
+            headers.append("Content-Security-Policy", NO_FRAMES)  # in addition to the page's own
         await send(message)
 
     return with_headers

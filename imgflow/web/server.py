@@ -1,6 +1,6 @@
-"""The one way to serve an ASGI app: uvicorn, with an owner in time for every connection.
+"""The one way to serve an ASGI app: uvicorn, with bounds on every connection.
 
-What clients may take is in `http_clients`; what answers may hold in memory in `api.outgoing`.
+The bounds are in `client_bounds`; memory for answers is bounded in `imgflow.api.http.outgoing`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from imgflow.web.client_bounds import Bounds, Client, Clients
 
 OTHER_FILES = 200
-"""Descriptors that are not clients': the database's pool, stores, workers, files being read."""
+"""Descriptors not used by clients: the database's pool, stores, workers, files being read."""
 
 MOST_FILES = 65_536
-"""Enough for any number of connections; some programs walk through all that are allowed."""
+"""Enough for any number of connections; not higher, since some programs loop over all allowed
+descriptors."""
 
 
 def serve(
@@ -35,17 +36,17 @@ def serve(
     health: bytes = b"/health/",
     bounds: Bounds = Bounds(),  # noqa: B008 - frozen
 ) -> None:
-    """Serve an app until a signal comes.
+    """Serve an app until the process gets a signal.
 
     Args:
-        app: Any ASGI app.
+        app: ASGI app; runs in this process.
         host: Address to listen on.
-        port: To listen on.
-        log_level: Of uvicorn.
-        log_config: None leaves the process's logging as it is.
-        websockets: Whether the app takes them.
-        health: Start of the paths that are answered also when there are too many connections.
-        bounds: What clients may take.
+        port: TCP port to listen on.
+        log_level: uvicorn's log level.
+        log_config: Logging configuration for uvicorn; None leaves the process's logging unchanged.
+        websockets: Whether the app accepts them.
+        health: Prefix of the paths that are answered even if there are too many connections.
+        bounds: Limits on what clients may use.
     """
     clients = Clients(bounds, health, min(bounds.connections, raise_file_limit() - OTHER_FILES))
     config = uvicorn.Config(
@@ -64,7 +65,7 @@ def serve(
 
 
 def raise_file_limit() -> int:
-    """Let this process have as many open files as it may have; returns how many."""
+    """Raise this process's limit of open files, to at most `MOST_FILES`, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
