@@ -1,1 +1,4 @@
-"""What the operator says: variables, their values, channels, tokens."""
+"""Everything an operator can configure: the variables, the types of their values, tokens, channels.
+
+Acting on a setting is in the package it configures.
+"""

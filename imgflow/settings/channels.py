@@ -1,7 +1,7 @@
-"""Channels on which people are told of failures: a webhook, an e-mail address, a chat.
+"""Channels for alerts, such as a webhook, an e-mail address or a chat; and sending to them.
 
-Each is one URL of Apprise (`json://`, `mailto://`, `slack://` …), which holds its own secrets, so
-no more of it than its scheme is ever shown.
+Each is an Apprise URL (`json://`, `mailto://`, `slack://` …). It contains secrets, so only its
+scheme is ever shown. What is sent, and when, is in `imgflow.orchestration.alerts`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from imgflow.foreign_text import chat
 if TYPE_CHECKING:
     from apprise import NotifyBase
 
-# Longer than connecting and reading may take by Apprise's own limits; what takes more, such as an
-# answer that drips in, counts as not sent.
+# Longer than Apprise's own limits for connecting and reading; what takes longer, such as an answer
+# that trickles in, counts as not sent.
 SEND_SECONDS = 20.0
 
 CHANNEL = re.compile(r"[a-z][a-z0-9+-]*://\S+", re.IGNORECASE)
 BETWEEN = re.compile(r"[\s,]+(?=[a-z][a-z0-9+-]*://)", re.IGNORECASE)
 SHORTEST_SECRET = 4
 
-# Read by programs, or as plain text; all others show people what they make of it.
+# Schemes read by programs, or as plain text; all others render the text for people.
 EXACT = frozenset({"json", "jsons", "xml", "xmls", "form", "forms", "mailto", "mailtos"})
 
 
 def parse_channels(text: str) -> tuple[str, ...]:
-    """Split a setting into URLs, which may hold commas themselves.
+    """Split a setting into URLs, which may contain commas themselves.
 
     Raises:
-        ValueError: a part is no URL; the text does not hold it.
+        ValueError: A part is not a URL; the message does not show it.
     """
     urls = tuple(filter(None, BETWEEN.split(text.strip().strip(","))))
     for number, url in enumerate(urls, 1):
@@ -46,12 +46,12 @@ def parse_channels(text: str) -> tuple[str, ...]:
 
 
 def scheme_of(url: str) -> str:
-    """What may be shown of a channel."""
+    """A URL's scheme, all of a channel that may be shown."""
     return url.partition("://")[0].lower()
 
 
 def digest_of(url: str) -> str:
-    """Names a channel where its URL must not stand."""
+    """A name for a channel where its URL must not appear: 12 hexadecimal digits."""
     return sha256(url.encode()).hexdigest()[:12]
 
 
@@ -66,12 +66,12 @@ def send(
     """Send messages, on all channels at once.
 
     Args:
-        messages: title and plain text, by the URL of the channel.
-        seconds: after which a channel that has not answered counts as failed, 20 when left out. It
-            may have got the message all the same.
+        messages: Title and plain text by channel URL.
+        seconds: Time after which a channel that has not answered counts as failed, though it may
+            have received the message; 20 if None.
 
     Returns:
-        URL to None where the message was taken, and to the reason, without secrets, where not.
+        For each URL, None if the message was accepted, otherwise the reason, without secrets.
     """
     seconds = SEND_SECONDS if seconds is None else seconds
     outcomes: dict[str, str | None] = {}
@@ -82,7 +82,7 @@ def send(
         def attempt(url: str = url, message: tuple[str, str] = message) -> None:
             outcomes[url] = _send(url, *message)
 
-        # Not a pool: at the end of the process nobody waits for one that hangs.
+        # Daemon threads instead of a pool, so that the process can exit while one hangs.
         threads.append(threading.Thread(target=attempt, name="alert", daemon=True))
     for thread in threads:
         thread.start()
@@ -102,17 +102,17 @@ def _send(url: str, title: str, body: str) -> str | None:
     logger = logging.getLogger("apprise")
     logger.addHandler(said)
     try:
-        # Not `Apprise.notify`: its threads keep a process from ending while a server hangs.
-        # With its format the plugin escapes the text, which quotes keys of strangers, for what the
-        # service renders: without, keys are HTML in mail with `format=html`, and links in chats.
+        # Not `Apprise.notify`: its threads keep the process alive while a server hangs.
+        # The text quotes strangers' keys. With `body_format`, the plugin escapes it for what the
+        # service renders; otherwise keys are HTML in mail with `format=html`, and links in chats.
         is_taken = channel.notify(
             title=title,
             body=body if scheme_of(url) in EXACT else chat(body),
             notify_type=apprise.NotifyType.FAILURE,
             body_format=apprise.NotifyFormat.TEXT,
         )
-    # Everything, as `Apprise.notify` does: there are over a hundred plugins by as many authors.
-    # This is the thread of one channel, and its outcome is all that anybody sees.
+    # Catches everything, as `Apprise.notify` does: there are over a hundred plugins by as many
+    # authors. This thread sends on one channel, and only its outcome is reported.
     except Exception as error:
         return f"its plugin raised {type(error).__name__}"
     finally:
@@ -123,7 +123,7 @@ def _send(url: str, title: str, body: str) -> str | None:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """A text in which nothing of a channel's URL behind its scheme is left."""
+    """Remove every part of a channel's URL from a text, except its scheme."""
     _, _, rest = url.partition("://")
     parts = {part for part in re.split(r"[/:@?&=,]", rest) if len(part) >= SHORTEST_SECRET}
     for part in sorted({*parts, *(unquote(part) for part in parts)}, key=len, reverse=True):
@@ -132,7 +132,7 @@ def without_secrets(text: str, url: str) -> str:
 
 
 class _Said(logging.Handler):
-    """What Apprise says in this thread about a message that was not taken."""
+    """Collects what Apprise logs in this thread about a message that was not accepted."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -145,13 +145,13 @@ class _Said(logging.Handler):
 
 
 def _open(url: str) -> NotifyBase:
-    import apprise  # 0.3 s, and its plugins as much again: only where something is sent
+    import apprise  # takes 0.3 s, and its plugins as much again, so only when needed
 
-    # Its lines name hosts, and go nowhere but into the reason that is told.
+    # Its log lines name hosts, so they only go into the reported reason.
     logger = logging.getLogger("apprise")
     logger.propagate = False
-    logger.setLevel(logging.WARNING)  # its debug lines hold whole URLs
-    # A redirected POST arrives as a GET, whose answer says nothing of the message.
+    logger.setLevel(logging.WARNING)  # its debug lines contain complete URLs
+    # A redirected POST arrives as a GET, whose answer says nothing about the message.
     asset = apprise.AppriseAsset(http_redirects=False, app_id="imgflow", app_desc="imgflow")
     channel = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
     if channel is None:

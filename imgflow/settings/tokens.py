@@ -1,7 +1,7 @@
-"""Tokens of the API: how `IMGFLOW_API_TOKEN` is read, what a token allows, and one of our own.
+"""The API's tokens: parses `IMGFLOW_API_TOKEN`, finds out what a token allows, and makes one.
 
-No value of a token is kept in an object, so none can be shown by accident. The key that signs
-links is kept in the home the same way.
+Objects keep no token's value, so none can be shown by accident. The key that signs links is made
+and kept in the home the same way. Checking requests is in `imgflow.api.auth`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCOPES: tuple[Scope, ...] = ("read", "write")
 FILE_NAME = "api-token"
 KEY_FILE_NAME = "link-key"
 
-# What a header carries without quoting; `,` and `:` separate tokens and scopes in the setting.
+# What a header can carry without quoting; `,` and `:` separate tokens and scopes in the setting.
 WELL_FORMED = re.compile(r"[!#-+\--9;-~]+")
 
 
@@ -35,8 +35,8 @@ class Token:
     """One token, known by its digest.
 
     Attributes:
-        digest: SHA-256; all have one length, so comparing tells nothing of the token's.
-        scopes: what it allows.
+        digest: SHA-256 of the token, so that comparing does not leak the token's length.
+        scopes: What requests with this token may do.
     """
 
     digest: bytes = field(repr=False)
@@ -44,23 +44,23 @@ class Token:
 
     @property
     def name(self) -> str:
-        """What tells it from others and is no secret: a digest of the digest."""
+        """A public name for the token: 16 hexadecimal digits of a digest of the digest."""
         return hashlib.sha256(b"name of " + self.digest).hexdigest()[:16]
 
 
 class Tokens:
-    """The tokens that the API takes."""
+    """The tokens that the API accepts."""
 
     def __init__(self, tokens: Iterable[Token]) -> None:
-        """Take tokens; with none, nobody is let in."""
+        """Accept these tokens; if there are none, nobody is let in."""
         self._tokens = tuple(tokens)
 
     @classmethod
     def parse(cls, text: str) -> Tokens:
-        """Read `TOKEN` (all scopes) and `TOKEN:scope`, separated by commas.
+        """Parse `TOKEN` (all scopes) and `TOKEN:scope`, separated by commas.
 
         Raises:
-            ValueError: says which one is wrong by its place, never by its value.
+            ValueError: One is malformed; the message has its position, never its value.
         """
         scopes_of: dict[bytes, frozenset[Scope]] = {}
         for place, part in enumerate(text.split(","), 1):
@@ -76,15 +76,15 @@ class Tokens:
         return cls(Token(digest, scopes) for digest, scopes in scopes_of.items())
 
     def scopes(self, given: str) -> frozenset[Scope] | None:
-        """What a token allows; None when it is unknown.
+        """What a token allows; None if it is unknown.
 
-        Takes the same time wherever and whether one matches.
+        Takes the same time whether and wherever one matches.
         """
         found = self.find(given)
         return None if found is None else found.scopes
 
     def find(self, given: str) -> Token | None:
-        """The token of this value; takes the same time wherever and whether one matches."""
+        """The token with this value; takes the same time whether and wherever one matches."""
         digest = _digest(given)
         found: Token | None = None
         for token in self._tokens:
@@ -93,28 +93,28 @@ class Tokens:
         return found
 
     def widest(self) -> Token | None:
-        """The first of those that allow the most; None when there is none."""
+        """The first of the tokens that allow the most; None if there are no tokens."""
         return max(self._tokens, key=lambda token: len(token.scopes), default=None)
 
     def named(self, name: str) -> Token | None:
-        """The token of this name, which a session bears; None when it is not taken any more."""
+        """The token with this name, which sessions carry; None if it is no longer accepted."""
         return next((token for token in self._tokens if token.name == name), None)
 
 
 def own_token(home: Path) -> str:
-    """The token in the home, which only its owner can read; made by the first who asks.
+    """The token in the home, which only its owner can read; the first call creates it.
 
     Raises:
-        SettingsError: it cannot be read or made.
+        SettingsError: The token cannot be read or created.
     """
     return _own_secret(home / FILE_NAME, "The API's token", "IMGFLOW_API_TOKEN")
 
 
 def own_key(home: Path) -> str:
-    """The key in the home that signs links, likewise.
+    """The key in the home that signs links, which only its owner can read; created like the token.
 
     Raises:
-        SettingsError: it cannot be read or made.
+        SettingsError: The key cannot be read or created.
     """
     return _own_secret(home / KEY_FILE_NAME, "The key of picture links", "IMGFLOW_LINK_KEY")
 
@@ -135,7 +135,7 @@ def _own_secret(file: Path, what: str, setting: str) -> str:
 
 
 def _make(file: Path) -> None:
-    """Write a random secret, whole at once, since several processes may come to it together."""
+    """Write a random secret atomically, since several processes may do so at the same time."""
     make_home(file.parent)
     handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # mode 0600
     draft = Path(name)

@@ -1,8 +1,8 @@
-"""What the values of settings must be like, where a type and a range do not say it.
+"""Types of settings whose values need more checks than a type and a range.
 
-Each type here is one that pydantic checks; what it raises is told beside the variable's name and
-meaning (see `imgflow.settings.variables.load_settings`), so no message repeats a value that may be
-a secret.
+pydantic runs the checks. `imgflow.settings.variables.load_settings` reports an error with the
+variable's name and meaning, so no message here may repeat a value that could be a secret. The
+variables and their ranges are in `imgflow.settings.variables`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 
 
 def absolute_home(home: Path) -> Path:
-    """The whole path of a home, which may begin at that of a user."""
+    """The absolute path of a home, which may start with `~` or `~user`."""
     try:
         return home.expanduser().absolute()
     except RuntimeError as error:
@@ -52,7 +52,7 @@ def _postgresql(url: str) -> str:
 
 
 def _check_parts(url: str) -> None:
-    """Raise a `ValueError` that holds no part of the URL unless SQLAlchemy understands it."""
+    """Raise a `ValueError`, without any part of the URL, unless SQLAlchemy can parse it."""
     try:
         make_url(url)
     except (ArgumentError, ValueError):
@@ -88,7 +88,7 @@ def _long_enough(key: str) -> str:
 
 
 def _list(value: Any) -> Any:
-    """Variables hold lists with commas between."""
+    """Split the comma-separated list of a variable."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -152,8 +152,8 @@ LinkKey = Annotated[str, AfterValidator(_long_enough)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 QueueUrl = Annotated[str, AfterValidator(_queue_url)]
 
-# Without `NoDecode` pydantic-settings would take the variables for JSON; of what is JSON it would
-# say that it is not in an error of its own, without the variable's name.
+# Without `NoDecode`, pydantic-settings would parse these variables as JSON, and report invalid JSON
+# in an error of its own, without the variable's name.
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list)]
 Origins = Annotated[Names, AfterValidator(_origins)]
 FetchHosts = Annotated[Names, AfterValidator(_hosts)]

@@ -1,9 +1,9 @@
-"""Every setting of imgflow: environment variable, type, default, range and meaning, in one class.
+"""Every setting of imgflow in one class: environment variable, type, default, range and meaning.
 
-Settings are read from the environment and from `.env` in the working directory. Reading them
-connects to nothing and creates nothing, so definitions load without a bucket or a database. AWS
-credentials, region and endpoint are not settings of imgflow: they come through the standard `AWS_*`
-names.
+Settings come from the environment and from `.env` in the working directory. Loading them connects
+to nothing and creates nothing, so definitions load without a bucket or a database. AWS credentials,
+region and endpoint are not settings of imgflow: they come from the standard `AWS_*` variables.
+Types with checks of their own are in `imgflow.settings.values`.
 """
 
 from __future__ import annotations
@@ -402,12 +402,12 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _local_buckets(cls, values: Any) -> Any:
-        """Fill both locations with folders of the home, so that every part sees the same URLs."""
+        """Default both locations to folders in the home, so that every part sees the same URLs."""
         if isinstance(values, dict):
             try:
                 home = absolute_home(Path(values.get("home") or ".imgflow"))
             except (TypeError, ValueError):
-                return values  # the field tells what is wrong with it
+                return values  # the field reports what is wrong
             for name, folder in (("source_url", "source"), ("output_url", "outputs")):
                 if not values.get(name):
                     values = {**values, name: (home / folder).as_uri()}
@@ -420,23 +420,23 @@ class Settings(BaseSettings):
 
     @property
     def api_url(self) -> str:
-        """Where this machine reaches the API."""
+        """Base URL of the API for programs on this machine."""
         anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not listened on here
         host = anywhere.get(self.api_host, self.api_host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.api_port}"
 
     @property
     def links_url(self) -> str:
-        """What links to the API and the gallery begin with."""
+        """What links to the API and the gallery start with, without a final slash."""
         return (self.public_url or self.api_url).rstrip("/")
 
     @property
     def dagster_page(self) -> str:
-        """Where people reach the Dagster UI: the setting, or its port on this machine."""
+        """URL where people reach the Dagster UI: the setting, or its port on this machine."""
         return self.dagster_url or f"http://127.0.0.1:{self.dagster_port}"
 
     def check_api_access(self) -> None:
-        """Raise `SettingsError` where others reach the API and nobody chose a token."""
+        """Raise `SettingsError` if other machines can reach the API and no token is set."""
         if not self.is_api_local and not self.api_token:
             raise SettingsError(
                 f"IMGFLOW_API_HOST={self.api_host} lets other machines reach the API, so it does "
@@ -446,7 +446,7 @@ class Settings(BaseSettings):
     @property
     def stores(self) -> StoreConfig:
         """Where images land and outputs go."""
-        from imgflow.store.config import StoreConfig  # and obstore, for those who open stores
+        from imgflow.store.config import StoreConfig  # imports obstore, only needed to open stores
 
         return StoreConfig(
             self.source_url,
@@ -458,12 +458,12 @@ class Settings(BaseSettings):
 
     @property
     def worker_count(self) -> int:
-        """Worker processes: the setting, or the cores that this process may use."""
+        """Number of worker processes: the setting, or the cores that this process may use."""
         return self.workers or len(os.sched_getaffinity(0))
 
     @property
     def photo_recipe(self) -> PhotoRecipe:
-        """What decides the pixels of a photograph's outputs."""
+        """The settings that decide a photograph's outputs; reads the watermark's font, if set."""
         return PhotoRecipe(
             thumbnail_size=(self.thumbnail_size, self.thumbnail_size),
             thumbnail_quality=self.thumbnail_quality,
@@ -496,12 +496,12 @@ class Settings(BaseSettings):
 
     @property
     def depth_recipe(self) -> DepthRecipe:
-        """What decides the values of a depth image's outputs."""
+        """The settings that decide a depth image's outputs."""
         return DepthRecipe(width=self.depth_width, order=self.resize_order)
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings, or raise a `SettingsError` that names the variable and what it takes."""
+    """Load the settings, or raise a `SettingsError` that names the variable and its meaning."""
     try:
         return Settings(**overrides)
     except ValidationError as error:
