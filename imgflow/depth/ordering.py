@@ -101,6 +101,8 @@ class RowSpool:
         return np.frombuffer(data, dtype=np.float32).reshape(stop - first, self._width)
 
 
+# Chunks: resizing and ordering.
+
 _RESIZED_AT_ONCE = 2**18  # values, 8 bytes each while they are resized
 
 

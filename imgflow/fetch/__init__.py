@@ -1,4 +1,4 @@
-"""Fetches URLs that callers chose, only from allowed servers and public addresses.
+"""Fetches URLs that callers chose, from allowed servers and addresses only.
 
 imgflow's own buckets are in `imgflow.store`.
 """

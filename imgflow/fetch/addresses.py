@@ -150,7 +150,7 @@ class PinnedConnection(http.client.HTTPConnection):
         self._target = target
         self._addresses = addresses
         self._tls = tls
-        self.default_port = {"http": 80, "https": 443}[target.scheme]  # decides on the header Host
+        self.default_port = {"http": 80, "https": 443}[target.scheme]  # for the Host header
         self.is_aborted = False
 
     def connect(self) -> None:

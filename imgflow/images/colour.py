@@ -15,7 +15,7 @@ D50_TO_D65_SRGB = (
     (0.3851, 0.7169, 0.0971),
     (0.1431, 0.0606, 0.7141),
 )
-"""sRGB primaries as XYZ relative to D50 (IEC 61966-2-1, adapted by Bradford as ICC.1 asks)."""
+"""sRGB primaries as XYZ relative to D50 (IEC 61966-2-1, Bradford-adapted as ICC.1 requires)."""
 _PRIMARY_TOLERANCE = 0.0025  # sRGB profiles differ by 0.001 between makers; Display P3 by 0.05
 _CURVE_TOLERANCE = 0.006  # 1.5 of 255 levels; a plain gamma of 2.2 is 0.0085 away
 _CURVE_PROBES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9)
@@ -30,7 +30,7 @@ def is_srgb(profile: bytes) -> bool:
     Its name is not trusted. A profile with lookup tables never counts as sRGB.
 
     Args:
-        profile: An ICC profile, possibly damaged.
+        profile: ICC profile, possibly damaged.
     """
     try:
         tags = tag_table(profile)

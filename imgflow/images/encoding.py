@@ -68,6 +68,8 @@ def _sampled(image: Image.Image, side: int) -> Image.Image:
     return small
 
 
+# Files: finished outputs as JPEG, PNG or WebP.
+
 LONGEST_JPEG_SIDE = 65_500
 """libjpeg's own limit, in pixels."""
 _MEDIA_TYPES = {

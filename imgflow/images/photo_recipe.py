@@ -83,7 +83,7 @@ class PhotoRecipe:
                 continue
             kind = type(values[parameter])
             if kind is float and type(value) is int:
-                value = float(value)  # noqa: PLW2901 - 8 is written for 8.0
+                value = float(value)  # noqa: PLW2901 - people write 8 for 8.0
             if type(value) is not kind:
                 raise SettingsError(
                     f"IMGFLOW_OUTPUT_PARAMETERS: {name}.{parameter} is {value!r}, and has to be "

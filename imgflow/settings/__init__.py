@@ -1,4 +1,4 @@
-"""Everything an operator can configure: the variables, the types of their values, tokens, channels.
+"""Everything an operator can configure: variables, types of their values, API tokens, channels.
 
-Acting on a setting is in the package it configures.
+Each setting is used in the package it configures; only sending to alert channels is here.
 """

@@ -514,7 +514,7 @@ def _explain(error: ValidationError) -> str:
         field = str(problem["loc"][0]) if problem["loc"] else ""
         known = Settings.model_fields.get(field)
         meaning = f" It is: {known.description}" if known else ""
-        # Without a field the input is all settings, the password among them.
+        # Without a field, the input is all settings, including passwords.
         is_secret = not known or not known.repr
         given = "" if is_secret else f" (given: {problem['input']!r})"
         name = f"{PREFIX}{field.upper()}" if known else "Settings"

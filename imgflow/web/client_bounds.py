@@ -189,7 +189,7 @@ class Client(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request; a rest of this one must arrive in the same time."""
+        """Wait for the next request; any rest of this one must arrive in the same time."""
         if not self.pipeline:
             self._clients.waiting[self] = time.monotonic()
         super().on_response_complete()

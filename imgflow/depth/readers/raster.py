@@ -20,7 +20,7 @@ from imgflow.depth.readers.missing import checked_rows
 from imgflow.depth.readers.rows import DepthLimits, DepthRows
 from imgflow.errors import Rejected, is_of_machine
 
-# Pillow decodes the whole picture: 200 MB at 32 bits.
+# Pillow decodes a picture at once: 200 MB at 32 bits.
 MOST_PIXELS = 50_000_000
 _MODES = ("L", "I;16", "I;16B", "I;16L", "I", "F")
 _DESCRIPTION_TAG = 270

@@ -78,6 +78,8 @@ def _png_text(image: Image.Image) -> tuple[str, str]:
     return (str(author or ""), str(rights or ""))
 
 
+# EXIF: reading the three facts, and writing the block that outputs carry.
+
 _ORIENTATION = 0x0112
 _ARTIST = 0x013B
 _COPYRIGHT = 0x8298
