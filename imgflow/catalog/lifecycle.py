@@ -54,13 +54,9 @@ def delete_images(
 ) -> Deleted:
     """Delete images: their outputs, and their rows except for a tombstone.
 
-    Args:
-        catalog: Catalogue that has the rows.
-        outputs: Store of the pictures.
-        images: Images to delete. If one is deleted already, only its uploaded object may go.
-        source: Also delete the uploaded objects here; None keeps them.
-        is_gone: The uploaded objects no longer exist.
-        dry_run: Only count what would be deleted.
+    With a `source`, their uploaded objects are deleted too; `is_gone` says that these no longer
+    exist. If an image is deleted already, only its uploaded object may go. With `dry_run`, nothing
+    is deleted, only counted.
 
     Raises:
         NotOurs: The outputs belong to another catalogue; nothing was deleted.
@@ -87,15 +83,10 @@ def delete_images(
 def remove_outputs(
     catalog: PostgresCatalog, outputs: OutputStore, made: Mapping[int, Outputs]
 ) -> None:
-    """Remove outputs of those of these images that are deleted.
+    """Remove the outputs in `made`, by image id, of images that are deleted.
 
     An image that came back meanwhile may have outputs of the same names, so deleted images cannot
     come back until their outputs are gone.
-
-    Args:
-        catalog: Catalogue that has the rows.
-        outputs: Store of the pictures.
-        made: Output records by image id.
     """
     claim(catalog, outputs)
     ids = sorted(made)
@@ -118,17 +109,11 @@ def follow_deletions(
     missing: Sequence[str],
     on_delete: OnDelete,
 ) -> str | None:
-    """Apply the setting to images whose object seems to be gone.
+    """Apply the setting `on_delete` to images whose object seems to be gone.
 
-    Each object is checked again, since a bucket changes while it is listed. Uploads that were never
-    read are withdrawn, whatever the setting.
-
-    Args:
-        catalog: Catalogue that has the rows.
-        source: Source that should have the objects.
-        open_outputs: Opens the store of the pictures; called only if needed.
-        missing: Keys that a listing lacks, or that an event reported as removed.
-        on_delete: Value of the setting.
+    `missing` has keys that a listing lacks, or that an event reported as removed. Each object is
+    checked again, since a bucket changes while it is listed. Uploads that were never read are
+    withdrawn, whatever the setting. `open_outputs` is called only if needed.
 
     Returns:
         A message if nothing was done because it looks like a mistake; otherwise None.

@@ -134,7 +134,6 @@ class Verdict:
     """The outcome of one upload; written to its row in one statement with others of its batch.
 
     Attributes:
-        upload: The upload that was read.
         run_id: Id of the Dagster run; empty if the API did the work.
         state: `ready` or `rejected`; the row stays `pending` if a newer upload was announced.
         outputs: Records (object name, size, width, height, fingerprint …) by output name. For a
@@ -187,7 +186,6 @@ class Failing:
     """Images that wait for a retry because their last attempt failed, for one reason code.
 
     Attributes:
-        count: Number of these images.
         retry_at: When the first of them is retried; None means as soon as a run is available.
         key: Key of an example among them.
         reason: Reason of that example.

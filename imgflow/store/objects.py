@@ -76,7 +76,6 @@ class Page:
 
     Attributes:
         objects: Ascending by the UTF-8 bytes of their keys.
-        digest: Digest of all `objects`.
         resume_after: Key after which the next page starts; None when the listing is complete.
         ignored: Number of entries that can never be images: folder markers, outputs, unfinished
             uploads.
@@ -103,12 +102,7 @@ def is_text(key: str) -> bool:
 
 
 def check_any_key(key: str, exclude: tuple[str, ...]) -> None:
-    """Raise `BadKey` for a key that is invalid in every source, or that no listing would show.
-
-    Args:
-        key: Key that someone wants to write.
-        exclude: Key prefixes that the source does not list.
-    """
+    """Raise `BadKey` for a key that is invalid in every source, or below an excluded prefix."""
     if not key or "\0" in key or not is_text(key) or len(key.encode()) > MOST_KEY_BYTES:
         raise BadKey(
             f"{key[:80]!r}: a key is text of 1 to {MOST_KEY_BYTES:,} bytes in UTF-8 without NUL."
@@ -181,15 +175,12 @@ def look_at(
 ) -> tuple[dict[str, SourceObject | None], dict[str, str]]:
     """Stat many keys in parallel.
 
-    Args:
-        source: Source that holds the keys.
-        keys: Object keys below the source prefix.
-        seconds: Time after which no further requests are started; None for no limit.
+    No further requests start after `seconds`, or after `MOST_TROUBLES` failures. Objects that may
+    not be read do not count as failures.
 
     Returns:
         The object of each key (None if it does not exist), and for each key that could not be
-        asked for, the reason. After `MOST_TROUBLES` failures no further requests are made; objects
-        that may not be read do not count as failures.
+        asked for, the reason.
     """
     until = None if seconds is None else time.monotonic() + seconds
     refused: dict[str, str] = {}

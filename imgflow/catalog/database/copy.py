@@ -91,14 +91,10 @@ def _rows_in(message: bytes, *, is_first: bool) -> Iterator[tuple[memoryview | N
 def copy_rows(
     connection: sa.Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """Copy rows into a table, in the connection's transaction.
+    """Copy rows into a table, in the transaction of a connection over psycopg2.
 
-    Args:
-        connection: SQLAlchemy connection over psycopg2.
-        table: Name of the table.
-        columns: Column names, in the order of a row's values.
-        rows: Values are strings, numbers or times that PostgreSQL can parse from their `str`; None
-            is NULL.
+    A row has values in the order of `columns`: strings, or numbers and times that PostgreSQL can
+    parse from their `str`; None is NULL.
     """
     lines = io.StringIO()
     for row in rows:

@@ -178,7 +178,6 @@ class Reading:
         backlog_seconds: Age in seconds of the oldest pending state; 0 if no image is pending.
         unreadable_messages: Number of unreadable messages that are kept.
         counters: What runs have counted, by series.
-        pulse: Whether uploads are seen and processed.
     """
 
     images: Mapping[tuple[Kind, State], int]
@@ -192,11 +191,6 @@ class Reading:
 
 def read_state(engine: sa.Engine, source: str, sensors: tuple[str, ...] = ()) -> Reading:
     """Read the state without retries: the next scrape asks again.
-
-    Args:
-        engine: Engine of the catalogue's database.
-        source: Canonical URL of the source.
-        sensors: Names of the sensors that look for its uploads.
 
     Raises:
         Trouble: The database does not answer in time.

@@ -173,12 +173,9 @@ class DepthArrays:
         self._engine = engine
 
     def store(self, image_id: int, array: str, chunks: Iterable[ResizedChunk]) -> int:
-        """Write an array, replacing what an earlier attempt left under the same name.
+        """Write an array under its fingerprint, replacing what an earlier attempt left there.
 
-        Args:
-            image_id: Id of an existing row.
-            array: Fingerprint of the array.
-            chunks: Chunks in order. If iterating raises, nothing is written.
+        The row of the image must exist. If iterating the chunks raises, nothing is written.
 
         Returns:
             Number of bytes of depths and pixels.
@@ -201,13 +198,7 @@ class DepthArrays:
         return written
 
     def copy(self, image_id: int, array: str, *, to_image: int, to_array: str) -> int:
-        """Give an image a copy of another image's array.
-
-        Args:
-            image_id: Image to copy from.
-            array: Fingerprint of its array.
-            to_image: Image to copy to.
-            to_array: Fingerprint of the copy.
+        """Copy an image's array to another image; both arrays are named by their fingerprints.
 
         Returns:
             Number of chunks; 0 if the array no longer exists.
@@ -297,16 +288,11 @@ class DepthArrays:
         restart: Callable[[], None],
         take: Callable[[Interval], None],
     ) -> None:
-        """Read like `read`, but any number of rows in the memory of one chunk.
+        """Read the rows that `read` would, any number of them, in the memory of one chunk.
 
-        Args:
-            image: See `read`.
-            depth_min: See `read`.
-            depth_max: See `read`.
-            source: See `read`.
-            restart: Called before the first rows, and again after a connection broke: then all rows
-                come again, possibly from another array.
-            take: Called with consecutive rows; it must not keep their arrays.
+        `take` is called with consecutive rows and must not keep their arrays. `restart` is called
+        before the first rows, and again after a connection broke: then all rows come again,
+        possibly from another array.
         """
         low = -math.inf if depth_min is None else float(depth_min)
         high = math.inf if depth_max is None else float(depth_max)

@@ -54,7 +54,6 @@ class Past:
         outcome: `made`, `noop`, `seen` (an upload), `failed`, `canceled`, `left out` or `in
             progress`.
         assets: Names of the assets with this outcome, such as `thumbnail`.
-        run_id: Id of the Dagster run.
     """
 
     time: datetime
@@ -67,15 +66,9 @@ class Remembering(Connected):
     """Dagster's events about one image."""
 
     def past(self, image: Image, assets: Iterable[str], *, most: int = 20) -> list[Past]:
-        """The history of an image, newest first.
+        """The history of an image, newest first; empty if Dagster has no tables here yet.
 
-        Args:
-            image: An image of this source.
-            assets: Names of its assets except `source`.
-            most: Maximum number of entries.
-
-        Returns:
-            The entries; empty if Dagster has no tables in this database yet.
+        `assets` are the names of its assets except `source`.
         """
         values = {
             "assets": [json.dumps([image.kind, name]) for name in ("source", *assets)],

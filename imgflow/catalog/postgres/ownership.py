@@ -98,10 +98,7 @@ def claim(catalog: Connected, outputs: OutputStore, *, afresh: bool = False) -> 
     A location without a marker becomes this catalogue's, even if it has outputs. They prove
     nothing: names identify the source, and the reconciliation stops if there are many orphans.
 
-    Args:
-        catalog: Catalogue that wants to use the location.
-        outputs: The location.
-        afresh: Check even if the last check was a moment ago.
+    `afresh` checks even if the last check was a moment ago.
 
     Raises:
         NotOurs: The location belongs to another catalogue.

@@ -52,12 +52,9 @@ class Requesting(Connected):
         return self.images(statement)
 
     def untouchable(self, kind: Kind, *, active: Sequence[str], rejected: bool = True) -> list[str]:
-        """Keys that no further run should cover: images that a run has, and rejected images.
+        """Keys that no further run should cover: images that a run has, and `rejected` ones.
 
-        Args:
-            kind: Kind of the images.
-            active: Batches that are queued or in progress.
-            rejected: Include rejected images.
+        `active` are the batches that are queued or in progress.
         """
         statement = sa.text(
             "SELECT key FROM images WHERE source = :source AND kind = :kind "
@@ -137,16 +134,10 @@ class Requesting(Connected):
         prefix: str = "",
         keys: Sequence[str] | None = None,
     ) -> int:
-        """Queue images that lack an output, or have one made with another recipe.
+        """Queue images that lack an output, or have one of another recipe; return how many.
 
-        Args:
-            kind: Kind of the images.
-            fingerprints: Recipe fingerprint of each enabled output, by its name.
-            prefix: Only images whose key starts with this.
-            keys: Only these keys; None for all.
-
-        Returns:
-            Number of images.
+        `fingerprints` has the recipe's fingerprint by name of each enabled output. Only images
+        whose key starts with `prefix` are queued, and only those of `keys` unless it is None.
         """
         stale = sa.or_(
             *(
@@ -312,10 +303,7 @@ class Partitioned(Connected):
     def sealable(self, kind: Kind, *, most: int, before: datetime | None = None) -> list[str]:
         """Keys of settled images that have a partition, the longest unchanged first.
 
-        Args:
-            kind: Kind of the images.
-            most: Maximum number of keys.
-            before: Only images that have not changed since then; None for all.
+        With `before`, only images that have not changed since then.
         """
         statement = sa.text(
             "SELECT key FROM images WHERE source = :source AND kind = :kind AND in_partitions "

@@ -123,9 +123,7 @@ class Recording(Connected):
     def note_trouble(self, troubles: dict[int, str], *, code: str = Trouble.code) -> None:
         """Record for operators what kept pending images from being processed last time.
 
-        Args:
-            troubles: Reasons by image id.
-            code: Code of `Trouble` or one of its subclasses.
+        `troubles` has reasons by image id; `code` is that of `Trouble` or one of its subclasses.
         """
         if not troubles:
             return

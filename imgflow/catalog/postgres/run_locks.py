@@ -175,10 +175,8 @@ class Holds(Connected):
     def end(self, run_id: str, *, images: int, size: int) -> None:
         """Record that everything about a run is reported.
 
-        Args:
-            run_id: Id of the Dagster run.
-            images: Number of images it processed, without those that needed no work.
-            size: Total size of their uploads in bytes.
+        `images` is the number of images it processed, without those that needed no work; `size`,
+        the total size of their uploads in bytes.
         """
         statement = END.bindparams(run_id=run_id, images=images, bytes=size)
         self.transaction(lambda connection: connection.execute(statement))

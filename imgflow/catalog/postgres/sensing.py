@@ -85,7 +85,6 @@ class SensorState:
     """A sensor that Dagster knows.
 
     Attributes:
-        name: Name of the sensor.
         is_on: False if someone stopped it.
         good_seconds: Seconds since its last good tick; None before the first.
         overdue_seconds: Seconds since a good tick was due; negative if it is not due yet.

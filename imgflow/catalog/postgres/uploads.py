@@ -255,10 +255,8 @@ class Ending(Connected):
     ) -> dict[int, Mapping[str, Mapping[str, Any]]]:
         """Turn rows into tombstones, and delete their arrays.
 
-        Args:
-            image_ids: Ids of the rows.
-            is_gone: The uploaded objects are gone too, so any object that appears under the key is
-                a new upload. Otherwise, only an overwritten one is.
+        With `is_gone`, the uploaded objects are gone too, so any object that appears under the key
+        is a new upload. Otherwise, only an overwritten one is.
 
         Returns:
             Outputs by id of image, for images that were not deleted before. The caller removes the

@@ -42,8 +42,6 @@ class Record:
     """One event of one object.
 
     Attributes:
-        action: Whether the object was created or removed.
-        bucket: Name of the bucket.
         key: Complete key in the bucket, decoded.
         size: Size in bytes, if the event has it.
         sequencer: Hexadecimal number; of two events of a key, the later one has the greater number.
@@ -79,8 +77,6 @@ class Scope:
     """Which objects concern a source: the rule by which it lists them.
 
     Attributes:
-        bucket: The source's bucket.
-        prefix: The source's prefix.
         exclude: Prefixes below `prefix` that are not listed, such as that of the outputs.
     """
 

@@ -76,11 +76,7 @@ def obstore_bucket(
 ) -> S3Store:
     """Make an `obstore` store with the endpoint, region and credentials of a boto3 client.
 
-    Args:
-        client: A boto3 S3 client.
-        bucket: Name of the bucket.
-        prefix: Put before every key; may be empty.
-        seconds: Time limit for one request including its body; `REQUEST_SECONDS` by default.
+    `seconds` limits one request including its body; the default is `REQUEST_SECONDS`.
 
     Raises:
         Trouble: The client has no credentials.

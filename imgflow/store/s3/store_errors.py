@@ -41,13 +41,7 @@ CHECKSUM_REFUSALS = (
 
 
 def refused_object(location: Location, key: str, error: BaseException) -> ImgflowError | None:
-    """The error for a single object that was refused; None if it is not about the object.
-
-    Args:
-        location: The source's bucket and prefix.
-        key: Object key below the prefix.
-        error: Error of boto3 or `obstore`.
-    """
+    """The error for an object that boto3 or `obstore` reports as refused; None for other errors."""
     code = error_code(error)
     if code == "InvalidObjectState":
         return Withheld("archived", _archived(location, key, error))
