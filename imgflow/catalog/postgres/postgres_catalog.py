@@ -65,7 +65,7 @@ class PostgresCatalog(Reading, Browsing, Requesting, Recording, Partitioned, End
 
         Args:
             after: Key after which the page starts; None for the start of the listing.
-            until: Last key of the page; None if the listing ended with it.
+            until: Last key of the page; None if the listing ended with this page.
             keys: Keys that the page shows.
         """
         return self.transaction(lambda on: announcing.vanished(on, self.source, after, until, keys))

@@ -59,7 +59,7 @@ UNJUDGED = sa.text(
     "AND pg_postmaster_start_time() >= now() - :settle * interval '1 second')"
 )
 OF_RUNS = sa.text("SELECT run_id, batch, ended_at FROM run_holds WHERE run_id = ANY(:run_ids)")
-# Only ready images, which Dagster shows as failed after a failed run. All others did fail, or wait.
+# Only ready images: after a failed run, Dagster shows them as failed. Others did fail, or wait.
 TAKE_UP = sa.text(
     """
     WITH left_behind AS (

@@ -111,7 +111,7 @@ class Comparing:
 
         Args:
             after: Key after which the page starts; None for the start of the listing.
-            until: Last key of the page; None if the listing ended with it.
+            until: Last key of the page; None if the listing ended with this page.
             digest: Digest of the page's objects.
         """
         statement = KNOWS[digest.covers].bindparams(

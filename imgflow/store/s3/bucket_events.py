@@ -1,4 +1,4 @@
-"""S3 event notifications: from the bytes of a message to records, without a queue or a store.
+"""S3 event notifications: from bytes of messages to records, without queue, store or Dagster.
 
 Reads the events of S3 and compatible servers, plain or wrapped by SNS or EventBridge. Nobody trusts
 what a record says about an object's content: messages come late, twice and in any order. A record
