@@ -1,1 +1,4 @@
-"""The PostgreSQL catalogue: which image exists in which state, and the depth arrays."""
+"""The catalogue: which images exist in which state, their depth arrays, and the database behind it.
+
+SQL on its tables is in `postgres`; the server, its schema and connections are in `database`.
+"""

@@ -1,9 +1,10 @@
-"""How images end: one way for the command, the API, removal events and listings.
+"""Deletion of images: one way for the command, the API, removal events and listings.
 
-The order makes it safe to stop anywhere: the uploaded object first, when it goes too, then the row,
-then the outputs. What a stop leaves behind are outputs that no row names, which the collector
-removes. What a run makes of an image that is deleted under its hands is removed by that run (see
-`orchestration.batch`). Partitions go last, when no run covers them (see `orchestration.requests`).
+The order makes it safe to stop anywhere: first the uploaded object, if it is deleted too, then the
+row, then the outputs. After a stop, some outputs may remain that no row names; the nightly
+reconciliation removes them (see `orchestration.upkeep.reconcile`). If an image is deleted while a
+run processes it, the run removes what it made (see `work.batch`). Partitions go last, once no run
+covers them (see `orchestration.runs.requests`). The SQL is in `catalog.postgres.uploads`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from imgflow.settings.variables import OnDelete
 from imgflow.store.objects import Source, look_at
 from imgflow.store.output_store import OutputStore
 
-# A listing that lacks so many images at once, or more than a few and such a share of all, is more
-# likely a folder that is not mounted, or a wrong prefix, than a deletion.
+# If a listing lacks this many images at once, or more than a few and this share of all, a deletion
+# is less likely than a folder that is not mounted, or a wrong prefix.
 MOST_AT_ONCE = 1_000
 FEW, SHARE = 100, 0.05
 
-# Rows that are locked while their outputs are removed, which takes milliseconds each.
+# Rows locked at a time while their outputs are removed, which takes milliseconds per row.
 HELD_AT_ONCE = 50
 
 Outputs = Mapping[str, Mapping[str, Any]]
@@ -32,7 +33,7 @@ Outputs = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Deleted:
-    """What was deleted, or would be: numbers of images, outputs and uploaded objects.
+    """Numbers of images, outputs and uploaded objects that were deleted, or would be.
 
     A depth image's array counts as an output.
     """
@@ -53,17 +54,13 @@ def delete_images(
 ) -> Deleted:
     """Delete images: their outputs, and their rows except for a tombstone.
 
-    Args:
-        catalog: of the rows.
-        outputs: where the pictures lie.
-        images: which; of those that are deleted already, at most the uploaded object goes.
-        source: deletes the uploaded objects too, when given.
-        is_gone: the uploaded objects are gone already.
-        dry_run: only say what would be deleted.
+    With a `source`, their uploaded objects are deleted too; `is_gone` says that these no longer
+    exist. If an image is deleted already, only its uploaded object may go. With `dry_run`, nothing
+    is deleted, only counted.
 
     Raises:
-        NotOurs: the outputs there are another catalogue's; nothing was deleted.
-        Trouble: a store or the database did not answer; calling again goes on where this stopped.
+        NotOurs: The outputs belong to another catalogue; nothing was deleted.
+        Trouble: A store or the database did not answer; calling again continues from there.
     """
     if not dry_run:
         claim(catalog, outputs)
@@ -86,15 +83,10 @@ def delete_images(
 def remove_outputs(
     catalog: PostgresCatalog, outputs: OutputStore, made: Mapping[int, Outputs]
 ) -> None:
-    """Remove what was made of images, as far as they are deleted.
+    """Remove the outputs in `made`, by image id, of images that are deleted.
 
-    An image that came back meanwhile may have outputs of the same names, so it is kept from that
-    until its outputs are gone.
-
-    Args:
-        catalog: of the rows.
-        outputs: where the pictures lie.
-        made: records of outputs, by id of image.
+    An image that came back meanwhile may have outputs of the same names, so deleted images cannot
+    come back until their outputs are gone.
     """
     claim(catalog, outputs)
     ids = sorted(made)
@@ -105,7 +97,7 @@ def remove_outputs(
                     record["name"]
                     for image_id in sorted(deleted)
                     for output, record in made[image_id].items()
-                    if output != "resized"  # lies in the database
+                    if output != "resized"  # stored in the database
                 ]
             )
 
@@ -117,24 +109,18 @@ def follow_deletions(
     missing: Sequence[str],
     on_delete: OnDelete,
 ) -> str | None:
-    """Do what the setting says with images whose object seems to be gone.
+    """Apply the setting `on_delete` to images whose object seems to be gone.
 
-    Each is looked at once more, since a bucket changes while it is listed. Uploads that were never
-    read are taken back, whatever the setting.
-
-    Args:
-        catalog: of the rows.
-        source: where the objects were.
-        open_outputs: opens the store of the pictures, when it is needed.
-        missing: keys that a listing did not show, or whose removal an event told.
-        on_delete: the setting.
+    `missing` has keys that a listing lacks, or that an event reported as removed. Each object is
+    checked again, since a bucket changes while it is listed. Uploads that were never read are
+    withdrawn, whatever the setting. `open_outputs` is called only if needed.
 
     Returns:
-        A sentence when nothing was done because it looks like a mistake.
+        A message if nothing was done because it looks like a mistake; otherwise None.
     """
     if not missing:
         return None
-    # Of those that cannot be asked for nothing is concluded.
+    # Objects whose state is unknown count as present.
     found, _ = look_at(source, missing)
     gone = [key for key, upload in found.items() if upload is None]
     if on_delete != "keep" and _are_many(catalog, len(gone)):
@@ -145,7 +131,7 @@ def follow_deletions(
     catalog.forget_uploads(gone)
     rows = catalog.by_keys(gone).values()
     images = [image for image in rows if image.state != "deleted"]
-    # Also of images that were deleted by hand, whose rows stood for objects that were still there.
+    # Includes images deleted by hand: their rows represented objects that still existed.
     noted = rows if on_delete == "keep" else [image for image in rows if image.state == "deleted"]
     catalog.mark_gone([image.id for image in noted if image.gone_at is None])
     if images and on_delete != "keep":

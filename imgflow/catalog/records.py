@@ -1,4 +1,4 @@
-"""What the catalogue knows of an image, and what it is told: plain records, no database."""
+"""What the catalogue stores about an image and what it is given to store: plain records, no SQL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ State = Literal["pending", "ready", "rejected", "deleted"]
 
 
 def kind_of(key: str) -> Kind:
-    """Tell depth images from photographs: by the key alone, so that the family never changes."""
+    """Whether a key is of a depth image or a photograph; the key alone decides, so it is final."""
     return "depth" if is_depth_key(key) else "photo"
 
 
@@ -62,9 +62,9 @@ class Image:
 
     @property
     def content(self) -> Content | None:
-        """What was last made of it; None for an image of which nothing was.
+        """What its outputs were last made from; None if it was never processed.
 
-        A rejected image has some when its bytes were archived after it was processed.
+        A rejected image has content if its bytes were archived after it was processed.
         """
         if self.sha256 is None:
             return None
@@ -93,12 +93,12 @@ class Image:
 
     @property
     def trace_id(self) -> str:
-        """By which everything that was done for the newest upload is found in logs and traces."""
+        """Id of the newest upload's work in logs and traces."""
         return trace_id(self.source, self.key, self.announced)
 
     @property
     def processed_trace_id(self) -> str:
-        """The same of the upload that its outputs were made from."""
+        """The same for the upload that its outputs were made from."""
         return trace_id(self.source, self.key, self.processed or self.announced)
 
 
@@ -112,12 +112,10 @@ def image_of(row: Any) -> Image:
 
 @dataclass(frozen=True)
 class Content:
-    """What an image's row says of its content: enough to say the same of the same bytes.
+    """What an image's row says about its content: enough to reuse it for identical bytes.
 
     Attributes:
-        image_id: the row.
-        key: of the image.
-        sha256: of the bytes that the outputs were made from.
+        sha256: Hex digest of the bytes that the outputs were made from.
     """
 
     image_id: int
@@ -133,16 +131,14 @@ class Content:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one upload; written to its row in one statement with the others of its batch.
+    """The outcome of one upload; written to its row in one statement with others of its batch.
 
     Attributes:
-        image_id: the row.
-        upload: the upload that was read.
-        run_id: of the Dagster run; empty where the API did the work.
-        state: `ready` or `rejected`; the row stays `pending` when a newer upload was announced.
-        outputs: name of output to its record (object name, size, width, height, fingerprint …).
-            For a rejection what remains, usually nothing.
-        facts: what else is known: frames, orientation, depth bounds, notes.
+        run_id: Id of the Dagster run; empty if the API did the work.
+        state: `ready` or `rejected`; the row stays `pending` if a newer upload was announced.
+        outputs: Records (object name, size, width, height, fingerprint …) by output name. For a
+            rejection those that remain, usually none.
+        facts: Everything else: frames, orientation, depth bounds, notes.
     """
 
     image_id: int
@@ -163,12 +159,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Announcement:
-    """What a page of a listing said that the catalogue did not know.
+    """What a page of a listing told the catalogue.
 
     Attributes:
-        new: images seen for the first time, or again after their deletion.
-        changed: images whose upload is another than the one announced before.
-        unchanged: how many were known as they are.
+        new: Images seen for the first time, or for the first time since their deletion.
+        changed: Images whose upload is not the one announced before.
+        unchanged: Number of images whose upload was known.
     """
 
     new: list[Image]
@@ -187,13 +183,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Failing:
-    """Images that wait for another attempt since the last one failed, by the code of the reason.
+    """Images that wait for a retry because their last attempt failed, for one reason code.
 
     Attributes:
-        count: How many.
-        retry_at: When the first of them is tried again; None: as soon as there is a run for it.
-        key: Of one of them.
-        reason: Of that one.
+        retry_at: When the first of them is retried; None means as soon as a run is available.
+        key: Key of an example among them.
+        reason: Reason of that example.
     """
 
     code: str
@@ -204,7 +199,7 @@ class Failing:
 
 
 def recipe_fingerprint(outputs: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """One fingerprint for all that decided a row's outputs; None without any."""
+    """One fingerprint for everything that determined a row's outputs; None if it has none."""
     if not outputs:
         return None
     parts = sorted(f"{name}:{record['fingerprint']}" for name, record in outputs.items())

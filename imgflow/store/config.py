@@ -1,4 +1,7 @@
-"""Settings to stores: which class serves a URL, and what a source leaves out."""
+"""From settings to open stores: which class serves a URL, and what a source does not list.
+
+Parsing a single URL is in `location`.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,21 @@ from imgflow.store.naming import OUTPUT_FOLDERS, is_exact
 from imgflow.store.objects import Source
 from imgflow.store.output_store import OutputStore
 
-# The one folder of the home that holds uploads.
+# The only folder of the home that holds uploads.
 SOURCE_IN_HOME = "source/"
 
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """What it takes to open the stores, small enough to be sent to every worker process.
+    """What it takes to open the stores, small enough to send to every worker process.
 
     Attributes:
-        source_url: where images land.
-        output_url: where outputs go.
-        checksums: whether uploads carry CRC32.
-        home: folder of the embedded database and of Dagster's home, which are no images where a
-            source folder contains them; empty: none.
-        follow_links: whether links in a source folder are followed to files below it.
+        source_url: Where images land.
+        output_url: Where outputs are written.
+        checksums: Whether uploads carry a CRC32.
+        home: Folder of the embedded database and of Dagster's home; empty for none. If the source
+            folder contains it, its files are not images.
+        follow_links: Whether to follow links in a source folder to files below that folder.
     """
 
     source_url: str
@@ -37,11 +40,11 @@ class StoreConfig:
     follow_links: bool = False
 
     def locations(self) -> tuple[Location, Location]:
-        """Parse both URLs, and refuse a pair that would feed on itself.
+        """Parse both URLs, and refuse a pair whose outputs would be processed as uploads.
 
         Raises:
-            SettingsError: a URL is not understood, or outputs would land where images are looked
-            for and cannot be told from them.
+            SettingsError: A URL cannot be parsed, or outputs would land among the images and look
+                like them.
         """
         source = parse_location(self.source_url, setting="IMGFLOW_SOURCE_URL")
         output = parse_location(self.output_url, setting="IMGFLOW_OUTPUT_URL")
@@ -83,7 +86,7 @@ class StoreConfig:
             )
 
     def make_default_source(self) -> None:
-        """Make the source folder in the home; elsewhere a missing one may be a disk not mounted."""
+        """Create the source folder if it is in the home; elsewhere, a disk may not be mounted."""
         source = self.locations()[0]
         if self.home and source.scheme == "file" and source.folder.is_relative_to(self.home):
             make_folder(source.folder)
@@ -106,7 +109,7 @@ class StoreConfig:
         exclude = tuple(prefix for prefix in inside if prefix)
         if source.scheme == "s3":
             from imgflow.store.s3.source_bucket import (
-                S3Source,  # boto3, which a folder does not need
+                S3Source,  # imports boto3, which a folder does not need
             )
 
             return S3Source(source, exclude, checksums=self.checksums)
@@ -119,7 +122,7 @@ class StoreConfig:
         )
 
     def open_outputs(self) -> OutputStore:
-        """Open the output store; its folder in the home is made for this user only."""
+        """Open the output store; a folder in the home is created for this user only."""
         output = self.locations()[1]
         if self._home is not None and output.below(self._home):
             make_folder(output.folder)

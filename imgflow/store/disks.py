@@ -1,4 +1,7 @@
-"""Whether the disks that imgflow writes to have room."""
+"""Whether the disks that imgflow writes to have room: the home, a source folder, an output folder.
+
+S3 buckets have no such limit.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from pathlib import Path
 
 from imgflow.store.location import Location
 
-# PostgreSQL takes its log in files of 16 MiB: with less than that, its next transaction may be the
-# one that ends it. Of a disk that is small itself, a twentieth.
+# PostgreSQL writes its log in files of 16 MiB: with less room than that, its next transaction may
+# be the one that stops it. On a disk that is small itself, 5% is enough.
 ROOM_BYTES = 16 << 20
 ROOM_SHARE = 0.05
 
@@ -21,7 +24,7 @@ NOTHING_WRITTEN = {
 
 
 def places(home: Path, source: Location, outputs: Location) -> dict[str, Path]:
-    """The folders that need room: the home where the database lies in it, and local buckets."""
+    """Folders that need room: the home, if the database is in it, and local stores."""
     found = {"home": home} if (home / "postgres").is_dir() else {}
     for part, location in (("source", source), ("outputs", outputs)):
         if location.scheme == "file":
@@ -30,11 +33,11 @@ def places(home: Path, source: Location, outputs: Location) -> dict[str, Path]:
 
 
 def full_disks(folders: Mapping[str, Path]) -> dict[str, str]:
-    """Which of these folders have no room, and what that means, in words.
+    """Find the folders without room, each with a message that says what this stops.
 
     Args:
-        folders: by `home` (only where the database lies in it), `outputs` and `source`. One that
-            is not there is not full.
+        folders: Paths by `home` (only if the database is in it), `outputs` and `source`. A folder
+            that does not exist is not full.
     """
     found: dict[str, str] = {}
     seen: set[int] = set()
@@ -44,7 +47,7 @@ def full_disks(folders: Mapping[str, Path]) -> dict[str, str]:
             disk = os.statvfs(folder)
         except OSError:
             continue
-        if device in seen:  # one disk is said to be full once
+        if device in seen:  # report each disk once
             continue
         seen.add(device)
         free = disk.f_bavail * disk.f_frsize

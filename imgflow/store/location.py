@@ -1,4 +1,7 @@
-"""Where objects lie: the two kinds of URL that settings take, parsed once."""
+"""Store locations: the two kinds of URL that settings accept, parsed once.
+
+Opening the store at a location is in `config`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from imgflow.errors import SettingsError
 
-# Whether uploads carry a CRC32; not every S3-compatible store takes one.
+# Whether uploads carry a CRC32; not every S3-compatible store accepts one.
 Checksums = Literal["when_supported", "when_required"]
 
 # Amazon's rule for new buckets, without its special cases.
@@ -25,9 +28,9 @@ class Location:
 
     Attributes:
         scheme: `s3` or `file`.
-        bucket: the bucket; empty for folders.
-        prefix: what every object name begins with: empty or ending in `/`, never beginning with it.
-            For folders the whole path, without the leading `/`.
+        bucket: Name of the bucket; empty for folders.
+        prefix: What every object name starts with: empty or ending in `/`, never starting with it.
+            For folders, the full path without the leading `/`.
     """
 
     scheme: Literal["s3", "file"]
@@ -47,7 +50,7 @@ class Location:
         return Path("/" + self.prefix)
 
     def below(self, other: Location) -> str | None:
-        """What this prefix adds to that of another location, or None if it is not inside it."""
+        """What this prefix adds to another location's; None if this is not inside the other."""
         if (self.scheme, self.bucket) != (other.scheme, other.bucket):
             return None
         if not self.prefix.startswith(other.prefix):
@@ -59,14 +62,14 @@ def parse_location(url: str, *, setting: str) -> Location:
     """Parse `s3://bucket/prefix` or `file:///folder`.
 
     Args:
-        url: what was set.
-        setting: the name of the environment variable, for the error.
+        url: Value of the setting; it may contain credentials by mistake.
+        setting: Name of the environment variable, for the error message.
 
     Raises:
-        SettingsError: the URL is neither, with the fix.
+        SettingsError: The URL is neither; the message says how to fix it.
     """
-    # Not `urlsplit`: `?` and `#` are ordinary characters of keys and file names, and it drops
-    # tabs and newlines.
+    # Not `urlsplit`: it drops tabs and newlines, and `?` and `#` are ordinary characters of keys
+    # and file names.
     found = URL.fullmatch(url.strip())
     scheme, host, path = found.groups() if found else ("", "", "")
     shown = f"{setting}={_without_credentials(url, host)!r}"
@@ -88,7 +91,7 @@ def parse_location(url: str, *, setting: str) -> Location:
         except (
             OSError,
             RuntimeError,
-        ) as error:  # 3.11 and 3.12 raise the latter for a loop of links
+        ) as error:  # 3.11 and 3.12 raise the latter for a symlink loop
             raise SettingsError(f"{shown}: the folder cannot be found: {error}.") from error
         inside = str(folder)[1:]
         return Location("file", "", f"{inside}/" if inside else "")
@@ -99,5 +102,5 @@ def parse_location(url: str, *, setting: str) -> Location:
 
 
 def _without_credentials(url: str, host: str) -> str:
-    """The URL for a message; some write keys before the bucket."""
+    """The URL for an error message; some users put credentials before the bucket."""
     return re.sub(r"//.*@", "//***@", url, flags=re.DOTALL) if set(":@") & set(host) else url

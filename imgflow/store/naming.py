@@ -1,9 +1,9 @@
-"""Names of outputs: immutable objects whose name holds source, source key and fingerprint.
+"""Output names: each names the source, the source key and the fingerprint of an immutable object.
 
-`thumbnail/1d0a5b9c/summer/IMG 1.png/@3f9a….jpg` is the thumbnail of `summer/IMG 1.png`, and
-`1d0a5b9c` the part of its source, so that several sources share a location and each looks for what
-is to be deleted in its own part only. Since the fingerprint covers key, content and recipe, an
-overwritten image gets new names and nobody ever reads half of a change.
+`thumbnail/1d0a5b9c/summer/IMG 1.png/@3f9a….jpg` is the thumbnail of `summer/IMG 1.png`. `1d0a5b9c`
+stands for its source: several sources can share a location, and each looks for outputs to delete
+only below its own part. The fingerprint covers key, content and recipe, so an overwritten image
+gets new names and no reader ever sees a mix of old and new.
 """
 
 from __future__ import annotations
@@ -12,51 +12,47 @@ import hashlib
 import re
 from urllib.parse import quote
 
-# File systems take 255 bytes a name, S3 takes 1,024 a key; the rest is for folder and fingerprint.
+# File systems allow 255 bytes per name, S3 allows 1,024 per key; the rest is for folder and
+# fingerprint.
 MOST_SEGMENT_BYTES = 200
 MOST_KEY_BYTES = 850
 
-# Left as they are, so that ordinary keys stay readable. `@` is not among them: it marks our own
-# names.
+# Not escaped, so that ordinary keys stay readable. `@` is escaped: it marks imgflow's own names.
 SAFE = " !$&'()+,;=-_."
 
-# Names the catalogue to which all outputs of a location belong.
+# Object that names the catalogue which owns all outputs of a location.
 MARKER = "imgflow.json"
 
 # First segments of output names.
-INSTALLED_FOLDER = "installed/"  # outputs that other packages add share it, whatever their names
+INSTALLED_FOLDER = "installed/"  # shared by all outputs that other packages add
 OUTPUT_FOLDERS = ("grayscale/", "thumbnail/", "proof/", "preview/", INSTALLED_FOLDER)
 
-# What every name of an output is like. What is not is nobody's output, wherever it lies.
+# Form of every output name. Anything else is not an output, wherever it is.
 OWN_NAME = re.compile(r".*/@[0-9a-f]{32}(\.[a-z0-9]+)*", re.ASCII)
-# Where `POST /process` puts images from elsewhere into the source, by their content.
+# Where `POST /process` stores images from elsewhere in the source, named by their content.
 FETCHED_FOLDER = "fetched/"
 
-# Keys that `obstore` lists, reads or writes under another name than they have, or not at all.
+# Keys that `obstore` changes when it lists, reads or writes them, or cannot handle at all.
 INEXACT = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
 
 
 def is_exact(key: str) -> bool:
-    """Whether `obstore` reads, writes and lists a key under the name that it has."""
+    """Whether `obstore` lists, reads and writes a key exactly as it is."""
     return not INEXACT.search(key)
 
 
 def source_part(source: str) -> str:
-    """The segment of output names that tells whose they are.
-
-    Args:
-        source: its canonical URL.
-    """
+    """The segment of output names that identifies a source, from its canonical URL."""
     return hashlib.sha256(source.encode()).hexdigest()[:8]
 
 
 def own_folders(source: str) -> tuple[str, ...]:
-    """The folders below which all outputs of a source lie, and none of another source."""
+    """The folders that hold all outputs of a source, and none of any other source."""
     return tuple(f"{folder}{source_part(source)}/" for folder in OUTPUT_FOLDERS)
 
 
 def is_own(name: str, source: str) -> bool:
-    """Whether a name is of the form that `output_name` gives outputs of this source."""
+    """Whether a name has the form that `output_name` gives outputs of this source."""
     return name.startswith(own_folders(source)) and bool(OWN_NAME.fullmatch(name))
 
 
@@ -64,11 +60,11 @@ def output_name(output: str, source: str, key: str, fingerprint: str, extension:
     """Name an output object.
 
     Args:
-        output: its name, such as `thumbnail`.
-        source: canonical URL of the source, part of every key's identity.
-        key: object key below the source prefix.
-        fingerprint: of content and recipe.
-        extension: with its dot.
+        output: Name of the output, such as `thumbnail`.
+        source: Canonical URL of the source; the same key in another source is another image.
+        key: Object key below the source prefix.
+        fingerprint: Covers the content and the recipe.
+        extension: File name extension including its dot.
 
     Returns:
         A name of at most 1,024 bytes, each segment at most 255, that file systems and every S3
@@ -90,7 +86,7 @@ def _readable(key: str) -> str:
 
 
 def _segment(segment: str) -> str:
-    # Empty, `.` and `..` mean something else to file systems.
+    # Empty, `.` and `..` have another meaning in file systems.
     safe = quote(segment, safe=SAFE) if set(segment) - {"."} else "@" + "%2E" * len(segment)
     if len(safe) <= MOST_SEGMENT_BYTES:
         return safe

@@ -1,4 +1,7 @@
-"""What a source says about an object, and the protocol that every source fulfils."""
+"""Uploaded objects: what a source reports about them, the protocol of a source, and bulk stats.
+
+The sources themselves are `folder.source_folder` and `s3.source_bucket`.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,21 @@ from imgflow.store.location import Location
 
 CHUNK_BYTES = 1 << 20
 
-# S3's own bound; folders keep to it too, since keys are indexed in the table.
+# S3's own limit. Folders keep to it too, since the table indexes keys.
 MOST_KEY_BYTES = 1_024
 
 
 @dataclass(frozen=True)
 class SourceObject:
-    """One object as a listing or a HEAD announces it.
+    """One object as a listing or a HEAD reports it.
 
     Attributes:
-        key: the object key below the source prefix, exactly as the store has it.
-        etag: the store's entity tag without quotes; for files inode, modification time and size.
-        version_id: of a versioned bucket, where known.
-        size: bytes.
-        last_modified: in whole seconds of UTC, since listings and HEAD answers of the same object
-            differ below that on some servers.
+        key: Object key below the source prefix, exactly as the store has it.
+        etag: The store's entity tag without quotes; for files inode, modification time and size.
+        version_id: Version in a versioned bucket, if known.
+        size: Size in bytes.
+        last_modified: UTC, in whole seconds: on some servers, listings and HEAD answers disagree
+            on the fraction for the same object.
     """
 
     key: str
@@ -42,7 +45,7 @@ class SourceObject:
 
     @property
     def identity(self) -> str:
-        """What tells this upload from any other under the same key."""
+        """Identifies this upload among all uploads under the same key."""
         if self.version_id:
             return f"version:{self.version_id}"
         return f"{self.etag}/{self.size}/{self.last_modified:%Y%m%dT%H%M%SZ}"
@@ -50,12 +53,12 @@ class SourceObject:
 
 @dataclass(frozen=True)
 class Digest:
-    """A whole page in a few bytes, from which a catalogue tells whether it knows all of it.
+    """A page of a listing in a few bytes, enough for a catalogue to see whether it knows it all.
 
     Attributes:
-        covers: what stands for the upload under a key: its identity, or its ETag alone where that
-            says as much.
-        sha256: in hex, of `key NUL upload NUL key NUL upload …`; no key holds the character NUL.
+        covers: What represents the upload of each key: its identity, or only its ETag where that
+            carries the same information.
+        sha256: Hex digest of `key NUL upload NUL key NUL upload …`; no key contains NUL.
     """
 
     covers: Literal["identity", "etag"]
@@ -63,23 +66,22 @@ class Digest:
 
     @classmethod
     def of(cls, covers: Literal["identity", "etag"], shown: Iterable[str]) -> Digest:
-        """Digest keys and uploads, in turn."""
+        """Digest an iterable of keys and uploads in turn."""
         return cls(covers, hashlib.sha256("\0".join(shown).encode()).hexdigest())
 
 
 @dataclass(frozen=True)
 class Page:
-    """A part of a listing.
+    """One page of a listing.
 
     Attributes:
-        objects: in ascending order of the UTF-8 bytes of their keys.
-        digest: of all of them.
-        resume_after: key after which the next page begins; None when the listing is complete.
-        ignored: how many entries are no images by their nature: folder markers, outputs, unfinished
+        objects: Ascending by the UTF-8 bytes of their keys.
+        resume_after: Key after which the next page starts; None when the listing is complete.
+        ignored: Number of entries that can never be images: folder markers, outputs, unfinished
             uploads.
-        unfinished: keys that are there and are not listed yet, since somebody still writes them;
-            never to be taken for gone.
-        warnings: what could not be listed and did not stop the others, in words.
+        unfinished: Keys that exist but are not listed yet because someone is still writing them;
+            never to be treated as gone.
+        warnings: Messages about what could not be listed and did not stop the rest.
     """
 
     objects: Sequence[SourceObject]
@@ -91,7 +93,7 @@ class Page:
 
 
 def is_text(key: str) -> bool:
-    """Whether a key is Unicode; a name that is not UTF-8 reaches Python with lone surrogates."""
+    """Whether a key is Unicode; names that are not UTF-8 reach Python with lone surrogates."""
     try:
         key.encode()
     except UnicodeEncodeError:
@@ -100,12 +102,7 @@ def is_text(key: str) -> bool:
 
 
 def check_any_key(key: str, exclude: tuple[str, ...]) -> None:
-    """Raise `BadKey` for what can be no key of any source, or lies where nothing is listed.
-
-    Args:
-        key: to be written.
-        exclude: prefixes of keys that the source leaves out.
-    """
+    """Raise `BadKey` for a key that is invalid in every source, or below an excluded prefix."""
     if not key or "\0" in key or not is_text(key) or len(key.encode()) > MOST_KEY_BYTES:
         raise BadKey(
             f"{key[:80]!r}: a key is text of 1 to {MOST_KEY_BYTES:,} bytes in UTF-8 without NUL."
@@ -117,8 +114,8 @@ def check_any_key(key: str, exclude: tuple[str, ...]) -> None:
 class Source(Protocol):
     """Where images land.
 
-    Every method raises `Trouble` when the store does not answer, and those about one object
-    `Unreadable` when this one may not be read.
+    Every method raises `Trouble` when the store does not answer. Methods about one object raise
+    `Unreadable` when that object may not be read.
     """
 
     location: Location
@@ -127,65 +124,63 @@ class Source(Protocol):
         """List at most `limit` objects whose key comes after `start_after`."""
 
     def stat(self, key: str) -> SourceObject | None:
-        """Describe one object, or None when there is none."""
+        """Describe one object; None if it does not exist."""
 
     def read(self, announced: SourceObject) -> bytes:
-        """Read the whole object.
+        """Read the complete object.
 
         Raises:
-            SourceChanged: it is not the announced one.
-            Withheld: it is archived, or encrypted with a key that imgflow does not have.
+            SourceChanged: It is not the announced upload.
+            Withheld: It is archived, or encrypted with a key that imgflow does not have.
         """
 
     def stream(self, announced: SourceObject) -> Iterator[bytes]:
-        """Read the object in pieces of about `CHUNK_BYTES`; raises as `read`, also midway."""
+        """Read the object in chunks of about `CHUNK_BYTES`; raises as `read` does, also midway."""
 
     def check_key(self, key: str) -> None:
         """Raise `BadKey` unless a listing would show an object under this key."""
 
     def upload(self, key: str, file: Path) -> None:
-        """Put a file under a key, visible only when whole.
+        """Store a file under a key; it is visible only once it is complete.
 
         Raises:
-            BadKey: no listing would show it, or something else stands in its place.
+            BadKey: No listing would show it, or something else is in its place.
         """
 
     def delete(self, key: str) -> None:
-        """Delete an object; one that does not exist is no error."""
+        """Delete an object, if it exists."""
 
     def remove_abandoned(self, older_than_seconds: float) -> int:
         """Remove what killed uploads of imgflow left among the objects; return how many.
 
-        Nothing that somebody else made, or touched since then.
+        Never removes what someone else created, or what was touched since then.
         """
 
     def check(self) -> None:
         """Raise `Trouble` with the fix unless the source can be listed."""
 
 
-# Asking a source for many objects at once, so that one that is refused costs itself only.
+# Stat many objects at once; one that is refused does not affect the others.
 
 
 THREADS = 16
 
-# So many requests without an answer are no accident of single objects: the store is away, and each
-# further one would wait for as long.
+# This many failed requests are not about single objects: the store is down, and each further
+# request would wait as long.
 MOST_TROUBLES = 16
 
 
 def look_at(
     source: Source, keys: Iterable[str], *, seconds: float | None = None
 ) -> tuple[dict[str, SourceObject | None], dict[str, str]]:
-    """Ask for the present objects of keys.
+    """Stat many keys in parallel.
 
-    Args:
-        source: is asked.
-        keys: of the objects.
-        seconds: after which no further ones are asked for.
+    No further requests start after `seconds`, or after `MOST_TROUBLES` failures. Objects that may
+    not be read do not count as failures.
 
     Returns:
-        What each key has, and why for those that could not be asked for. After some trouble no
-        further ones are asked for; objects that may not be read are no such trouble.
+        The object of each key (None if it does not exist), and for each key that could not be
+        asked for, the reason.
     """
     until = None if seconds is None else time.monotonic() + seconds
     refused: dict[str, str] = {}

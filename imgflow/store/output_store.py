@@ -1,4 +1,7 @@
-"""The output store: immutable pictures, written whole or not at all, through `obstore`."""
+"""The output store: immutable objects, written completely or not at all, through `obstore`.
+
+Their names come from `naming`, and which catalogue owns them from `catalog.postgres.ownership`.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ from imgflow.store.location import Checksums, Location
 from imgflow.store.naming import OUTPUT_FOLDERS
 from imgflow.store.s3.store_errors import FORBIDDEN, error_code, explain, first_line
 
-# What is done with an object that should be there.
+# Verbs, as error messages use them, of requests for an object that should exist.
 READING = ("read", "copied", "looked at")
 
 
 @dataclass(frozen=True)
 class StoredOutput:
-    """What the store says about an output: its size in bytes and when it was written."""
+    """An output as a listing shows it: its size in bytes and when it was written."""
 
     name: str
     size: int
@@ -32,17 +35,17 @@ class StoredOutput:
 
 
 class OutputStore:
-    """Where pictures go. Every method raises `Trouble` when the store does not answer."""
+    """A bucket or folder of outputs. Methods raise `Trouble` when the store does not answer."""
 
     def __init__(self, location: Location, *, checksums: Checksums = "when_supported") -> None:
-        """Open a bucket or a folder; the folder is made when it does not exist."""
+        """Open a bucket, or a folder, which is created if it does not exist."""
         self.location = location
         self.claimed_until: dict[str, float] = {}
-        """Until when a catalogue, by its database, need not look again whether this is its own."""
+        """By database of a catalogue: until when it can skip checking that it owns this store."""
         self._store: S3Store | LocalStore
         self._client: Any = None
         if location.scheme == "s3":
-            from imgflow.store.s3.clients import obstore_bucket, s3_client  # boto3, too
+            from imgflow.store.s3.clients import obstore_bucket, s3_client  # imports boto3
 
             self._client = s3_client(checksums=checksums)
             self._store = obstore_bucket(self._client, location.bucket, location.prefix)
@@ -57,14 +60,14 @@ class OutputStore:
                 self._store.put(
                     name, body, attributes={"Content-Type": media_type}, use_multipart=False
                 )
-            else:  # a file has no media type to keep
+            else:  # files have no media type
                 self._store.put(name, body, use_multipart=False)
 
     def put_first(self, name: str, body: bytes) -> None:
-        """Write a small object unless there is one of that name.
+        """Write a small object unless one of that name exists.
 
-        Some stores ignore the condition or do not know it, and of several writers the last one wins
-        there; so whoever relies on it reads the object afterwards.
+        Some stores ignore the condition or do not support it, and there the last of several writers
+        wins. So callers that rely on the condition read the object afterwards.
         """
         with self._errors("written", name):
             try:
@@ -77,7 +80,7 @@ class OutputStore:
                 self._store.put(name, body, use_multipart=False)
 
     def get(self, name: str) -> bytes | None:
-        """Read an object, or None when there is none."""
+        """Read an object; None if it does not exist."""
         try:
             with self._errors("read", name):
                 return bytes(self._store.get(name).bytes())
@@ -85,16 +88,16 @@ class OutputStore:
             return None
 
     def get_range(self, name: str, start: int, end: int) -> bytes:
-        """Read bytes `start` to `end`, the last one excluded.
+        """Read the bytes from `start` up to, but not including, `end`.
 
         Raises:
-            FileNotFoundError: there is no such object.
+            FileNotFoundError: The object does not exist.
         """
         with self._errors("read", name):
             return bytes(self._store.get_range(name, start=start, end=end))
 
     def copy(self, name: str, to: str) -> bool:
-        """Copy an object without its bytes coming here; False when there is none."""
+        """Copy an object inside the store; False if it does not exist."""
         try:
             with self._errors("copied", name):
                 self._store.copy(name, to)
@@ -103,7 +106,7 @@ class OutputStore:
         return True
 
     def exists(self, name: str) -> bool:
-        """Whether the object is there."""
+        """Whether the object exists."""
         try:
             with self._errors("looked at", name):
                 self._store.head(name)
@@ -112,7 +115,7 @@ class OutputStore:
         return True
 
     def delete(self, names: list[str]) -> None:
-        """Delete objects; those that do not exist are no error."""
+        """Delete objects; those that do not exist are skipped."""
         for name in names:
             try:
                 with self._errors("deleted", name):
@@ -123,8 +126,8 @@ class OutputStore:
     def _delete(self, name: str) -> None:
         """Delete one object.
 
-        With `obstore` it would be a list of one, which other S3 servers refuse to those who may
-        delete below a prefix only, or do not know.
+        `obstore` would send a bulk delete of one name. Some other S3 servers do not support that,
+        or refuse it to users who may only delete below a prefix.
         """
         if self._client is None:
             self._store.delete(name)
@@ -133,11 +136,12 @@ class OutputStore:
         self._client.delete_object(Bucket=self.location.bucket, Key=key)
 
     def names(self, *folders: str) -> Iterator[StoredOutput]:
-        """List what is stored; our own names are always represented exactly.
+        """List outputs. imgflow's own names are always represented exactly.
 
         Args:
-            folders: whole segments. Without them all folders of outputs are listed and nothing else
-                that may share the bucket, where one odd key would stop the listing.
+            folders: Name prefixes of complete segments. Without any, only the folders of outputs
+                are listed: the bucket may hold other objects, and one key that `obstore` cannot
+                represent would stop the listing.
         """
         for folder in folders or OUTPUT_FOLDERS:
             try:
@@ -145,13 +149,13 @@ class OutputStore:
                     for batch in obstore.list(self._store, prefix=folder):
                         for entry in batch:
                             yield StoredOutput(entry["path"], entry["size"], entry["last_modified"])
-            except FileNotFoundError:  # a folder that nobody made
+            except FileNotFoundError:  # nothing was ever written to this folder
                 continue
 
     def _is_absent(self, name: str) -> bool:
-        """Whether a listing tells that an object is not there.
+        """Whether a listing shows that an object does not exist.
 
-        S3 answers 403 rather than 404 to those who may list some prefixes only.
+        S3 answers 403 instead of 404 to users who may only list some prefixes.
         """
         key = self.location.prefix + name
         try:
@@ -161,7 +165,7 @@ class OutputStore:
                 )
         except Trouble:
             return False
-        # An object of just this name comes before all others that begin with it.
+        # An object of exactly this name sorts before all longer names that start with it.
         return "IsTruncated" in answer and all(e["Key"] != key for e in answer.get("Contents", ()))
 
     @contextmanager

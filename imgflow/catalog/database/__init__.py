@@ -1,4 +1,4 @@
-"""The database itself: connections, the embedded server, tables, migrations, bulk copies.
+"""The database itself: connections, the embedded server, tables, migrations and bulk copies.
 
-Nothing here knows what a row means; that is `catalog.postgres`.
+What the rows mean is in `catalog.postgres`.
 """

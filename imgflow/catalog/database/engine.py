@@ -1,4 +1,7 @@
-"""Connections to PostgreSQL: bounded pools, bounded waits, and errors in words."""
+"""Connections to PostgreSQL: bounded pools and waits, retries, and outages as `Trouble`.
+
+`Connected`, the base of all parts of the catalogue, adds the source whose rows they use.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,11 @@ Answer = TypeVar("Answer")
 UP = "imgflow up"
 logger = logging.getLogger(__name__)
 
-# A database that restarts is back within seconds; what lasts longer is for the caller to retry.
+# A database that restarts is back within seconds; callers retry longer outages.
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
-# A side that vanishes without a word is given up after 25 seconds; by default a client that has
-# sent something waits for a quarter of an hour, and a server keeps locks for two hours.
+# A side that vanishes silently is given up after 25 seconds. By default, a client that has sent
+# something waits for 15 minutes, and a server keeps locks for two hours.
 CLIENT_PATIENCE: dict[str, str | int] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -45,12 +48,12 @@ SERVER_PATIENCE = (
 
 
 def database_url(settings: Settings) -> str:
-    """The database of the settings; the embedded one runs from now on until this process ends."""
+    """URL of the configured database; an embedded one runs from now until this process ends."""
     return settings.database_url or embedded_postgres(settings.home).url
 
 
 def up_name(home: Path) -> str:
-    """What the database calls the connections of `imgflow up`: in which home of which machine."""
+    """Application name of the connections of `imgflow up`: says which home on which machine."""
     digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
     return f"{UP} {socket.gethostname()[:32]} {digest}"
 
@@ -67,13 +70,13 @@ def make_engine(
     """Make an engine; nothing is connected yet.
 
     Args:
-        url: of the database.
-        pool_size: connections that are kept.
-        max_overflow: further ones while they are needed.
-        pool_seconds: for which a connection is waited for while all are in use.
-        pre_ping: ask each connection whether it is alive before it is used. It takes a trip, and
-            all that runs in `retried` finds out by itself.
-        application: what the database calls these connections.
+        url: URL of the database, including credentials.
+        pool_size: Number of connections that are kept open.
+        max_overflow: Number of further connections, opened while they are needed.
+        pool_seconds: How long to wait for a connection while all are in use.
+        pre_ping: Check each connection before it is used. This costs a round trip, and `retried`
+            replaces broken connections anyway.
+        application: Name that the database shows for these connections.
     """
     engine = sa.create_engine(
         url,
@@ -88,7 +91,7 @@ def make_engine(
 
 
 def bound_server(engine: sa.Engine) -> None:
-    """Let the server drop what connections hold soon after the client's machine has vanished."""
+    """Let the server release what connections hold soon after the client's machine vanishes."""
 
     @sa.event.listens_for(engine, "connect")
     def _set(connection: Any, _record: object) -> None:
@@ -98,7 +101,7 @@ def bound_server(engine: sa.Engine) -> None:
 
 
 def bounded(engine: sa.Engine, seconds: float) -> sa.Engine:
-    """The same connections, on which a statement that waits for a lock is no answer."""
+    """The same connections, with a time limit for each statement, including waits for locks."""
     own = engine.execution_options()
 
     @sa.event.listens_for(own, "begin")
@@ -109,9 +112,9 @@ def bounded(engine: sa.Engine, seconds: float) -> sa.Engine:
 
 
 def with_patience(url: str) -> str:
-    """A database's address for Dagster's own storages, with bounded waits as `make_engine` has."""
+    """A database URL for Dagster's own storages, with bounded waits like those of `make_engine`."""
     parsed = sa.make_url(url)
-    if not parsed.host:  # a socket of this machine
+    if not parsed.host:  # a Unix socket
         return url
     missing = {name: str(value) for name, value in CLIENT_PATIENCE.items()}
     wanted = {**missing, **parsed.query}
@@ -119,18 +122,18 @@ def with_patience(url: str) -> str:
 
 
 def retried(engine: sa.Engine, work: Callable[[], Answer]) -> Answer:
-    """Run a transaction that may safely run again, until the database answers or patience ends.
+    """Run a repeatable transaction, with retries until the database answers or patience runs out.
 
     Raises:
-        Trouble: the database did not answer; the text has its host, never its password.
+        Trouble: The database did not answer; the message has its host, never its password.
     """
     for wait in (*RETRY_SECONDS, None):
         try:
             return work()
-        except (SQLAlchemyError, psycopg2.Error) as error:  # the driver's own, from a COPY
+        except (SQLAlchemyError, psycopg2.Error) as error:  # the driver's own come from a COPY
             if not is_outage(error):
                 raise
-            if isinstance(error, PoolTimeout):  # waited for already, while others did too
+            if isinstance(error, PoolTimeout):  # it has waited already, and so have others
                 raise Trouble("All connections to the database are in use.") from error
             if wait is None:
                 raise Trouble(_explain(engine, error)) from error
@@ -141,9 +144,9 @@ def retried(engine: sa.Engine, work: Callable[[], Answer]) -> Answer:
 
 @contextmanager
 def outages_in_words(engine: sa.Engine) -> Iterator[None]:
-    """Turn outages into `Trouble`, also those that the driver raises when it is used directly.
+    """Turn outages into `Trouble`, including those that direct use of the driver raises.
 
-    For what cannot simply run again; see `retried` for what can.
+    For work that must not simply run again; for work that may, see `retried`.
     """
     try:
         yield
@@ -154,15 +157,15 @@ def outages_in_words(engine: sa.Engine) -> Iterator[None]:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the database was away, as opposed to having refused a statement."""
+    """Whether the database was unavailable, as opposed to having refused a statement."""
     if isinstance(error, PoolTimeout):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(cause, ProgramLimitExceeded):  # too large, now and later
+    if isinstance(cause, ProgramLimitExceeded):  # too large, and always will be
         return False
-    if isinstance(cause, ReadOnlySqlTransaction):  # it fails over, or its disk was made read-only
+    if isinstance(cause, ReadOnlySqlTransaction):  # a failover, or its disk became read-only
         return True
     return isinstance(cause, (psycopg2.OperationalError, psycopg2.InterfaceError))
 
@@ -190,7 +193,7 @@ def _advice(cause: str) -> str:
     return "Check that it runs, and IMGFLOW_DATABASE_URL."
 
 
-# What all parts of the catalogue have in common: a database and a source.
+# The base of all parts of the catalogue: a database and a source.
 
 
 TEXT, BIGINT, INT = sa.ARRAY(sa.Text), sa.ARRAY(sa.BigInteger), sa.ARRAY(sa.Integer)
@@ -198,18 +201,18 @@ TIME = sa.ARRAY(sa.DateTime(timezone=True))
 
 
 class Connected:
-    """An engine, and the source whose rows are meant."""
+    """An engine, and the source whose rows are used."""
 
     def __init__(self, engine: sa.Engine, source: str) -> None:
-        """Take an engine and the canonical URL of the source; nothing is asked yet."""
+        """Take an engine and the source's canonical URL; nothing is connected yet."""
         self.engine = engine
         self.source = source
 
     def transaction(self, work: Callable[[sa.Connection], Answer]) -> Answer:
-        """Do something in a transaction that may safely run again.
+        """Run work in a transaction that may safely run again.
 
         Raises:
-            Trouble: the database did not answer, again and again.
+            Trouble: The database did not answer in any attempt.
         """
 
         def attempt() -> Answer:
@@ -219,6 +222,6 @@ class Connected:
         return retried(self.engine, attempt)
 
     def images(self, statement: sa.Executable) -> list[Image]:
-        """The rows that a statement returns."""
+        """The images of the rows that a statement returns."""
         rows = self.transaction(lambda connection: connection.execute(statement).mappings().all())
         return [image_of(row) for row in rows]

@@ -1,7 +1,9 @@
 """A process that waits until nobody uses the embedded PostgreSQL any more, and then stops it.
 
-Who uses it holds a lock on a file, which the operating system drops however a process ends: at
-SIGKILL, and at a SIGTERM that ends it at once, as uvicorn's does, nothing of ours runs any more.
+Users hold a lock on a file, which the operating system drops however a process ends. After SIGKILL,
+or a SIGTERM that ends a process immediately as uvicorn's does, no code of imgflow runs there.
+
+Starting the server and holding the lock is in `embedded_postgres`.
 """
 
 from __future__ import annotations
@@ -16,20 +18,20 @@ from typing import IO
 
 import psutil
 
-# The programs that a start consists of. They go on when whoever began it is killed.
+# The programs that starting a server runs. They continue if the process that started them dies.
 PROGRAMS = ("initdb", "pg_ctl", "sh", "postgres")
 START_SECONDS = 60.0
 
-# What is not stopped within that time is asked less politely.
+# A server that does not stop within this time gets a harder signal.
 FAST_SECONDS, IMMEDIATE_SECONDS = 60.0, 10.0
 
 
 def running_server(folder: Path) -> psutil.Process | None:
-    """The PostgreSQL that runs on a folder."""
+    """The PostgreSQL server that runs on a folder."""
     try:
         pid = int((folder / "postmaster.pid").read_text().split()[0])
         process = psutil.Process(pid)
-        # A file that was left behind may name a process that is another's by now.
+        # A leftover file may name a process id that another process has by now.
         is_ours = str(folder.resolve()) in process.cmdline()
     except (OSError, ValueError, IndexError, psutil.Error):
         return None
@@ -37,7 +39,7 @@ def running_server(folder: Path) -> psutil.Process | None:
 
 
 def stop_server(folder: Path) -> None:
-    """Stop the server of a folder, whoever started it: sessions end, and nothing is lost."""
+    """Stop the server of a folder, whoever started it; sessions end, but no data is lost."""
     server = running_server(folder)
     if server is None:
         return
@@ -48,7 +50,7 @@ def stop_server(folder: Path) -> None:
     ):
         try:
             server.send_signal(number)
-            server.send_signal(signal.SIGCONT)  # one that somebody stopped would never hear of it
+            server.send_signal(signal.SIGCONT)  # a suspended server would not get the signal
             server.wait(seconds)
         except psutil.TimeoutExpired:
             continue
@@ -58,7 +60,7 @@ def stop_server(folder: Path) -> None:
 
 
 def stop_all(folder: Path) -> None:
-    """Stop the server of a folder, also one that is only just being started, with no file yet."""
+    """Stop the server of a folder, even one that is just starting and has no pid file yet."""
     give_up = time.monotonic() + START_SECONDS
     while True:
         stop_server(folder)
@@ -71,7 +73,7 @@ def _is_in_use(folder: Path) -> bool:
     for process in psutil.process_iter():
         try:
             if process.name() in PROGRAMS:
-                said = " ".join(process.cmdline()).replace('"', "")  # of `sh` it is one argument
+                said = " ".join(process.cmdline()).replace('"', "")  # `sh` has it as one argument
                 if f" -D {folder.resolve()} " in f"{said} ":
                     return True
         except psutil.Error:
@@ -80,10 +82,10 @@ def _is_in_use(folder: Path) -> bool:
 
 
 def main(folder: Path, users: Path, guard: Path) -> None:
-    """Wait in the background, unless another one does."""
+    """Wait in the background, unless another guard does."""
     if os.fork():
         os._exit(0)
-    os.setsid()  # no signal of a terminal or a group is meant for it
+    os.setsid()  # not to get signals that are meant for a terminal or a group
     with guard.open("a+") as place:
         if not _is_first(place):
             return
@@ -93,7 +95,7 @@ def main(folder: Path, users: Path, guard: Path) -> None:
         with users.open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             stop_all(folder)
-            # While nobody can become a user yet: the next one starts a guard of its own.
+            # While there can be no new user: the next one starts its own guard.
             fcntl.flock(place, fcntl.LOCK_UN)
 
 
@@ -102,7 +104,7 @@ def _is_first(place: IO[str]) -> bool:
         try:
             fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(0.05)  # who only looks whether there is one holds it for a moment, too
+            time.sleep(0.05)  # checking whether there is a guard also takes the lock for a moment
         else:
             return True
     return False

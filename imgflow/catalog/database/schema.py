@@ -1,4 +1,7 @@
-"""Bringing the catalogue's schema to this version, however many processes start at once."""
+"""Bring the catalogue's schema to this version, however many processes start at once.
+
+The migrations are in `migrations.versions`; the tables that result, in `tables`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from alembic.script import ScriptDirectory
 
 from imgflow.errors import SettingsError
 
-# Dagster's own tables may share the database, and its version table has Alembic's default name.
+# Dagster's tables may be in the same database, and its version table has Alembic's default name.
 VERSION_TABLE = "imgflow_schema_version"
 
-# Any number, the same in every process: whoever holds this advisory lock migrates.
+# Any number, if it is the same in every process: the holder of this advisory lock migrates.
 MIGRATION_LOCK = 0x696D67666C6F77
 
 LOCK_SECONDS = 5
@@ -23,10 +26,10 @@ _migrated: set[str] = set()
 
 
 def migrate(engine: sa.Engine) -> None:
-    """Apply the migrations that are missing; looks once per process and database.
+    """Apply missing migrations; checks once per process and database.
 
     Raises:
-        SettingsError: the database belongs to a newer imgflow.
+        SettingsError: The database belongs to a newer imgflow.
     """
     url = engine.url.render_as_string(hide_password=False)
     if url in _migrated:
@@ -48,8 +51,8 @@ def _upgrade(engine: sa.Engine, config: Config) -> None:
     with engine.connect() as connection:
         # Held until the connection closes, across Alembic's own transactions.
         connection.exec_driver_sql("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
-        # Others queue up behind a lock that waits for a long reader; they get their turn, and this
-        # is tried again.
+        # Others queue up behind a lock that waits for a long reader. The time limit gives them
+        # their turn, and the migration is retried.
         connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         connection.commit()
         try:
@@ -64,13 +67,13 @@ def _upgrade(engine: sa.Engine, config: Config) -> None:
 
 
 def known_versions() -> list[str]:
-    """The versions that this imgflow knows, the newest first."""
+    """The versions that this imgflow knows, newest first."""
     scripts = ScriptDirectory.from_config(_config())
     return [script.revision for script in scripts.walk_revisions()]
 
 
 def current_version(engine: sa.Engine) -> str | None:
-    """The version the database has, or None before the first migration."""
+    """The version of the database; None before the first migration."""
     if not sa.inspect(engine).has_table(VERSION_TABLE):
         return None
     with engine.connect() as connection:

@@ -1,4 +1,7 @@
-"""The tables of the catalogue, as SQLAlchemy Core sees them; migrations create them."""
+"""The catalogue's tables for SQLAlchemy Core, and what text and JSON PostgreSQL can store.
+
+Migrations create the tables; see `schema`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from imgflow.store.objects import is_text
 
 metadata = sa.MetaData()
 
-# Byte order: the order in which S3 lists, so that pages of a listing and of the table line up.
+# Byte order, the order in which S3 lists, so that pages of a listing and of the table match.
 KEY = sa.Text(collation="C")
 
 images = sa.Table(
@@ -27,7 +30,7 @@ images = sa.Table(
     sa.Column("state", sa.Text, nullable=False, comment="pending, ready, rejected or deleted"),
     sa.Column("reason", sa.Text, comment="why it is rejected, or what the last trouble was"),
     sa.Column("reason_code", sa.Text, comment="the reason for programs"),
-    # The upload that was last processed ...
+    # The upload that was processed last ...
     sa.Column("etag", sa.Text),
     sa.Column("version_id", sa.Text),
     sa.Column("size", sa.BigInteger),
@@ -48,7 +51,7 @@ images = sa.Table(
     sa.Column("announced_version_id", sa.Text),
     sa.Column("announced_size", sa.BigInteger, nullable=False),
     sa.Column("announced_last_modified", sa.DateTime(timezone=True), nullable=False),
-    # Requests of the sensor.
+    # Run requests of the sensor.
     sa.Column("batch", sa.Text, comment="tag of the run that was asked to process it"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("not_before", sa.DateTime(timezone=True), comment="no request earlier than this"),
@@ -59,7 +62,7 @@ images = sa.Table(
         server_default=sa.false(),
         comment="a run died that may not have told Dagster of it",
     ),
-    # The life cycle.
+    # Life cycle.
     sa.Column("gone_at", sa.DateTime(timezone=True), comment="when its object was first missing"),
     sa.Column("in_partitions", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column(
@@ -117,7 +120,7 @@ sa.Index(
 )
 sa.Index("images_sha256", images.c.sha256, postgresql_where=images.c.sha256.is_not(None))
 
-# For statements that are written out and call the table `i`.
+# For statements that are written as text and call the table `i`.
 COLUMNS = ", ".join(f"i.{column.name}" for column in images.columns)
 
 run_holds = sa.Table(
@@ -173,7 +176,7 @@ counters = sa.Table(
     sa.Column("source", sa.Text, primary_key=True, comment="URL of the source"),
     sa.Column("name", sa.Text, primary_key=True, comment="of the metric"),
     sa.Column("labels", JSONB, primary_key=True),
-    # Whole numbers are exact up to 2^53: nine petabytes.
+    # Exact for integers up to 2^53: nine petabytes.
     sa.Column("value", sa.Double, nullable=False),
 )
 
@@ -196,28 +199,28 @@ sensor_ticks = sa.Table(
 )
 
 
-# What PostgreSQL can hold: names and tags inside an image may be anything.
+# What PostgreSQL can store: names and tags inside an image may be anything.
 
 
 def is_storable(text: str) -> bool:
-    """Whether PostgreSQL can hold a text at all; it refuses even to compare with others."""
+    """Whether PostgreSQL can store a text; it refuses even to compare with any other."""
     return "\0" not in text and is_text(text)
 
 
 def storable_text(text: str | None) -> str | None:
-    """A text that PostgreSQL takes: names and tags inside an image may hold anything."""
+    """The text with what PostgreSQL refuses replaced; names and tags in images may be anything."""
     if text is None or is_storable(text):
         return text
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def storable_json(value: Any) -> str:
-    """Write JSON that PostgreSQL takes."""
+    """Encode a value as JSON that PostgreSQL accepts."""
     return json.dumps(_storable(value), allow_nan=False)
 
 
 def _storable(value: Any) -> Any:
-    """JSON without NUL, lone surrogates, NaN and infinity, any of which fails the whole batch."""
+    """Replace NUL, lone surrogates, NaN and infinity, any of which fails the complete batch."""
     if isinstance(value, str):
         return storable_text(value)
     if isinstance(value, float):

@@ -1,13 +1,14 @@
-"""Counters that outlive the processes that count: runs add to them, the API shows them.
+"""Metrics of one source: counters that outlive the processes that count, and its current state.
 
-Each is a row of a source, a name and labels, as Prometheus has them. Rows are added to in place, in
-sorted order so that two runs wait but never deadlock. A row is locked until its transaction has
-ended, and no longer: the transaction does not wait for the disk. Rows that are only inserted, and
-summed later, would need somebody who compacts them, and save a wait of a fraction of a millisecond.
+Runs add to counters, and the API shows them. Each is a row of a source, a name and labels, as in
+Prometheus. Rows are updated in place, in sorted order so that two runs wait but never deadlock. A
+row stays locked only until its transaction ends, which does not wait for the disk. Inserting rows
+and summing them later would need a process that compacts them, and save a fraction of a
+millisecond of waiting.
 
-What is counted may be lost, and is never counted twice: a process that is killed between writing
-rows of `images` and counting them, a database that goes away in between, or one that crashes within
-its `wal_writer_delay` after it, loses the counts of one flush.
+Counts may be lost, but nothing is counted twice. The counts of one flush are lost if a process is
+killed after it wrote rows of `images` and before it counted them, if the database goes away in
+between, or if it crashes within its `wal_writer_delay` afterwards.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ SOURCE_BYTES = "imgflow_source_bytes_total"
 OUTPUT_BYTES = "imgflow_output_bytes_total"
 ARRIVAL_TO_READY = "imgflow_arrival_to_ready_seconds"
 
-# From a small image that a notification announced to a backlog of days.
+# From a small image that a notification announced to a backlog of days, in seconds.
 ARRIVAL_BOUNDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
 
 ADD = sa.text(
@@ -55,22 +56,22 @@ TEXTS, DOUBLES = sa.ARRAY(sa.Text), sa.ARRAY(sa.Double)
 
 @dataclass(frozen=True)
 class Series:
-    """A name with labels; the labels are in the order of their names."""
+    """A metric name with labels, sorted by label name."""
 
     name: str
     labels: tuple[tuple[str, str], ...] = ()
 
 
 def series(name: str, **labels: str) -> Series:
-    """Name a series."""
+    """Make a series."""
     return Series(name, tuple(sorted(labels.items())))
 
 
 def bucket_of(name: str, value: float, bounds: tuple[float, ...], **labels: str) -> Series:
-    """The bucket that a value falls in, named by its upper bound.
+    """The histogram bucket that contains a value, named by its upper bound.
 
-    A value is in one stored bucket only, unlike in what Prometheus reads: bounds may then differ
-    between versions, and what `cumulated` makes of them still never falls.
+    Unlike in Prometheus's format, a value is stored in one bucket only. So bounds may differ
+    between versions, and the totals that `cumulated` computes still never fall.
     """
     place = bisect_left(bounds, value)
     bound = bounds[place] if place < len(bounds) else inf
@@ -80,11 +81,11 @@ def bucket_of(name: str, value: float, bounds: tuple[float, ...], **labels: str)
 def cumulated(
     counts: Mapping[Series, float], name: str, bounds: Iterable[float], **labels: str
 ) -> tuple[list[tuple[str, float]], float]:
-    """A histogram as Prometheus reads it.
+    """A histogram in Prometheus's form.
 
     Returns:
-        The upper bounds, ending with `+Inf`, each with how many values are not above it; and the
-        sum of all values.
+        Upper bounds, ending with `+Inf`, each with the number of values that are not above it; and
+        the sum of all values.
     """
     found = {_le(bound): 0.0 for bound in (*bounds, inf)}
     for one, value in counts.items():
@@ -105,9 +106,9 @@ class Counters:
         self._source = source
 
     def add(self, counts: Mapping[Series, float]) -> None:
-        """Add to counters, in one statement; a database that is away loses the counts.
+        """Add to counters in one statement; if the database is unavailable, the counts are lost.
 
-        It is not tried again, since one that went away while it committed may have counted.
+        This is not retried: a database that goes away while it commits may have counted.
         """
         counts = {one: value for one, value in counts.items() if value}
         if not counts:
@@ -120,7 +121,7 @@ class Counters:
         )
         try:
             with self._engine.begin() as connection:
-                # Else every run would wait for the disk with the rows of all others locked.
+                # Otherwise every run would wait for the disk with the rows of all others locked.
                 connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
                 connection.execute(statement)
         except SQLAlchemyError as error:
@@ -135,7 +136,7 @@ class Counters:
 
 
 def read_counters(connection: sa.Connection, source: str) -> dict[Series, float]:
-    """The counters of a source, within the caller's transaction."""
+    """The counters of a source, read in the caller's transaction."""
     c = counters.c
     query = sa.select(c.name, c.labels, c.value).where(c.source == source)
     return {
@@ -147,14 +148,14 @@ def _le(bound: float) -> str:
     return "+Inf" if bound == inf else str(float(bound))
 
 
-# What a monitoring system is told of one source, read at once and within a bounded time.
+# The state of one source for a monitoring system, read at once and within a bounded time.
 
 
-# Prometheus waits for a scrape for ten by default.
+# By default, Prometheus waits ten seconds for a scrape.
 STATEMENT_SECONDS = 7
 
-# Both are answered from an index alone, with a million images in 50 ms and in less than one. Where
-# rows changed since the last vacuum their pages are read too: 1.4 s after a third of them changed.
+# An index alone answers both: for a million images, in 50 ms and in less than one. Pages whose rows
+# changed since the last vacuum are read too: 1.4 s after a third of the rows changed.
 COUNTS = sa.text(
     "SELECT kind, state, reason_code, count(*) FROM images WHERE source = :source "
     "GROUP BY kind, state, reason_code"
@@ -171,13 +172,12 @@ class Reading:
     """The state of a source at one moment.
 
     Attributes:
-        images: how many by kind and state.
-        rejected: how many are rejected, by kind and code of the reason.
-        waiting: how many are kept waiting by trouble, by kind and code of the reason.
-        backlog_seconds: for how long the oldest pending image has been pending; 0 without one.
-        unreadable_messages: of the queue that are kept.
-        counters: of runs, see `counters`.
-        pulse: whether uploads are seen and processed.
+        images: Number of images by kind and state.
+        rejected: Number of rejected images by kind and reason code.
+        waiting: Number of images delayed by external errors, by kind and reason code.
+        backlog_seconds: Age in seconds of the oldest pending state; 0 if no image is pending.
+        unreadable_messages: Number of unreadable messages that are kept.
+        counters: What runs have counted, by series.
     """
 
     images: Mapping[tuple[Kind, State], int]
@@ -190,15 +190,10 @@ class Reading:
 
 
 def read_state(engine: sa.Engine, source: str, sensors: tuple[str, ...] = ()) -> Reading:
-    """Ask once, without patience: the next scrape asks again.
-
-    Args:
-        engine: of the database.
-        source: whose state is read.
-        sensors: names of those that look for its uploads.
+    """Read the state without retries: the next scrape asks again.
 
     Raises:
-        Trouble: the database does not answer in time.
+        Trouble: The database does not answer in time.
     """
     images: Counter[tuple[Kind, State]] = Counter()
     rejected: Counter[tuple[Kind, str]] = Counter()

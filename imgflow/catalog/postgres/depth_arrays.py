@@ -1,7 +1,8 @@
-"""Depth arrays in PostgreSQL: chunks of rows with their bounds; a frame reads those it needs.
+"""Depth arrays in PostgreSQL: chunks of rows with their bounds; a frame reads only those it needs.
 
-An array is written in one transaction under its own fingerprint, so it is visible only when whole,
-and becomes the image's array when the row names it. Chunks travel with binary `COPY`.
+An array is written in one transaction under its own fingerprint, so it is visible only when
+complete. It becomes the image's array when the row names it. Chunks are transferred with binary
+`COPY`, whose format is in `catalog.database.copy`. Resampling is in `depth`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from imgflow.depth.depth_recipe import CHUNK_ROWS
 from imgflow.depth.ordering import ResizedChunk
 from imgflow.errors import ImgflowError
 
-# Chunks of depth arrays as the database has them: binary rows of `COPY`, both ways.
+# Chunks as the database stores them: encoding and decoding binary rows of `COPY`.
 
 
 COPY = (
@@ -34,14 +35,14 @@ COPY = (
 )
 COPIED_AT_ONCE = 4 * 2**20
 
-# From which share of pixels that equal a neighbour PostgreSQL compresses a chunk to a tenth or
-# less. It looks back over so many bytes only.
+# If at least this share of pixels equals a neighbour, PostgreSQL compresses a chunk to 10% or less.
+# Its compression looks back this many bytes.
 REPEATING_SHARE = 0.9
 LOOKED_BACK_BYTES = 4_095
 
 
 class Chunk(NamedTuple):
-    """A chunk as it was fetched; its arrays are views into the answer, and unaligned."""
+    """A chunk as it was fetched; its arrays are unaligned views into the answer."""
 
     image_id: int
     array: str
@@ -61,7 +62,7 @@ class Chunk(NamedTuple):
 
     @property
     def value_range(self) -> tuple[float, float] | None:
-        """Values of the first and the last colour; None where the array has no facts."""
+        """Values of the first and the last colour; None if the array has no facts."""
         if not self.facts:
             return None
         low, high = json.loads(self.facts)
@@ -69,13 +70,13 @@ class Chunk(NamedTuple):
 
 
 def rows_of(chunks: Sequence[Chunk], first: int, last: int) -> NDArray[np.float32]:
-    """Rows by their number in all chunks; only these are copied."""
+    """Rows `first` to `last` (excluded), counted across all chunks; only these are copied."""
     parts = []
     start = 0
     for chunk in chunks:
         parts.append(chunk.pixels[max(0, first - start) : max(0, last - start)])
         start += len(chunk.depths)
-    # A copy is aligned, which what follows is faster with.
+    # The copy is aligned, which makes later work on it faster.
     return np.concatenate(parts)
 
 
@@ -91,7 +92,7 @@ def repeats(pixels: NDArray[np.float32]) -> bool:
 def copy_blocks(
     image_id: int, array: str, chunks: Iterable[ResizedChunk]
 ) -> Iterator[tuple[io.BytesIO, int]]:
-    """Write chunks in PostgreSQL's binary format, a few megabytes at a time."""
+    """Encode chunks in PostgreSQL's binary format, in blocks of a few megabytes with their size."""
     rows: list[tuple[bytes | None, ...]] = []
     size = 0
     for chunk in chunks:
@@ -117,13 +118,13 @@ def copy_blocks(
         yield io.BytesIO(packed(rows)), size
 
 
-# One statement sees one state of the database: the row's array and its chunks belong together. The
-# function is in the migrations.
+# A single statement sees one state of the database, so the row's array and its chunks match. The
+# migrations define the function.
 FOUND = "FROM depth_rows(%s, %s, %s, %s, %s, %s, %s, %s)) TO STDOUT (FORMAT BINARY)"
 READ = f"COPY (SELECT * {FOUND}"
 READ_DEPTHS = f'COPY (SELECT image_id, "array", value_range, depths, NULL {FOUND}'
 
-# One statement sees all chunks of an array or none.
+# A single statement sees all chunks of an array or none.
 COPY_ARRAY = sa.text(
     """
     INSERT INTO depth_chunks (image_id, "array", chunk, first_row, row_count, depth_min, depth_max,
@@ -135,7 +136,7 @@ COPY_ARRAY = sa.text(
 
 
 class TooManyRows(ImgflowError):
-    """An interval has more rows than the caller is ready to hold in memory."""
+    """An interval has more rows than the caller is willing to hold in memory."""
 
     def __init__(self, most_rows: int, low: float, high: float) -> None:
         super().__init__(f"more than {most_rows:,} rows lie between {low:g} and {high:g}")
@@ -144,16 +145,16 @@ class TooManyRows(ImgflowError):
 
 @dataclass(frozen=True, eq=False)
 class Interval:
-    """Rows of a depth image within two depths.
+    """Rows of a depth image between two depths.
 
     Attributes:
         depths: float64 (n,), ascending.
         pixels: float32 (n, width).
-        bytes_read: of arrays that came from the database.
-        array: name of the array; empty when none of its chunks touches the interval, and then
-            the width is not known either and `pixels` is (0, 0).
-        image_id: of the row.
-        value_range: values of the first and the last colour, as the array's facts say.
+        bytes_read: Number of bytes of arrays that came from the database.
+        array: Name of the array; empty if none of its chunks touches the interval. The width is
+            then unknown too, and `pixels` is (0, 0).
+        image_id: Id of the image's row; 0 if `array` is empty.
+        value_range: Values of the first and the last colour, from the array's facts.
     """
 
     depths: NDArray[np.float64]
@@ -168,26 +169,23 @@ class DepthArrays:
     """The arrays of all depth images in a database."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        """Take an engine; nothing is asked yet."""
+        """Take an engine; nothing is connected yet."""
         self._engine = engine
 
     def store(self, image_id: int, array: str, chunks: Iterable[ResizedChunk]) -> int:
-        """Write an array, replacing what an earlier attempt left under the same name.
+        """Write an array under its fingerprint, replacing what an earlier attempt left there.
 
-        Args:
-            image_id: of a row.
-            array: the array's fingerprint.
-            chunks: in order; whatever iterating raises leaves nothing behind.
+        The row of the image must exist. If iterating the chunks raises, nothing is written.
 
         Returns:
-            Bytes of depths and pixels.
+            Number of bytes of depths and pixels.
 
         Raises:
-            Trouble: the database did not answer; call again with chunks from the first one.
+            Trouble: The database did not answer; call again with all chunks.
         """
         written = 0
         with outages_in_words(self._engine), self._engine.begin() as connection:
-            # Two workers on one image: the second waits, and writes the same once more.
+            # If two workers process one image, the second waits and writes the same again.
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (image_id,))
             connection.exec_driver_sql(
                 'DELETE FROM depth_chunks WHERE image_id = %s AND "array" = %s', (image_id, array)
@@ -200,16 +198,10 @@ class DepthArrays:
         return written
 
     def copy(self, image_id: int, array: str, *, to_image: int, to_array: str) -> int:
-        """Give an image the array of another one.
-
-        Args:
-            image_id: whose array it is.
-            array: its fingerprint.
-            to_image: who gets one.
-            to_array: the new one's fingerprint.
+        """Copy an image's array to another image; both arrays are named by their fingerprints.
 
         Returns:
-            How many chunks; none when the array is not there any more.
+            Number of chunks; 0 if the array no longer exists.
         """
 
         def attempt() -> int:
@@ -235,29 +227,29 @@ class DepthArrays:
         most_pixels: int | None = None,
         depths_only: bool = False,
     ) -> Interval:
-        """Read the rows of the current array within two depths, both included, in one trip.
+        """Read the rows of the current array between two depths, inclusive, in one round trip.
 
         Args:
-            image: id of a row, or its key.
-            depth_min: smallest depth; None for no bound.
-            depth_max: largest depth; None for no bound.
-            source: URL of the image's source, without which a key names nothing.
-            most_rows: bounds what is read; None for everything.
-            most_pixels: the same in pixels.
-            depths_only: leave the pixels where they are; the interval's are (n, 0).
+            image: Id of a row, or a key.
+            depth_min: Smallest depth; None for no bound.
+            depth_max: Largest depth; None for no bound.
+            source: Canonical URL of the image's source; required if `image` is a key.
+            most_rows: Maximum number of rows; None for no limit.
+            most_pixels: Maximum number of pixels; None for no limit.
+            depths_only: Do not read the pixels, whose shape is then (n, 0).
 
         Returns:
-            An interval without rows when there are none, or no array.
+            The interval; it has no rows if there are none, or no array.
 
         Raises:
-            TooManyRows: there are more than `most_rows` or `most_pixels`.
+            TooManyRows: There are more than `most_rows` or `most_pixels`.
         """
-        # Python's floats: the driver writes numpy's into the statement by their name.
+        # Convert to Python's floats: the driver would write numpy's into the statement by name.
         low = -math.inf if depth_min is None else float(depth_min)
         high = math.inf if depth_max is None else float(depth_max)
         named = (image, None) if isinstance(image, int) else (None, image)
-        # The first and the last chunk may hold one row of the interval each, and one more tells
-        # that there are too many.
+        # The first and the last chunk may contribute one row each, and one more chunk shows that
+        # there are too many.
         asked = (source, *named, low, high, most_rows, most_pixels, CHUNK_ROWS)
         statement = READ_DEPTHS if depths_only else READ
 
@@ -270,7 +262,7 @@ class DepthArrays:
         if not chunks:
             return Interval(np.empty(0), np.empty((0, 0), np.float32), 0)
         depths = np.concatenate([chunk.depths for chunk in chunks])
-        # Chunks are in order of depth, so what is asked for is one run of rows.
+        # Chunks are in order of depth, so the rows of the interval are consecutive.
         first = int(np.searchsorted(depths, low, "left"))
         last = max(first, int(np.searchsorted(depths, high, "right")))
         most = _most_rows(most_rows, most_pixels, width=chunks[0].pixels.shape[1] or 1)
@@ -296,16 +288,11 @@ class DepthArrays:
         restart: Callable[[], None],
         take: Callable[[Interval], None],
     ) -> None:
-        """Read as `read` does, any number of rows in the memory of one chunk.
+        """Read the rows that `read` would, any number of them, in the memory of one chunk.
 
-        Args:
-            image: as there.
-            depth_min: as there.
-            depth_max: as there.
-            source: as there.
-            restart: called before the first rows, and again when a connection broke: then all rows
-                come once more, possibly of another array.
-            take: called with rows that follow each other; their arrays must not be kept.
+        `take` is called with consecutive rows and must not keep their arrays. `restart` is called
+        before the first rows, and again after a connection broke: then all rows come again,
+        possibly from another array.
         """
         low = -math.inf if depth_min is None else float(depth_min)
         high = math.inf if depth_max is None else float(depth_max)
@@ -334,7 +321,7 @@ class DepthArrays:
         pooled = self._engine.raw_connection()
         driver: Any = pooled.dbapi_connection
         try:
-            # A transaction around one statement would be two more trips.
+            # A transaction around one statement would cost two more round trips.
             driver.autocommit = True
             with driver.cursor() as cursor:
                 cursor.copy_expert(cursor.mogrify(statement, asked), target)
@@ -342,14 +329,14 @@ class DepthArrays:
         except BaseException as error:
             pooled.invalidate(error)
             if type(error) is psycopg2.DatabaseError:
-                # What the driver makes of a connection that is lost amid a COPY.
+                # The driver raises this if the connection is lost during a COPY.
                 raise psycopg2.OperationalError(str(error)) from error
             raise
         finally:
             pooled.close()
 
     def drop_superseded(self, image_ids: Sequence[int]) -> None:
-        """Delete the arrays of these images that their rows do not name."""
+        """Delete the stale arrays of these images: those that their rows do not name."""
         statement = sa.text(
             """
             DELETE FROM depth_chunks AS c USING images AS i

@@ -1,8 +1,8 @@
-"""What became of an image, from Dagster's event log, without Dagster.
+"""The history of an image from Dagster's event log, without importing Dagster.
 
-The event log lies in the catalogue's database. The gallery's process does not import Dagster, which
-takes a second and 60 MB; `imgflow.orchestration.dagster_storage.history` asks Dagster itself, and
-a test compares the two.
+The event log is in the catalogue's database. Importing Dagster would cost the gallery's process a
+second and 60 MB. `imgflow.orchestration.dagster_storage.history` asks Dagster itself, and a test
+compares the two.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from imgflow.catalog.records import Image
 
 MADE, PLANNED = "ASSET_MATERIALIZATION", "ASSET_MATERIALIZATION_PLANNED"
 
-# What a run that has made nothing of an image says about it; any other is waiting or going on.
+# What became of an image in a run that made nothing of it; any other run waits or is in progress.
 ENDS = {"FAILURE": "failed", "CANCELED": "canceled", "SUCCESS": "left out"}
 
 TABLE_EXISTS = sa.text("SELECT to_regclass('event_logs') IS NOT NULL")
 
-# One look into the index of asset, type and partition for each asset and type.
+# One lookup in the index of asset, type and partition for each asset and type.
 EVENTS = sa.text(
     """
     SELECT found.*, runs.status, runs.end_time
@@ -50,11 +50,10 @@ class Past:
     """What one run, or one listing, did to an image.
 
     Attributes:
-        time: of its last event on the image.
+        time: Time of its last event about the image.
         outcome: `made`, `noop`, `seen` (an upload), `failed`, `canceled`, `left out` or `in
             progress`.
-        assets: names of the assets of which that is true, such as `thumbnail`.
-        run_id: of Dagster.
+        assets: Names of the assets with this outcome, such as `thumbnail`.
     """
 
     time: datetime
@@ -64,18 +63,12 @@ class Past:
 
 
 class Remembering(Connected):
-    """Dagster's events on one image."""
+    """Dagster's events about one image."""
 
     def past(self, image: Image, assets: Iterable[str], *, most: int = 20) -> list[Past]:
-        """The newest things that happened to an image, newest first.
+        """The history of an image, newest first; empty if Dagster has no tables here yet.
 
-        Args:
-            image: of this source.
-            assets: names of its assets besides `source`.
-            most: things.
-
-        Returns:
-            Nothing while Dagster has made no tables in this database.
+        `assets` are the names of its assets except `source`.
         """
         values = {
             "assets": [json.dumps([image.kind, name]) for name in ("source", *assets)],
@@ -93,19 +86,19 @@ class Remembering(Connected):
 
 
 def _in_words(events: list[Any]) -> list[Past]:
-    """Events as what runs did, the newest first."""
+    """Group events by run and outcome, newest first."""
     made = {(event.run_id, event.asset) for event in events if event.type == MADE}
     found: dict[tuple[str, str], tuple[datetime, list[str]]] = {}
     for event in events:
         _, asset = json.loads(event.asset)
-        time = event.timestamp.replace(tzinfo=UTC)  # Dagster writes UTC without its name
+        time = event.timestamp.replace(tzinfo=UTC)  # Dagster stores UTC without a time zone
         if event.type == MADE:
             outcome = "seen" if asset == "source" else "noop" if _is_noop(event.event) else "made"
         elif asset == "source" or (event.run_id, event.asset) in made:
             continue
         else:
             outcome = ENDS.get(event.status, "in progress")
-            if event.end_time:  # a failure is known when the run ends
+            if event.end_time:  # a failure is known only when the run ends
                 time = datetime.fromtimestamp(event.end_time, UTC)
         newest, assets = found.setdefault((event.run_id, outcome), (time, []))
         found[event.run_id, outcome] = max(newest, time), assets
@@ -119,7 +112,7 @@ def _in_words(events: list[Any]) -> list[Past]:
 
 
 def _is_noop(event: str) -> bool:
-    """Whether a stored materialisation says that nothing had to be made."""
+    """Whether a stored materialization says that nothing had to be made."""
     data = json.loads(event)["dagster_event"]["event_specific_data"]["materialization"]
     entries = data.get("metadata_entries") or []
     return any(e.get("label") == "noop" and e["entry_data"].get("value") for e in entries)

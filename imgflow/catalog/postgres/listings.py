@@ -1,4 +1,7 @@
-"""Rows as listings, the API and operators ask for them."""
+"""Reading rows of images: by key, id or content, in pages, as counts, and for the gallery.
+
+Writing rows is in `uploads`, `queue` and `results`.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ SAME_SIZE = sa.text(
 )
 
 
-# What waits because it failed: an attempt met trouble, or several ended without saying anything.
-# Another upload, or a person who asks, begins from scratch.
+# Images that wait because they failed: an attempt met an external error, or several ended without
+# any result. A new upload, or a person who asks, resets this.
 FAILED = """
     i.source = :source AND i.state = 'pending' AND i.gone_at IS NULL
     AND (i.reason_code = ANY(:troubles) AND (i.attempts > 0 OR i.not_before IS NOT NULL)
@@ -47,15 +50,15 @@ FAILING = sa.text(
     """  # noqa: S608 - our own columns
 )
 
-# Made once: an alias collects all columns again, which takes half a millisecond.
+# Created once: an alias collects all columns again, which takes half a millisecond.
 ROWS = images.alias("i")
 
 
 class Reading(Connected):
-    """Rows by key, by id, by content, in pages and in numbers."""
+    """Rows by key, id and content, in pages, and counts of them."""
 
     def by_keys(self, keys: Sequence[str]) -> dict[str, Image]:
-        """Rows of these keys, by key."""
+        """Rows of these keys, by key; unknown keys are left out."""
         statement = sa.text(
             f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.key = ANY(:keys)"  # noqa: S608 - our own columns
         ).bindparams(
@@ -65,16 +68,16 @@ class Reading(Connected):
         return {image.key: image for image in self.images(statement)}
 
     def by_id(self, image_id: int) -> Image | None:
-        """One row."""
+        """One row; None if it does not exist."""
         if not 0 < image_id < 2**63:
-            return None  # ids come from outside, and the database refuses to compare such a one
+            return None  # ids come from outside, and the database refuses to compare such a number
         statement = sa.text(
             f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source AND i.id = :id"  # noqa: S608 - our own columns
         ).bindparams(source=self.source, id=image_id)
         return next(iter(self.images(statement)), None)
 
     def by_ids(self, image_ids: Sequence[int]) -> list[Image]:
-        """Rows of these ids in ascending order of id."""
+        """Rows of these ids, in ascending order of id."""
         statement = sa.text(
             f"SELECT {COLUMNS} FROM images AS i WHERE i.source = :source "  # noqa: S608 - our own columns
             "AND i.id = ANY(:ids) ORDER BY i.id"
@@ -84,7 +87,7 @@ class Reading(Connected):
     def same_size(
         self, kind: Kind, sizes: Sequence[int], *, most: int = 5
     ) -> dict[int, tuple[Content, ...]]:
-        """Contents of these sizes in bytes, the newest few of each: what a new upload may equal."""
+        """The newest few contents of each size in bytes: a new upload may have the same content."""
         statement = SAME_SIZE.bindparams(
             sa.bindparam("sizes", sorted(set(sizes)), BIGINT),
             source=self.source,
@@ -98,7 +101,7 @@ class Reading(Connected):
         return found
 
     def by_content(self, kind: Kind, sha256: str) -> Image | None:
-        """The first image of these very bytes that is ready."""
+        """The first ready image with exactly these bytes."""
         statement = sa.text(
             f"SELECT {COLUMNS} FROM images AS i WHERE i.sha256 = :sha256 "  # noqa: S608 - our own columns
             "AND i.source = :source AND i.kind = :kind AND i.state = 'ready' "
@@ -117,9 +120,9 @@ class Reading(Connected):
         media_type: str | None = None,
         in_partitions: bool | None = None,
     ) -> list[Image]:
-        """Rows in ascending order of id, which stays stable while rows are added.
+        """Rows in ascending order of id, which is stable while rows are added.
 
-        Deleted images are listed only when asked for by their state.
+        Deleted images are listed only if `state` asks for them.
         """
         if not (is_storable(prefix or "") and is_storable(media_type or "")):
             return []
@@ -137,7 +140,7 @@ class Reading(Connected):
         return self.images(query.order_by(i.c.id).limit(limit))
 
     def counts(self) -> list[Count]:
-        """How many images of each kind are in each state."""
+        """Number of images by kind and state."""
         i = images
         query = (
             sa.select(i.c.kind, i.c.state, sa.func.count())
@@ -149,7 +152,7 @@ class Reading(Connected):
         return [Count(kind, state, count) for kind, state, count in rows]
 
     def reasons(self) -> dict[str, int]:
-        """How many images are rejected or kept waiting, by the code of the reason."""
+        """Number of rejected or delayed images by reason code."""
         query = (
             sa.select(images.c.reason_code, sa.func.count())
             .where(images.c.source == self.source, images.c.state.in_(("pending", "rejected")))
@@ -161,7 +164,7 @@ class Reading(Connected):
         return {row[0]: row[1] for row in rows}
 
     def failing(self) -> list[Failing]:
-        """What waits since it failed, the most frequent kind of trouble first."""
+        """Images that wait because they failed, the most frequent reason first."""
         statement = FAILING.bindparams(
             sa.bindparam("troubles", list(TROUBLE_CODES), TEXT), source=self.source
         )
@@ -169,28 +172,25 @@ class Reading(Connected):
         return [Failing(**row) for row in rows]
 
     def failed(self) -> list[Image]:
-        """The images that wait because they failed."""
+        """All images that wait because they failed."""
         statement = sa.text(
             f"SELECT {COLUMNS} FROM images AS i WHERE {FAILED} ORDER BY i.id"  # noqa: S608 - our own columns
         ).bindparams(sa.bindparam("troubles", list(TROUBLE_CODES), TEXT), source=self.source)
         return self.images(statement)
 
     def oldest_pending(self) -> datetime | None:
-        """When the image that has waited longest was announced; None when nothing waits."""
+        """When the image that has waited longest was announced; None if nothing waits."""
         query = sa.select(sa.func.min(images.c.updated_at)).where(
             images.c.source == self.source, images.c.state == "pending"
         )
         return self.transaction(lambda connection: connection.execute(query).scalar())
 
 
-# Rows as people look through them: the newest first, narrowed by what they type.
-
-
-# Made once: an alias collects all columns again, which takes half a millisecond.
+# Rows as people browse them: newest first, filtered by what they type.
 
 
 class Browsing(Connected):
-    """Pages of rows in the order in which they were last seen for the first time."""
+    """Pages of rows by when they were created: an image was first seen, or seen after erasure."""
 
     def browse(
         self,
@@ -202,16 +202,15 @@ class Browsing(Connected):
         state: State | None = None,
         containing: str = "",
     ) -> list[Image]:
-        """Rows in descending order of id; a page stays what it is while rows are added.
+        """Rows in descending order of id; a page does not change while rows are added.
 
         Args:
-            limit: most rows.
-            before_id: only rows with a smaller id: those that follow on a page.
-            after_id: only rows with a larger id, and of those the ones that are nearest.
-            kind: only this family.
-            state: only this state; deleted images are listed only when asked for by it.
-            containing: only keys that hold this text, in capitals or not. Every row may have to be
-                looked at for it.
+            limit: Maximum number of rows.
+            before_id: Only rows with a smaller id, those that follow on a page.
+            after_id: Only rows with a larger id, and of those the nearest.
+            kind: Only this kind.
+            state: Only this state; deleted images are listed only if this asks for them.
+            containing: Only keys that contain this text, ignoring case. This may read every row.
         """
         if not is_storable(containing):
             return []

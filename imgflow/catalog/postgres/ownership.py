@@ -1,8 +1,12 @@
-"""One output location, one catalogue: who finds no row for an output there may think it an orphan.
+"""Which catalogue owns an output location, and how its outputs compare with the catalogue's rows.
 
-A small object at the location, the marker, names the catalogue. It is written at the first use, and
-looked at before anything is written or deleted there. Whoever takes a location over on purpose,
-say since the database was lost, deletes the marker by hand: the next catalogue writes its own.
+Only one catalogue may use a location: another one finds no rows for the outputs there, and would
+take them for orphans. A small object at the location, the marker, names the owner. It is written at
+the first use, and checked before anything is written or deleted. To take a location over on
+purpose, for example because the database was lost, delete the marker by hand: the next catalogue
+writes its own.
+
+Repairing the differences that a comparison finds is in `orchestration.upkeep.reconcile`.
 """
 
 from __future__ import annotations
@@ -24,12 +28,12 @@ from imgflow.errors import NotOurs, Trouble
 from imgflow.store.naming import MARKER
 from imgflow.store.output_store import OutputStore, StoredOutput
 
-# For which a process relies on having looked; a tick comes every second.
+# How long a process relies on its last check; a tick comes every second.
 SECONDS = 60.0
 
-# A restored or copied database has the id of its original, and rows that are no longer the same.
-# Its own are the numbers that the server gave the database and the table, which survive an upgrade
-# of the server and are others after a dump is read back, or in a database made from a template.
+# A restored or copied database has the id of its original, but its rows are no longer the same. So
+# the identity includes the numbers that the server gave the database and the table. They survive an
+# upgrade of the server, and differ after a restored dump or in a database made from a template.
 IDENTITY = sa.text(
     """
     SELECT c.id::text, d.oid || '/' || 'catalogue'::regclass::oid
@@ -40,13 +44,13 @@ IDENTITY = sa.text(
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose outputs lie at a location.
+    """The owner of the outputs at a location.
 
     Attributes:
-        catalogue: the catalogue's id.
-        database: the numbers of its database and table, which tell a copy from its original.
-        since: when the marker was written.
-        host: on which machine.
+        catalogue: Id of the catalogue.
+        database: Numbers of its database and table, which distinguish a copy from its original.
+        since: When the marker was written.
+        host: Host name of the machine that wrote it.
     """
 
     catalogue: str
@@ -60,19 +64,19 @@ class Owner:
 
 
 def identity(catalog: Connected) -> Owner:
-    """Who this catalogue is.
+    """The owner that this catalogue would be.
 
     Raises:
-        Trouble: the database did not answer.
+        Trouble: The database did not answer.
     """
     return catalog.transaction(lambda connection: Owner(*connection.execute(IDENTITY).one()))
 
 
 def owner_of(outputs: OutputStore) -> Owner | None:
-    """Read the marker; None when there is none.
+    """Read the marker; None if there is none.
 
     Raises:
-        Trouble: it cannot be read, or is no marker, which says nothing about whose the location is.
+        Trouble: It cannot be read or parsed, which says nothing about who owns the location.
     """
     body = outputs.get(MARKER)
     if body is None:
@@ -89,19 +93,16 @@ def owner_of(outputs: OutputStore) -> Owner | None:
 
 
 def claim(catalog: Connected, outputs: OutputStore, *, afresh: bool = False) -> None:
-    """Make sure that outputs may be written and deleted here, before that is done.
+    """Make sure that the catalogue may write and delete outputs at a location; call this first.
 
-    A location without a marker becomes this catalogue's, also where outputs lie already: nothing is
-    concluded from that, since names tell the source, and the reconciliation stops at many orphans.
+    A location without a marker becomes this catalogue's, even if it has outputs. They prove
+    nothing: names identify the source, and the reconciliation stops if there are many orphans.
 
-    Args:
-        catalog: whose outputs they would be.
-        outputs: the location.
-        afresh: look, even if it was done a moment ago.
+    `afresh` checks even if the last check was a moment ago.
 
     Raises:
-        NotOurs: the location belongs to another catalogue.
-        Trouble: that could not be found out.
+        NotOurs: The location belongs to another catalogue.
+        Trouble: The owner could not be determined.
     """
     database = catalog.engine.url.render_as_string(hide_password=False)
     if not afresh and time.monotonic() < outputs.claimed_until.get(database, 0):
@@ -110,7 +111,7 @@ def claim(catalog: Connected, outputs: OutputStore, *, afresh: bool = False) -> 
     owner = owner_of(outputs)
     if owner is None:
         outputs.put_first(MARKER, _marker(own))
-        owner = owner_of(outputs)  # of several that write at once one is first
+        owner = owner_of(outputs)  # if several catalogues write at once, one is first
     if owner is None:
         raise Trouble(f"{outputs.location.url}{MARKER} is gone right after it was written.")
     if not owner.is_same(own):
@@ -120,7 +121,7 @@ def claim(catalog: Connected, outputs: OutputStore, *, afresh: bool = False) -> 
 
 
 def refusal(outputs: OutputStore, owner: Owner, own: Owner) -> str:
-    """Say whose a location is, and what there is to do."""
+    """Explain who owns a location, and what to do."""
     url = outputs.location.url
     marker = f"{url}{MARKER}"
     is_copy = owner.catalogue == own.catalogue
@@ -150,9 +151,9 @@ def _marker(own: Owner) -> bytes:
     return json.dumps(said, indent=1).encode()
 
 
-# What a listing of the outputs shows, compared with what rows name, by the database.
+# Comparing a listing of the outputs with what rows name, inside the database.
 #
-# The names of millions of outputs lie in a temporary table, so that no process holds them all.
+# The names of millions of outputs are in a temporary table, so that no process holds them all.
 
 
 PAGE_NAMES = 5_000
@@ -166,21 +167,21 @@ FILL = sa.text("INSERT INTO stored_outputs SELECT * FROM unnest(:names, :written
     sa.bindparam("names", type_=TEXT), sa.bindparam("written", type_=TIME)
 )
 
-# The array of a depth image is no object.
+# The array of a depth image is not an object.
 NAMED = """
     images AS i CROSS JOIN LATERAL (
         SELECT o.record ->> 'name' AS name FROM jsonb_each(i.outputs) AS o(output, record)
         WHERE o.output <> 'resized'
     ) AS n
 """
-# What was written since the listing began is not in it.
+# Excludes rows written since the listing began: their outputs are not in it.
 LACKING = f"""
     SELECT i.id, array_agg(n.name) AS names FROM {NAMED}
     WHERE i.source = :source AND i.state = 'ready' AND i.updated_at < :began AND i.id > :after
         AND NOT EXISTS (SELECT FROM stored_outputs AS s WHERE s.name = n.name)
     GROUP BY i.id ORDER BY i.id
 """  # noqa: S608 - our own constant
-# Whatever the source of the row.
+# Rows of all sources.
 FORGET_NAMED = f"""
     DELETE FROM stored_outputs AS s USING (SELECT n.name FROM {NAMED}) AS named
     WHERE s.name = named.name
@@ -188,10 +189,10 @@ FORGET_NAMED = f"""
 
 
 class Stored:
-    """The outputs at a location, on one connection."""
+    """The outputs at a location, in a temporary table on one connection."""
 
     def __init__(self, connection: sa.Connection, source: str) -> None:
-        """Make the table; the listing begins after this."""
+        """Create the table; the listing must start after this."""
         self._connection = connection
         self._source = source
         self.listed = 0
@@ -200,7 +201,7 @@ class Stored:
         connection.execute(MAKE)
 
     def add(self, outputs: Iterable[StoredOutput]) -> None:
-        """Take in all that a listing shows."""
+        """Add all outputs of a listing."""
         rest = iter(outputs)
         while page := list(islice(rest, PAGE_NAMES)):
             values = {
@@ -218,14 +219,14 @@ class Stored:
         return (int(rows[0][0]) if rows else 0), [row.names[0] for row in rows]
 
     def lacking(self) -> Iterator[tuple[int, list[str]]]:
-        """These images by id, with the names that are not there."""
+        """Those images by id, with the names that are missing."""
         after = 0
         while rows := self._ask(f"{LACKING} LIMIT {PAGE_IMAGES}", after=after).all():
             yield from ((row.id, row.names) for row in rows)
             after = rows[-1].id
 
     def keep_orphans(self, *, before: datetime) -> int:
-        """Forget what a row names, and what was written since; answers how many are left."""
+        """Drop names that rows have, and those written since `before`; return how many remain."""
         self._connection.execute(sa.text(FORGET_NAMED))
         self._connection.execute(
             sa.text("DELETE FROM stored_outputs WHERE written_at >= :before"), {"before": before}
@@ -234,7 +235,7 @@ class Stored:
         return int(found.scalar_one())
 
     def orphans(self, most: int = PAGE_NAMES) -> Iterator[list[str]]:
-        """Pages of the names that are left, but for what a row names by the time of its page."""
+        """Pages of the remaining names, without those that rows name by the time of the page."""
         after = ""
         query = sa.text(
             "SELECT name FROM stored_outputs WHERE name > :after ORDER BY name LIMIT :most"
@@ -257,9 +258,9 @@ def stored(engine: sa.Engine, source: str) -> Iterator[Stored]:
     """Open an empty comparison with the rows of a source.
 
     Raises:
-        Trouble: the database did not answer.
+        Trouble: The database did not answer.
     """
-    # Statements that stand alone, since a listing may take minutes.
+    # No transaction around the statements, since a listing may take minutes.
     alone = engine.execution_options(isolation_level="AUTOCOMMIT")
     with outages_in_words(engine), alone.connect() as connection:
         yield Stored(connection, source)

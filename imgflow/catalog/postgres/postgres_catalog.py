@@ -1,7 +1,8 @@
-"""The catalogue in PostgreSQL: one statement a page, one statement a batch, whatever their size.
+"""The catalogue in PostgreSQL: the class that combines the modules of this package.
 
-Rows travel as arrays (`unnest`), so that a statement's text, and with it SQLAlchemy's compiled form
-and the server's plan, is the same for one row and for a thousand.
+It uses one statement per page and one per batch, whatever their size. Rows are sent as arrays
+(`unnest`), so that a statement's text, and with it SQLAlchemy's compiled form and the server's
+plan, is the same for one row and for a thousand.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from imgflow.store.objects import SourceObject
 class PostgresCatalog(Reading, Browsing, Requesting, Recording, Partitioned, Ending, Remembering):
     """The images of one source in a PostgreSQL database.
 
-    In the order of an image's life: it is announced by a listing, requested, recorded, and ends.
+    In the order of an image's life: a listing announces it, a run is requested for it, results are
+    recorded, and it is deleted.
     """
 
     def __init__(self, engine: sa.Engine, source: str) -> None:
-        """Take an engine and the canonical URL of the source; nothing is asked yet."""
+        """Take an engine and the source's canonical URL; nothing is connected yet."""
         super().__init__(engine, source)
         self.holds = Holds(engine, source)
 
@@ -45,9 +47,9 @@ class PostgresCatalog(Reading, Browsing, Requesting, Recording, Partitioned, End
         self.transaction(lambda connection: connection.execute(sa.text("SELECT 1")))
 
     def announce(self, uploads: Sequence[SourceObject]) -> Announcement:
-        """Record what a listing shows: new and changed uploads become pending.
+        """Record the uploads in a listing: new and changed ones become pending.
 
-        Known ones stay untouched. Of several with the same key the last one counts.
+        Known ones are not touched. If a key comes several times, the last upload counts.
         """
         announcement = self.transaction(lambda on: announcing.announce(on, self.source, uploads))
         if upload_events.is_heard():
@@ -59,17 +61,17 @@ class PostgresCatalog(Reading, Browsing, Requesting, Recording, Partitioned, End
         return announcement
 
     def vanished(self, after: str | None, until: str | None, keys: Sequence[str]) -> list[Image]:
-        """Images that a page of a listing should have shown and did not.
+        """Images that a page of a listing should have shown but did not.
 
         Args:
-            after: where the page began; None for the very beginning.
-            until: its last key; None when the listing ended with it.
-            keys: that it showed.
+            after: Key after which the page starts; None for the start of the listing.
+            until: Last key of the page; None if the listing ended with this page.
+            keys: Keys that the page shows.
         """
         return self.transaction(lambda on: announcing.vanished(on, self.source, after, until, keys))
 
     @contextmanager
     def comparing(self) -> Iterator[Comparing]:
-        """Compare pages of a listing with what is known, all on one connection."""
+        """Compare pages of a listing with the known uploads, all on one connection."""
         with closing(Comparing(self.engine, self.source)) as comparing:
             yield comparing

@@ -1,4 +1,7 @@
-"""What waits for a run, which run is asked for it, and what makes it wait again."""
+"""Which images wait for a run, which run is requested for them, and what puts them back.
+
+Also which images have a partition in Dagster. Locks of running batches are in `run_locks`.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ WAITING = sa.text(
     """  # noqa: S608 - column names of our own table
 )
 
-# Trouble outside is retried after 2, 4, 8 … seconds, at most after ten minutes. Ten are left to the
-# launch of the run: until Dagster knows it, only `not_before` says that the images were asked for.
+# External errors are retried after 2, 4, 8 … seconds, at most after ten minutes. The minimum of ten
+# seconds is for launching the run: until Dagster knows it, only `not_before` shows the request.
 ASSIGN = sa.text(
     """
     UPDATE images SET batch = :batch, attempts = attempts + 1, in_partitions = true,
@@ -42,19 +45,16 @@ class Requesting(Connected):
     """Images that are pending or unreported."""
 
     def waiting(self, kind: Kind, *, active: Sequence[str], most: int) -> list[Image]:
-        """Images that are pending or unreported, in no active batch, and due; oldest first."""
+        """Pending or unreported images that are due and in no active batch, oldest first."""
         statement = WAITING.bindparams(
             sa.bindparam("active", list(active), TEXT), source=self.source, kind=kind, most=most
         )
         return self.images(statement)
 
     def untouchable(self, kind: Kind, *, active: Sequence[str], rejected: bool = True) -> list[str]:
-        """Keys that no further run should cover: those in the hands of a run, and rejected images.
+        """Keys that no further run should cover: images that a run has, and `rejected` ones.
 
-        Args:
-            kind: of images.
-            active: batches that are queued or going on.
-            rejected: False leaves the rejected ones out.
+        `active` are the batches that are queued or in progress.
         """
         statement = sa.text(
             "SELECT key FROM images WHERE source = :source AND kind = :kind "
@@ -74,10 +74,10 @@ class Requesting(Connected):
     def assign(
         self, image_ids: Sequence[int], batch: str, *, active: Sequence[str] = ()
     ) -> list[int]:
-        """Note which batch is asked for these images, and when to ask again should it fail.
+        """Record the batch that is requested for these images, and when to retry if it fails.
 
         Returns:
-            The ids of those that were still waiting; the others are not the caller's.
+            The ids of those that were still waiting; the others are not for this batch.
         """
         statement = ASSIGN.bindparams(
             sa.bindparam("ids", list(image_ids), BIGINT),
@@ -88,10 +88,9 @@ class Requesting(Connected):
         return [row.id for row in rows]
 
     def has_requests(self) -> bool:
-        """Whether images were asked for so lately that Dagster may not know the run yet.
+        """Whether a run was requested so recently that Dagster may not know it yet.
 
-        Also images that were deleted since: the run needs their partitions all the same, until it
-        has begun.
+        Counts images that were deleted since: until the run has started, it needs their partitions.
         """
         query = sa.text(
             "SELECT EXISTS (SELECT FROM images AS i WHERE source = :source "
@@ -102,9 +101,9 @@ class Requesting(Connected):
         return bool(self.transaction(lambda connection: connection.execute(query).scalar()))
 
     def is_due_soon(self, seconds: float) -> bool:
-        """Whether an image waits whose pause ends so soon, or has ended since the caller asked.
+        """Whether a waiting image's pause ends within `seconds`, or has ended.
 
-        Images in trouble do not count: what keeps them may last.
+        Images with external errors do not count: their cause may last.
         """
         query = sa.text(
             "SELECT EXISTS (SELECT FROM images WHERE source = :source "
@@ -120,7 +119,7 @@ class Requesting(Connected):
         return bool(self.transaction(lambda connection: connection.execute(query).scalar()))
 
     def reopen(self, image_ids: Sequence[int]) -> None:
-        """Make images pending again, since someone asked for it."""
+        """Queue images again on request."""
         statement = sa.text(
             "UPDATE images SET state = 'pending', batch = NULL, attempts = 0, not_before = NULL, "
             "updated_at = now() WHERE id = ANY(:ids) AND state <> 'deleted'"
@@ -135,16 +134,10 @@ class Requesting(Connected):
         prefix: str = "",
         keys: Sequence[str] | None = None,
     ) -> int:
-        """Make images pending that lack an output, or have one made with another recipe.
+        """Queue images that lack an output, or have one of another recipe; return how many.
 
-        Args:
-            kind: of images.
-            fingerprints: of the recipe of each output that is enabled.
-            prefix: only of images whose key begins so.
-            keys: only of these.
-
-        Returns:
-            How many.
+        `fingerprints` has the recipe's fingerprint by name of each enabled output. Only images
+        whose key starts with `prefix` are queued, and only those of `keys` unless it is None.
         """
         stale = sa.or_(
             *(
@@ -157,14 +150,14 @@ class Requesting(Connected):
     def reopen_rejected(
         self, kind: Kind, *, prefix: str = "", keys: Sequence[str] | None = None
     ) -> int:
-        """Make rejected images pending, and return how many."""
+        """Queue rejected images again, and return how many."""
         return self._reopen(kind, "rejected", prefix, keys)
 
     def outdate(self, kind: Kind, *, prefix: str = "", keys: Sequence[str] | None = None) -> int:
-        """Make ready images pending whose outputs are all to be made again; return how many.
+        """Queue ready images for a rebuild of all their outputs; return how many.
 
-        Readers have the present ones until then. No recipe has the fingerprint that they get, so
-        that what a killed run has made is not made once more.
+        Readers keep the current outputs until then. These get a fingerprint that no recipe
+        has, so that what a killed run has rebuilt is not rebuilt again.
         """
         outdated = sa.text(
             """(SELECT coalesce(jsonb_object_agg(name, record || '{"fingerprint": ""}'), '{}')
@@ -209,7 +202,7 @@ class Requesting(Connected):
         return self.transaction(lambda connection: connection.execute(statement).rowcount)
 
     def reopen_without(self, image_id: int, names: Sequence[str]) -> None:
-        """Make an image pending again whose row names objects that are not there."""
+        """Queue an image again whose row names objects that do not exist."""
         statement = sa.text(
             """
             UPDATE images SET state = 'pending', batch = NULL, attempts = 0, not_before = NULL,
@@ -224,7 +217,7 @@ class Requesting(Connected):
         self.transaction(lambda connection: connection.execute(statement))
 
     def unreport(self, image_ids: Sequence[int]) -> None:
-        """Note that Dagster does not say of these ready images what their rows do."""
+        """Record that Dagster does not match the rows of these ready images."""
         statement = sa.text(
             "UPDATE images SET unreported = true, batch = NULL, not_before = NULL "
             "WHERE id = ANY(:ids) AND state = 'ready'"
@@ -232,10 +225,10 @@ class Requesting(Connected):
         self.transaction(lambda connection: connection.execute(statement))
 
 
-# Which rows have a partition in Dagster: those in its sets, or about to be.
+# Which rows have a partition in Dagster, now or soon.
 
 
-# The sources are found by jumping from one to the next in the index of keys.
+# Finds the sources by jumping from one to the next in the index of keys.
 NEEDED_BY_OTHERS = sa.text(
     """
     WITH RECURSIVE sources(source) AS (
@@ -255,9 +248,10 @@ class Partitioned(Connected):
     """The column `in_partitions`."""
 
     def entering(self, image_ids: Sequence[int]) -> None:
-        """Note that partitions are about to be added for these images.
+        """Record that partitions are about to be added for these images.
 
-        Before they are: one that is deleted in between is then among those that leave.
+        Called before they are added: an image that is deleted in between is then found by
+        `leaving`.
         """
         statement = sa.text(
             "UPDATE images SET in_partitions = true WHERE id = ANY(:ids) AND NOT in_partitions"
@@ -282,7 +276,7 @@ class Partitioned(Connected):
         return bool(self.transaction(lambda connection: connection.execute(query).scalar()))
 
     def left(self, keys: Sequence[str]) -> None:
-        """Note that these deleted images have no partition any more."""
+        """Record that these deleted images no longer have a partition."""
         statement = sa.text(
             "UPDATE images SET in_partitions = false "
             "WHERE source = :source AND key = ANY(:keys) AND state = 'deleted'"
@@ -290,7 +284,7 @@ class Partitioned(Connected):
         self.transaction(lambda connection: connection.execute(statement))
 
     def needed_by_others(self, kind: Kind, keys: Sequence[str]) -> set[str]:
-        """Those of the keys whose partitions images of other sources have, too."""
+        """Those keys for which images of other sources need the same partition."""
         statement = NEEDED_BY_OTHERS.bindparams(
             sa.bindparam("keys", list(keys), TEXT), source=self.source, kind=kind
         )
@@ -298,7 +292,7 @@ class Partitioned(Connected):
         return {row.key for row in rows}
 
     def outside_partitions(self, kind: Kind, keys: Sequence[str]) -> set[str]:
-        """Those of the keys whose images are known to need no partition: sealed, or deleted."""
+        """Those keys whose images are known to need no partition: sealed or deleted."""
         statement = sa.text(
             "SELECT key FROM images WHERE source = :source AND kind = :kind AND key = ANY(:keys) "
             "AND NOT in_partitions"
@@ -307,12 +301,9 @@ class Partitioned(Connected):
         return {row.key for row in rows}
 
     def sealable(self, kind: Kind, *, most: int, before: datetime | None = None) -> list[str]:
-        """Keys of images that have a partition and are settled, the longest unchanged first.
+        """Keys of settled images that have a partition, the longest unchanged first.
 
-        Args:
-            kind: of images.
-            most: keys.
-            before: only those that are unchanged since then.
+        With `before`, only images that have not changed since then.
         """
         statement = sa.text(
             "SELECT key FROM images WHERE source = :source AND kind = :kind AND in_partitions "
@@ -328,7 +319,7 @@ class Partitioned(Connected):
         return [row.key for row in rows]
 
     def seal(self, keys: Sequence[str]) -> None:
-        """Note that these images are settled and need no partition."""
+        """Record that these images are settled and need no partition."""
         statement = sa.text(
             "UPDATE images SET in_partitions = false WHERE source = :source AND key = ANY(:keys) "
             "AND state IN ('ready', 'rejected') AND NOT unreported"

@@ -1,4 +1,7 @@
-"""What became of a batch of uploads: one statement, whatever its size."""
+"""Recording results: the outcomes of a batch in one statement, external errors, and reports.
+
+The records themselves are in `catalog.records`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from imgflow.catalog.database.tables import storable_json, storable_text
 from imgflow.catalog.records import Verdict, kind_of
 from imgflow.errors import Trouble
 
-# A verdict on an upload that was overwritten in the meantime leaves the row pending; one that comes
-# after the verdict on the newer upload is dropped.
+# If an upload was overwritten in the meantime, its outcome leaves the row pending. If the newer
+# upload has an outcome already, the older one's is dropped.
 RECORD = sa.text(
     """
     UPDATE images AS i SET
@@ -37,13 +40,13 @@ RECORD = sa.text(
     """
 )
 
-# A run whose machine was cut off for so long that it was given up has its images with others. The
-# lock keeps it from being given up between this look and the commit.
+# If a run's machine was cut off for so long that the run was given up, its images belong to other
+# runs. The lock keeps it from being given up between this query and the commit.
 RUNS = sa.text("SELECT run_id, ended_at FROM run_holds WHERE run_id = ANY(:run_ids) FOR SHARE")
 
-# The array that a row named until now goes with the change; one that another worker is about to
-# name stays. No row is locked `FOR UPDATE` here or below: that waits for the worker that writes the
-# image's array, maybe for minutes, since chunks refer to their row.
+# The array that a row named until now is deleted with the change; one that another worker is about
+# to name stays. No row is locked `FOR UPDATE` here or below: since chunks refer to their row, that
+# would wait for the worker that writes the image's array, maybe for minutes.
 ARRAYS = sa.text(
     """
     SELECT id, outputs -> 'resized' ->> 'name' FROM images
@@ -60,7 +63,7 @@ DROP_SUPERSEDED = sa.text(
     """
 )
 
-# The run has given the image up: it is in nobody's hands.
+# The run has given the image up, so no run has it.
 NOTE_TROUBLE = sa.text(
     """
     UPDATE images AS i SET reason = t.reason, reason_code = :code, batch = NULL,
@@ -71,14 +74,14 @@ NOTE_TROUBLE = sa.text(
 
 
 class Recording(Connected):
-    """Verdicts, trouble, and that Dagster knows."""
+    """Writes outcomes and external errors, and records what Dagster knows."""
 
     def record(self, verdicts: Sequence[Verdict]) -> set[int]:
-        """Write what became of a batch of uploads.
+        """Write the outcomes of a batch of uploads.
 
         Returns:
-            The ids of the rows that took their verdict. Images that were deleted meanwhile, whose
-            newer upload has a verdict already, or whose run was given up, stay as they are.
+            The ids of the rows that took their outcome. Unchanged are images that were deleted
+            meanwhile, whose newer upload has an outcome already, or whose run was given up.
         """
         if not verdicts:
             return set()
@@ -118,11 +121,9 @@ class Recording(Connected):
         return self.transaction(work)
 
     def note_trouble(self, troubles: dict[int, str], *, code: str = Trouble.code) -> None:
-        """Keep what last kept pending images from being processed, for operators to see.
+        """Record for operators what kept pending images from being processed last time.
 
-        Args:
-            troubles: id to reason.
-            code: of `Trouble` or one of its kinds.
+        `troubles` has reasons by image id; `code` is that of `Trouble` or one of its subclasses.
         """
         if not troubles:
             return
@@ -134,7 +135,7 @@ class Recording(Connected):
         self.transaction(lambda connection: connection.execute(statement))
 
     def reported(self, image_ids: Sequence[int]) -> None:
-        """Note that Dagster knows of these images what their rows say."""
+        """Record that Dagster matches the rows of these images."""
         statement = sa.text(
             "UPDATE images SET unreported = false, batch = NULL, attempts = 0, not_before = NULL "
             "WHERE id = ANY(:ids) AND state = 'ready' AND unreported"

@@ -1,8 +1,10 @@
-"""Which runs have which images in hand, told by locks that the database drops when a process dies.
+"""Which runs process which images, by locks that the database drops when a process dies.
 
-A run is entered before it touches anything and marked as ended after its last event. One that is
-neither ended nor alive has left rows of which Dagster may not know; they are marked `unreported`,
-and the next run says again what became of them.
+A run is entered before it touches anything, and marked as ended after its last event. If it has
+neither ended nor a living process, Dagster may not know about some rows it has written. Those are
+marked `unreported`, and the next run reports them again.
+
+Choosing the images of a run is in `queue`.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from imgflow.catalog.database.engine import BIGINT, TEXT, Connected, outages_in_words, retried
 from imgflow.catalog.records import Kind
 
-# Runs that ended last and say how fast images are processed at present. Of short ones most is the
-# start of the workers.
+# Number of recent runs from which the current pace is computed. Short runs mostly measure how long
+# workers take to start.
 PACE_RUNS = 5
 KEEP_DAYS = 30
 
@@ -46,7 +48,7 @@ END = sa.text(
     WHERE run_id = :run_id
     """
 )
-# Right after a restart of the server the locks of living processes are not back yet.
+# Right after the server restarts, living processes have not taken their locks again yet.
 OPEN = sa.text(
     "SELECT run_id, batch, ended_at FROM run_holds "
     "WHERE source = :source AND ended_at IS NULL "
@@ -57,7 +59,7 @@ UNJUDGED = sa.text(
     "AND pg_postmaster_start_time() >= now() - :settle * interval '1 second')"
 )
 OF_RUNS = sa.text("SELECT run_id, batch, ended_at FROM run_holds WHERE run_id = ANY(:run_ids)")
-# Only ready images: Dagster shows those of a failed run as failed, and all others are so or wait.
+# Only ready images: after a failed run, Dagster shows them as failed. Others did fail, or wait.
 TAKE_UP = sa.text(
     """
     WITH left_behind AS (
@@ -88,7 +90,7 @@ PACE = sa.text(
 
 @dataclass(frozen=True)
 class Hold:
-    """A run that has begun to process images; `ended_at` is None until its last event is stored."""
+    """A run that has started processing; `ended_at` is None until its last event is stored."""
 
     run_id: str
     batch: str
@@ -97,26 +99,26 @@ class Hold:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast images of one kind were processed lately, both above zero."""
+    """How fast images of one kind were processed recently; both rates are above zero."""
 
     images_per_second: float
     bytes_per_second: float
 
     def seconds(self, size: int) -> float:
-        """What an image of `size` bytes is expected to take.
+        """Expected time for an image of `size` bytes.
 
-        Half by the number of images and half by their bytes: small ones cost mostly what any image
-        costs, large ones what their bytes cost.
+        Half of it is by number of images and half by bytes: the cost of small images is mostly the
+        same for each, that of large ones depends on their bytes.
         """
         return (1 / self.images_per_second + size / self.bytes_per_second) / 2
 
 
 class Holds(Connected):
-    """The runs of one source."""
+    """The run locks of one source."""
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Let one caller at a time decide for which images runs are asked; others wait for it."""
+        """Let one caller at a time decide which images to request runs for; others wait."""
         connection = retried(self.engine, self.engine.connect)
         try:
             with outages_in_words(self.engine):
@@ -128,7 +130,7 @@ class Holds(Connected):
 
     @contextmanager
     def holding(self, batch: str) -> Iterator[None]:
-        """Let everyone know that this process works on a batch, for as long as it lives.
+        """Show that this process works on a batch, for as long as it lives.
 
         The database drops the lock when the process dies, however that happens.
         """
@@ -138,7 +140,7 @@ class Holds(Connected):
 
         def renew() -> None:
             while not is_over.wait(RENEW_SECONDS):
-                with suppress(SQLAlchemyError):  # tried again in a moment
+                with suppress(SQLAlchemyError):  # retried after `RENEW_SECONDS`
                     lock.renew()
 
         renewing = threading.Thread(target=renew, name=f"hold on {batch}", daemon=True)
@@ -160,7 +162,7 @@ class Holds(Connected):
         return self.transaction(work)
 
     def begin(self, run_id: str, batch: str, kind: Kind, image_ids: Sequence[int]) -> None:
-        """Enter a run, which holds `batch`, before it changes or reports anything of its images."""
+        """Enter a run, which locks `batch`, before it changes or reports any of its images."""
         statement = BEGIN.bindparams(
             sa.bindparam("ids", list(image_ids), BIGINT),
             run_id=run_id,
@@ -171,18 +173,16 @@ class Holds(Connected):
         self.transaction(lambda connection: connection.execute(statement))
 
     def end(self, run_id: str, *, images: int, size: int) -> None:
-        """Note that everything of a run is reported.
+        """Record that everything about a run is reported.
 
-        Args:
-            run_id: the run.
-            images: how many it processed, leaving out those on which nothing had to be done.
-            size: of their uploads in bytes.
+        `images` is the number of images it processed, without those that needed no work; `size`,
+        the total size of their uploads in bytes.
         """
         statement = END.bindparams(run_id=run_id, images=images, bytes=size)
         self.transaction(lambda connection: connection.execute(statement))
 
     def of_runs(self, run_ids: Sequence[str]) -> dict[str, Hold]:
-        """What is known of these runs, by id."""
+        """What is recorded about these runs, by id."""
         statement = OF_RUNS.bindparams(
             sa.bindparam("run_ids", list(run_ids), TEXT),
         )
@@ -196,14 +196,14 @@ class Holds(Connected):
         return [hold for row in rows if not self.is_held((hold := Hold(*row)).batch)]
 
     def is_settling(self) -> bool:
-        """Whether the server restarted so lately that abandoned runs cannot be told yet."""
+        """Whether the server restarted so recently that abandoned runs are not known yet."""
         statement = UNJUDGED.bindparams(source=self.source, settle=SETTLE_SECONDS)
         return bool(self.transaction(lambda connection: connection.execute(statement).scalar()))
 
     def take_up(self, run_ids: Sequence[str]) -> None:
-        """Mark the ready images of abandoned runs as `unreported`, and the runs as over.
+        """Mark the ready images of abandoned runs as `unreported`, and the runs as ended.
 
-        Should one live all the same, on a machine that was cut off, it records nothing more.
+        If one is still alive on a machine that was cut off, it can record nothing more.
         """
         if not run_ids:
             return
@@ -213,7 +213,7 @@ class Holds(Connected):
         self.transaction(lambda connection: connection.execute(statement))
 
     def pace(self, kind: Kind) -> Pace | None:
-        """How fast images were processed in the runs that ended last; None before the first."""
+        """How fast images were processed in the most recent runs; None before the first."""
         statement = PACE.bindparams(source=self.source, kind=kind, most=PACE_RUNS)
         row = self.transaction(lambda connection: connection.execute(statement).one())
         if not row.images or not row.bytes or not row.seconds:
@@ -221,7 +221,7 @@ class Holds(Connected):
         return Pace(float(row.images) / row.seconds, float(row.bytes) / row.seconds)
 
     def forget(self) -> None:
-        """Delete what is known of runs that ended long ago."""
+        """Delete records of runs that ended more than `KEEP_DAYS` ago."""
         statement = sa.text(
             "DELETE FROM run_holds WHERE source = :source "
             "AND ended_at < now() - :days * interval '1 day'"
@@ -230,7 +230,7 @@ class Holds(Connected):
 
 
 class _Lock:
-    """A lock of the database that lives as long as its connection."""
+    """A database lock that lives as long as its connection."""
 
     def __init__(self, engine: sa.Engine, batch: str) -> None:
         self._engine = engine
@@ -263,7 +263,7 @@ class _Lock:
         if self._connection is None:
             return
         connection, self._connection = self._connection, None
-        # Not returned to the pool, where the session and its lock would live on.
+        # Not returned to the pool, where the session would keep its lock.
         with suppress(SQLAlchemyError):
             connection.invalidate()
         connection.close()

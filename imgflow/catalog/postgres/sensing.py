@@ -1,8 +1,9 @@
-"""Whether uploads are still seen: the last good tick of each sensor, and the last good run.
+"""Whether uploads are seen: the last good tick of each sensor, the last good run, bad messages.
 
-A sensor writes down itself how each tick ended, since Dagster calls a tick that could not list the
-source *skipped*, as one that found nothing new. Whether somebody stopped it is Dagster's to say.
-This is the one place that the API, `imgflow up`, `status`, `doctor` and the metrics ask.
+Sensors record how each tick ended, since Dagster calls a tick that could not list the source
+*skipked*, like one that found nothing new. Only Dagster knows whether someone stopped a sensor.
+This is the one place that the API, `imgflow up`, `status`, `doctor` and the metrics ask. The
+messages are those of the queue that could not be read, kept for operators.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from imgflow.catalog.database.engine import TEXT, outages_in_words, retried
 from imgflow.catalog.database.tables import metadata, storable_text
 from imgflow.settings.variables import Settings
 
-# Dagster gives a tick a minute. After two of them without a good one, something is wrong: neither a
-# large source, which is listed in parts, nor a busy machine takes as long.
+# Dagster allows a tick one minute. After two without a good tick something is wrong: a large
+# source, which is listed in parts, or a busy machine does not take that long.
 SILENT_SECONDS = 120.0
 
-# An answer that takes longer than this is none.
+# A slower answer counts as none.
 STATEMENT_SECONDS = 5
 
 GOOD = sa.text(
@@ -70,7 +71,7 @@ SENSORS = sa.text(
     """
 ).bindparams(sa.bindparam("sensors", type_=TEXT))
 
-# Of Dagster's index on status and time, the last entry.
+# Reads the last entry of Dagster's index on status and time.
 LAST_RUN = sa.text(
     """
     SELECT extract(epoch FROM now())::float - end_time FROM runs
@@ -84,12 +85,11 @@ class SensorState:
     """A sensor that Dagster knows.
 
     Attributes:
-        name: of the sensor.
-        is_on: nobody stopped it.
-        good_seconds: since its last good tick; None before the first.
-        overdue_seconds: for how long a good tick has been missing; negative while one is expected.
+        is_on: False if someone stopped it.
+        good_seconds: Seconds since its last good tick; None before the first.
+        overdue_seconds: Seconds since a good tick was due; negative if it is not due yet.
         ended_at: Unix time at which its last tick ended, good or not.
-        trouble: what its last tick said, when that was not a good one.
+        trouble: Error message of its last tick; None if that was good.
     """
 
     name: str
@@ -101,11 +101,11 @@ class SensorState:
 
     @property
     def is_silent(self) -> bool:
-        """Whether it should have had a good tick by now; one that somebody stopped should not."""
+        """Whether a good tick is overdue; never for a sensor that someone stopped."""
         return self.is_on and self.overdue_seconds is not None and self.overdue_seconds > 0
 
     def words(self) -> str:
-        """When it last had a good tick, and why not since."""
+        """Say when its last good tick was, and why there has been none since."""
         last = (
             "has never had a good tick"
             if self.good_seconds is None
@@ -119,8 +119,8 @@ class Pulse:
     """Whether uploads are seen and processed.
 
     Attributes:
-        sensors: those that Dagster knows; none where it has never run.
-        run_seconds: since a run last ended well; None before the first.
+        sensors: Sensors that Dagster knows; empty if it has never run.
+        run_seconds: Seconds since the last run that succeeded; None before the first.
     """
 
     sensors: tuple[SensorState, ...] = ()
@@ -128,12 +128,12 @@ class Pulse:
 
     @property
     def silent(self) -> tuple[SensorState, ...]:
-        """Sensors that are switched on and see nothing."""
+        """Sensors that are on but have no good ticks."""
         return tuple(sensor for sensor in self.sensors if sensor.is_silent)
 
     @property
     def tick_seconds(self) -> float | None:
-        """Since the last good tick of any sensor."""
+        """Seconds since the last good tick of any sensor; None before the first."""
         known = [one.good_seconds for one in self.sensors if one.good_seconds is not None]
         return min(known, default=None)
 
@@ -144,10 +144,10 @@ def sensor_names(settings: Settings) -> tuple[str, ...]:
 
 
 def read_pulse(engine: sa.Engine, source: str, sensors: tuple[str, ...]) -> Pulse:
-    """Ask once, without patience.
+    """Read the pulse without retries.
 
     Raises:
-        Trouble: the database does not answer.
+        Trouble: The database does not answer.
     """
     with outages_in_words(engine), engine.connect() as connection:
         connection.execute(sa.text(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'"))
@@ -160,7 +160,7 @@ def read_pulse(engine: sa.Engine, source: str, sensors: tuple[str, ...]) -> Puls
 
 
 def expect_ticks(engine: sa.Engine, source: str, sensors: tuple[str, ...]) -> None:
-    """Give sensors that now begin, after a night perhaps, their time for a first good tick."""
+    """Give sensors that start now, maybe after a night, time for their first good tick."""
     with outages_in_words(engine), engine.begin() as connection:
         values = {"source": source, "sensors": list(sensors), "seconds": SILENT_SECONDS}
         connection.execute(EXPECT, values)
@@ -170,10 +170,10 @@ def expect_ticks(engine: sa.Engine, source: str, sensors: tuple[str, ...]) -> No
 def recorded_tick(
     engine: sa.Engine, source: str, sensor: str, interval_seconds: float
 ) -> Iterator[None]:
-    """Write down how a tick ends; one that cannot even do that was not a good one.
+    """Record how a tick ends; a tick that cannot be recorded is not a good one.
 
     Raises:
-        Trouble: the tick's own, or the database takes no row.
+        Trouble: Raised by the tick, or the database cannot store the row.
     """
     values = {
         "source": source,
@@ -184,7 +184,7 @@ def recorded_tick(
         yield
     except Exception as error:
         said = {**values, "trouble": storable_text(str(error)) or type(error).__name__}
-        # What went wrong is raised below; the database may be what it was.
+        # The error of the tick is raised below; its cause may be the database.
         with suppress(SQLAlchemyError), engine.begin() as connection:
             connection.execute(BAD, said)
         raise
@@ -193,7 +193,7 @@ def recorded_tick(
 
 
 def in_words(seconds: float) -> str:
-    """A time for people."""
+    """A duration in words."""
     for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{int(seconds // size)} {unit}"
@@ -205,7 +205,7 @@ def in_words(seconds: float) -> str:
 
 BODY_BYTES = 64 * 1024
 
-# Somebody's wrong queue must not fill the database.
+# A queue that belongs to something else must not fill the database.
 MOST_MESSAGES = 1_000
 
 unreadable_messages = sa.Table(
@@ -245,7 +245,7 @@ TEXTS = sa.ARRAY(sa.Text)
 
 @dataclass(frozen=True)
 class UnreadableMessage:
-    """A message that nobody could make sense of, and why."""
+    """A message that could not be read, and why."""
 
     message_id: str
     reason: str
@@ -270,7 +270,7 @@ class UnreadableMessages:
         self._source = source
 
     def keep(self, messages: Sequence[UnreadableMessage]) -> None:
-        """Write messages; one that came again stands there already."""
+        """Store messages; redelivered ones are stored once."""
         if not messages:
             return
         statement = KEEP.bindparams(
@@ -290,7 +290,7 @@ class UnreadableMessages:
         retried(self._engine, write)
 
     def count(self) -> int:
-        """How many are kept."""
+        """Number of messages that are kept."""
         query = (
             sa.select(sa.func.count())
             .select_from(unreadable_messages)
@@ -304,7 +304,7 @@ class UnreadableMessages:
         return retried(self._engine, ask)
 
     def newest(self, limit: int) -> list[KeptMessage]:
-        """Those that came last, the last one first."""
+        """The most recent messages, newest first."""
         m = unreadable_messages.c
         query = (
             sa.select(m.message_id, m.received_at, m.reason, m.body)
@@ -321,7 +321,7 @@ class UnreadableMessages:
 
 
 def _storable(body: bytes) -> str:
-    """At most 64 KiB of text as PostgreSQL takes it."""
+    """The first 64 KiB of a message as text that PostgreSQL can store."""
     text = body[:BODY_BYTES].decode("utf-8", "replace").replace("\0", "\ufffd")
-    # Each byte that is no UTF-8 has become three.
+    # Each byte that is not UTF-8 has become three.
     return text.encode()[:BODY_BYTES].decode("utf-8", "ignore")

@@ -1,7 +1,7 @@
-"""Sessions that were ended and sign-in keys that were used, before they expire by themselves.
+"""Revoked sessions and used sign-in keys, kept until they would have expired.
 
-The database has the list, so that it outlives a process and is the same for all of them; each keeps
-a copy, since pictures and frames must not wait for a question about it.
+The list is in the database, so it outlives processes and is the same for all of them. Each process
+keeps a copy, since requests for pictures and frames must not wait for a query.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from sqlalchemy.dialects.postgresql import insert
 from imgflow.catalog.database.engine import outages_in_words
 from imgflow.catalog.database.tables import revoked
 
-# So long an ended session may still work in another process than the one that ended it.
+# How long an ended session may still work in a process other than the one that ended it.
 FRESH_SECONDS = 2.0
 
 
 class Revoked:
-    """The list of one database."""
+    """The revoked ids in one database."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        """Take an engine; nothing is asked yet."""
+        """Take an engine; nothing is connected yet."""
         self._engine = engine
-        # A list that is read must not replace one to which an id was added meanwhile.
+        # A list being read must not replace one to which an id was added meanwhile.
         self._lock = threading.Lock()
         self._ids: frozenset[str] = frozenset()
         self._fresh_until = 0.0
@@ -36,14 +36,14 @@ class Revoked:
         return pass_id in self._ids
 
     def is_fresh(self) -> bool:
-        """Whether the copy was read a moment ago."""
+        """Whether the copy was read in the last `FRESH_SECONDS`."""
         return time.monotonic() < self._fresh_until
 
     def refresh(self) -> None:
         """Read the list, unless another thread just did.
 
         Raises:
-            Trouble: the database does not answer, so that nobody knows what was ended.
+            Trouble: The database does not answer, so revoked ids are unknown.
         """
         with self._lock:
             if self.is_fresh():
@@ -55,12 +55,12 @@ class Revoked:
             self._fresh_until = began + FRESH_SECONDS
 
     def revoke(self, pass_id: str, seconds: float) -> bool:
-        """Add an id for some time, by the database's clock, and say whether it is new.
+        """Add an id for some time, by the database's clock, and return whether it is new.
 
-        Of all who add one id, in whatever process, one is told that it is new.
+        If several callers add one id, in whatever processes, it is new for exactly one of them.
 
         Raises:
-            Trouble: the database does not answer; it may have been added.
+            Trouble: The database does not answer; the id may have been added.
         """
         until = sa.func.now() + sa.literal(timedelta(seconds=seconds))
         add = insert(revoked).values(id=pass_id, until=until).on_conflict_do_nothing()

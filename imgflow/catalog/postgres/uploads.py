@@ -1,7 +1,9 @@
-"""What a listing tells the catalogue, one page at a time.
+"""From a listing to rows, one page at a time, and the deletion of rows.
 
-Almost every page of almost every listing shows what is known already. So the first question is one
-statement that answers yes or no (`Comparing`); only a page with a difference is sent as a whole.
+Almost every page of almost every listing shows only known uploads. So the first query is one
+statement that answers yes or no (`Comparing`); only a page with a difference is sent completely.
+
+The order in which an image is deleted from all stores is in `catalog.lifecycle`.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from imgflow.catalog.records import Announcement, Image, image_of, kind_of
 from imgflow.errors import SourceChanged
 from imgflow.store.objects import Digest, SourceObject
 
-# The same bytes as `Digest`: whatever a page shows has a row with the upload announced last and an
-# object that is there, and whatever has such a row is shown, also an image deleted by hand, which
-# waits for another upload. The range of keys comes in the order of the index, so nothing is sorted.
+# Hashes the same bytes as `Digest`. Everything a page shows has a row with the last announced
+# upload and an object that exists; and everything with such a row is shown, including images that
+# were deleted by hand and wait for another upload. Keys come in index order, without a sort.
 KNOWS = {
     covers: sa.text(
         f"""
@@ -36,10 +38,10 @@ KNOWS = {
 }
 
 # Known uploads are only read: an `ON CONFLICT` over all of them would lock, and so write, every
-# row. The order is the same in every process, so that two of them wait but never deadlock.
+# row. All processes use the same order, so two of them wait but never deadlock.
 #
-# Another upload is asked for at once. Not so where run after run found yet another one and could
-# read none: something looks new each time it is looked at, and would be asked for forever.
+# A new upload is requested immediately, unless run after run found yet another one and could read
+# none: something that looks new on every read would be requested forever.
 ANNOUNCE = sa.text(
     f"""
     WITH page AS (
@@ -76,7 +78,7 @@ ANNOUNCE = sa.text(
     """  # noqa: S608 - column names of our own table
 )
 
-# Rows in the stretch of keys that a page covers, whose objects the page does not have.
+# Rows in the key range of a page whose objects the page lacks.
 VANISHED = sa.text(
     f"""
     SELECT {COLUMNS} FROM images AS i
@@ -86,31 +88,31 @@ VANISHED = sa.text(
     """  # noqa: S608 - column names of our own table
 )
 
-# Runs that found an upload changed or gone, after which a further one waits as after other trouble.
+# After this many runs that found an upload changed or gone, the next waits as after other errors.
 MOST_UNREAD = 3
 
 TIME = sa.ARRAY(sa.DateTime(timezone=True))
 
 
 class Comparing:
-    """A connection kept for as long as a listing takes, on which pages are compared.
+    """A connection that is kept for the duration of a listing, to compare its pages.
 
-    Its statements stand alone, without BEGIN and COMMIT: a page costs one trip to the server.
+    Its statements run without BEGIN and COMMIT, so a page costs one round trip.
     """
 
     def __init__(self, engine: sa.Engine, source: str) -> None:
-        """Take an engine and the canonical URL of the source; nothing is asked yet."""
+        """Take an engine and the source's canonical URL; nothing is connected yet."""
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._source = source
         self._connection: sa.Connection | None = None
 
     def knows(self, after: str | None, until: str | None, digest: Digest) -> bool:
-        """Whether a page of a listing shows just what is known, so that nothing is to be noted.
+        """Whether all uploads on a page of a listing are known, and no known one is missing.
 
         Args:
-            after: where the page began; None for the very beginning.
-            until: its last key; None when the listing ended with it.
-            digest: of what it shows.
+            after: Key after which the page starts; None for the start of the listing.
+            until: Last key of the page; None if the listing ended with this page.
+            digest: Digest of the page's objects.
         """
         statement = KNOWS[digest.covers].bindparams(
             sa.bindparam("until", until, sa.Text),
@@ -125,13 +127,13 @@ class Comparing:
             try:
                 return bool(self._connection.execute(statement).scalar())
             except BaseException:
-                self.close()  # the next attempt gets another one
+                self.close()  # the next attempt opens another one
                 raise
 
         return retried(self._engine, attempt)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Return the connection to the pool."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -157,7 +159,7 @@ def announce(
         patience=MOST_UNREAD,
     )
     rows = connection.execute(statement).mappings().all()
-    # The others are back after their object was gone, as they were.
+    # The others came back unchanged after their object was gone.
     pending = [row for row in rows if row["state"] == "pending"]
     new = [image_of(row) for row in pending if row["is_new"]]
     changed = [image_of(row) for row in pending if not row["is_new"]]
@@ -181,10 +183,10 @@ def vanished(
     return [image_of(row) for row in connection.execute(statement).mappings()]
 
 
-# How rows end: gone from the source, deleted, erased.
+# How rows end: their object is gone, they are deleted, they are erased.
 
 
-# The batch stays: a run that was asked for may not be launched yet, and needs the partition.
+# The batch stays: a requested run may not have been launched yet, and needs the partition.
 TOMBSTONE = sa.text(
     """
     WITH old AS (
@@ -209,13 +211,13 @@ HOLD_DELETED = sa.text(
 
 
 class Ending(Connected):
-    """Images whose object is gone, or that somebody deletes."""
+    """Images whose object is gone, or that someone deletes."""
 
     def forget_uploads(self, keys: Sequence[str]) -> None:
-        """Take back announcements of uploads that were deleted before they were read.
+        """Withdraw announcements of uploads that were deleted before they were read.
 
-        An image that was processed before stays as it was then, and the next listing, which misses
-        its object, does with it what the setting says; any other counts as deleted.
+        An image that was processed before returns to that state; the next listing misses its object
+        and applies the setting. Any other image counts as deleted.
         """
         statement = sa.text(
             """
@@ -242,7 +244,7 @@ class Ending(Connected):
         self.transaction(lambda connection: connection.execute(statement))
 
     def mark_gone(self, image_ids: Sequence[int]) -> None:
-        """Note that the objects of these images are gone; the images stay as they are."""
+        """Record that the objects of these images are gone; the images stay as they are."""
         statement = sa.text("UPDATE images SET gone_at = now() WHERE id = ANY(:ids)").bindparams(
             sa.bindparam("ids", list(image_ids), BIGINT)
         )
@@ -251,16 +253,14 @@ class Ending(Connected):
     def tombstone(
         self, image_ids: Sequence[int], *, is_gone: bool
     ) -> dict[int, Mapping[str, Mapping[str, Any]]]:
-        """Make images deleted ones.
+        """Turn rows into tombstones, and delete their arrays.
 
-        Args:
-            image_ids: rows.
-            is_gone: their uploaded objects are gone too, so that one which appears under the key is
-                a new upload. Else only an overwritten one is.
+        With `is_gone`, the uploaded objects are gone too, so any object that appears under the key
+        is a new upload. Otherwise, only an overwritten one is.
 
         Returns:
-            The outputs that their rows named, by id, of those that were not deleted before. Arrays
-            are gone with this; the pictures are the caller's to remove.
+            Outputs by id of image, for images that were not deleted before. The caller removes the
+            pictures.
         """
         statement = TOMBSTONE.bindparams(
             sa.bindparam("ids", list(image_ids), BIGINT), is_gone=is_gone
@@ -272,18 +272,16 @@ class Ending(Connected):
     def held_deleted(self, image_ids: Sequence[int]) -> Iterator[set[int]]:
         """Keep deleted images from coming back while the block lasts, and yield their ids.
 
-        Arrays that a worker has written for them go. Whoever announces a new upload of one waits.
+        Deletes arrays that a worker has written for them. Announcing a new upload of one waits.
         """
         with outages_in_words(self.engine), self.engine.begin() as connection:
             yield {row.id for row in connection.execute(HOLD_DELETED, {"ids": list(image_ids)})}
 
     def erase_left(self) -> int:
-        """Delete the rows of deleted images that have no partition and no object any more.
+        """Delete the rows of deleted images without partition and object; return how many.
 
-        Without its row an object that is still there would be taken for a new upload.
-
-        Returns:
-            How many.
+        If the object still exists, the row stays: without it, the object would look like a new
+        upload.
         """
         statement = sa.text(
             "DELETE FROM images WHERE source = :source AND state = 'deleted' AND NOT in_partitions "

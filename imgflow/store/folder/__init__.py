@@ -1,1 +1,1 @@
-"""A folder as a source: reached below its root only, and read once files are complete."""
+"""A local folder as a source: nothing outside it is reached, and only complete files are read."""

@@ -1,12 +1,14 @@
-"""Reaching files below a folder, and nothing else, whatever links are put there and whenever.
+"""Reach files below a folder and nothing else, whatever links appear there at any moment.
 
 The kernel resolves each name below the folder's own descriptor and refuses links, so there is no
-moment between a check and its use in which a folder could be swapped for a link. What comes back is
-a descriptor of the parent folder; callers use the last part of the name relative to it, without
-following it either.
+moment between a check and its use in which a folder could be swapped for a link. Callers get a
+descriptor of the parent folder and use the last part of the name relative to it, again without
+following links.
 
-Some folders are set apart: imgflow's home with its tokens and database, and the outputs. They are
-known by inode, since the same folder can have several names (mounts, links, other spellings).
+Some folders are off limits: imgflow's home with its tokens and database, and the outputs. They are
+recognized by inode, since one folder can have several names (mounts, links, other spellings).
+
+The order in which files are listed is in `walk`; whether one is complete, in `writers`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Enough to look names up and not to read; elsewhere than on Linux a folder is opened for reading.
+# Enough to look up names, but not to read. Other systems than Linux open folders for reading.
 if sys.platform == "linux":
     LOOK_UP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 else:
@@ -31,17 +33,17 @@ READ_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Number of the system call on every architecture that Linux has had since 2019.
 OPENAT2 = 437
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x02, 0x04, 0x08
-# An older kernel, a sandbox that forbids what it does not know, a rename in the same moment.
+# An older kernel, a sandbox that forbids unknown calls, a rename at the same moment.
 NO_OPENAT2 = {errno.ENOSYS, errno.EPERM, errno.EAGAIN}
 
-# The home's files are counted anew after this time, and only while hard links are met.
+# The home's files are listed again after this time, and only while hard links are met.
 OWN_FILES_SECONDS = 1.0
 
-# Opened here: between fork and exec, a process with threads may take no lock.
+# Loaded here: between fork and exec, a process with threads must not take a lock.
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Inode = tuple[int, int]
-"""Device and number."""
+"""Device number and inode number."""
 
 
 class _How(ctypes.Structure):
@@ -53,10 +55,10 @@ class _How(ctypes.Structure):
 
 
 class Beneath:
-    """Looks names up below one folder.
+    """Looks up names below one folder.
 
-    Methods raise `FileNotFoundError` or `NotADirectoryError` where a name leads to nothing below
-    the folder: to no file, through a link, or into a folder that is set apart.
+    Methods raise `FileNotFoundError` or `NotADirectoryError` if a name does not lead to something
+    below the folder: nothing exists, a link is on the way, or a folder is off limits.
     """
 
     def __init__(
@@ -70,10 +72,10 @@ class Beneath:
         """Take the folder, which may itself be reached through links.
 
         Args:
-            folder: Need not exist yet.
-            home: imgflow's home; it and hard links to its files are set apart.
-            apart: Other folders that are set apart where they lie below `folder`.
-            follow_links: Follow links to files below the folder. Folders that are links are never
+            folder: Top folder; need not exist yet.
+            home: imgflow's home; it and hard links to its files are off limits.
+            apart: Other folders below `folder` that are off limits.
+            follow_links: Follow links to files below the folder. Links to folders are never
                 entered: they could list the same files without end.
         """
         self._folder = os.fsencode(folder)
@@ -92,7 +94,7 @@ class Beneath:
             os.close(root)
 
     def open_folder(self, root: int, path: bytes, flags: int = LOOK_UP) -> int:
-        """Open a folder below an open one, by a path without `..`; empty for that one itself.
+        """Open a folder below an open one, by a path without `..`; an empty path reopens `root`.
 
         Raises:
             NotADirectoryError: A part of the path is a file or a link.
@@ -106,7 +108,7 @@ class Beneath:
 
     @contextmanager
     def parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
-        """Open the folder that a name stands in; yields it and the last part of the name."""
+        """Open the folder that contains a name; yield it and the last part of the name."""
         above, _, name = path.rpartition(b"/")
         with self.root() as root:
             folder = self.open_folder(root, above)
@@ -118,7 +120,7 @@ class Beneath:
             os.close(folder)
 
     def make_parent(self, path: bytes) -> None:
-        """Make the folders above a name.
+        """Create the folders above a name.
 
         Raises:
             NotADirectoryError: One of them is a file or a link.
@@ -129,7 +131,7 @@ class Beneath:
                 try:
                     below = self.open_folder(here, part)
                 except FileNotFoundError:
-                    with suppress(FileExistsError):  # another upload was first, or it is a link
+                    with suppress(FileExistsError):  # another upload was faster, or it is a link
                         os.mkdir(part, dir_fd=here)
                     below = self.open_folder(here, part)
                 os.close(here)
@@ -146,9 +148,9 @@ class Beneath:
         return status if stat.S_ISREG(status.st_mode) and not self.is_own_file(status) else None
 
     def open_file(self, path: bytes) -> int:
-        """Open a file for reading, without waiting should a pipe have taken its place.
+        """Open a file for reading, without blocking if a pipe has taken its place.
 
-        The caller looks at what was opened before it reads.
+        The caller checks what was opened before reading from it.
         """
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
         with self._target(path) as (folder, name):
@@ -165,10 +167,10 @@ class Beneath:
 
     @contextmanager
     def _target(self, path: bytes) -> Iterator[tuple[int, bytes]]:
-        """Open the folder in which a file stands, or the one that a link leads to where allowed.
+        """Open the folder of a file or, where links are allowed, the folder of a link's target.
 
-        Where a link leads is found out by reading it, which proves nothing; so the place is then
-        looked up from the top like any other name, with no link in it.
+        Reading a link proves nothing about where it leads a moment later. So the target is then
+        looked up from the top like any other name, without links.
         """
         with self.parent(path) as (folder, name):
             if not (self._follow_links and self._is_link(folder, name)):
@@ -187,13 +189,13 @@ class Beneath:
         return stat.S_ISLNK(status.st_mode)
 
     def is_apart(self, folder: os.stat_result) -> bool:
-        """Whether this very folder is set apart."""
+        """Whether exactly this folder is off limits."""
         return (folder.st_dev, folder.st_ino) in self._inodes_apart()
 
     def is_own_file(self, file: os.stat_result) -> bool:
-        """Whether a file is a hard link to one of the home's.
+        """Whether a file is a hard link to a file of the home.
 
-        Other hard links are honest ones: backups and deduplication make them.
+        Other hard links are legitimate: backups and deduplication create them.
         """
         if file.st_nlink == 1 or self._home is None:
             return False
@@ -204,7 +206,7 @@ class Beneath:
         return (file.st_dev, file.st_ino) in inodes
 
     def is_in_home(self) -> bool:
-        """Whether the folder lies in the home, other than in its folder `source`."""
+        """Whether the folder is inside the home, but not inside its folder `source`."""
         if self._home is None:
             return False
         try:
@@ -227,9 +229,9 @@ class Beneath:
             os.close(here)
 
     def _is_within_apart(self, folder: int) -> bool:
-        """Whether an open folder is set apart, or lies in one that is.
+        """Whether an open folder is off limits, or inside one that is.
 
-        Goes up from it to the top, so it is true of where the folder is now.
+        Climbs from it to the top, so the answer is about where the folder is now.
         """
         apart = self._inodes_apart()
         if not apart:
@@ -246,7 +248,7 @@ class Beneath:
                     return True
                 here, below = _above(here), status
                 if os.path.samestat(os.fstat(here), below):
-                    return True  # it was moved away from below the folder
+                    return True  # it was moved out of the top folder
         finally:
             os.close(here)
 
@@ -255,7 +257,7 @@ class Beneath:
 
 
 def _open_beneath(root: int, path: bytes, flags: int) -> int:
-    """Open a folder by a path in which no part is a link."""
+    """Open a folder by a path that contains no links."""
     if sys.platform == "linux":
         how = _How(flags, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
         while True:
@@ -274,7 +276,7 @@ def _open_beneath(root: int, path: bytes, flags: int) -> int:
 
 
 def _walk_beneath(root: int, path: bytes, flags: int) -> int:
-    """The same, part by part, for kernels without `openat2`."""
+    """Do the same part by part, for kernels without `openat2`."""
     here = os.dup(root)
     parts = path.split(b"/")
     try:
@@ -290,7 +292,7 @@ def _walk_beneath(root: int, path: bytes, flags: int) -> int:
 
 
 def _above(folder: int) -> int:
-    """Open the folder above an open one, and close that one."""
+    """Open the parent of an open folder, and close that folder."""
     above = os.open(b"..", LOOK_UP, dir_fd=folder)
     os.close(folder)
     return above
@@ -305,7 +307,7 @@ def _inode(path: Path | bytes) -> Inode | None:
 
 
 def _files_of(home: Path) -> Iterator[Inode]:
-    """The files of the home beside its uploads and outputs, which may be many."""
+    """Inodes of the home's files, without its uploads and outputs, of which there may be many."""
     for place, folders, names, descriptor in os.fwalk(home):
         if place == str(home):
             folders[:] = [name for name in folders if name not in ("source", "outputs")]

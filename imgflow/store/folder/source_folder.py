@@ -1,10 +1,10 @@
 """A local folder as a source.
 
-Files are read through the operating system rather than through `obstore`: it cannot represent names
-with control characters, and one such name would stop its listing of all the others.
+Files are read through the operating system instead of `obstore`, which cannot represent names with
+control characters: one such name would stop its listing of all the others.
 
-A file that somebody still writes is neither listed nor read until it is whole (see `whole`), and
-no link leads out of the folder (see `beneath`).
+A file that someone is still writing is neither listed nor read until it is complete (see
+`writers`), and no link leads out of the folder (see `beneath`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from imgflow.store.objects import (
     is_text,
 )
 
-# What a path is told where a file or a link stands for a folder, or a folder for a file.
+# Errors of a path where a file or a link is in the place of a folder, or a folder of a file.
 IN_THE_WAY = (FileExistsError, NotADirectoryError, IsADirectoryError)
 
-# Names of uploads while they are written, as this module makes them.
+# Names of incomplete uploads exactly as this module makes them.
 OWN_UNFINISHED = re.compile(re.escape(UNFINISHED) + "[0-9a-z_]{8,32}")
 
 
@@ -57,12 +57,12 @@ class FolderSource:
         """Take the folder of `location`.
 
         Args:
-            location: of scheme `file`.
-            exclude: prefixes of keys that are never listed, such as the outputs' folder.
-            home: imgflow's home, of which nothing is ever listed, read or written, whatever name it
-                has in the source.
-            apart: other folders of which the same holds.
-            follow_links: Take links to files below the folder for files.
+            location: Location with scheme `file`.
+            exclude: Key prefixes that are never listed, such as the outputs' folder.
+            home: imgflow's home. Nothing in it is ever listed, read or written, under whatever name
+                it appears in the source.
+            apart: Other folders that are off limits in the same way.
+            follow_links: Treat links to files below the folder as files.
         """
         self.location = location
         self._folder = location.folder
@@ -74,9 +74,9 @@ class FolderSource:
     def list_page(self, start_after: str | None, limit: int) -> Page:
         """List files in the order in which S3 lists keys; links to folders are not followed.
 
-        Names that are no keys (not UTF-8, or longer than S3 allows) are ignored: they can neither
-        be a partition nor stand in the table, and must not stop the others. Neither must folders
-        that may not be read, and links, which are warned of.
+        Names that cannot be keys (not UTF-8, or longer than S3 allows) are ignored: they can
+        neither be a partition nor be stored in the table, and must not stop the others. Nor must
+        unreadable folders and links, which produce warnings.
         """
         self.check()
         unfinished: list[str] = []
@@ -89,7 +89,7 @@ class FolderSource:
             self._beneath.root() as root,
             closing(walk.files(root)) as found,
         ):
-            # What is done for every file of a tick stands here, without a call that need not be.
+            # This loop runs for every file on every tick, so it avoids function calls.
             for name, looked in found:
                 if (status := looked) is None:
                     ignored += 1
@@ -116,7 +116,7 @@ class FolderSource:
         return Page(_Files(files), digest, last, ignored, unfinished, self._walker.warnings())
 
     def stat(self, key: str) -> SourceObject | None:
-        """Describe the file, or None when there is none."""
+        """Describe the file; None if it does not exist."""
         name = self._name(key)
         with self._errors("looked at", key):
             try:
@@ -126,14 +126,14 @@ class FolderSource:
         return status and _describe(key, _etag(status))
 
     def read(self, announced: SourceObject) -> bytes:
-        """Read the whole file."""
+        """Read the complete file."""
         with self._open(announced) as file:
             body = file.read()
             _compare(announced, file)
         return body
 
     def stream(self, announced: SourceObject) -> Iterator[bytes]:
-        """Read the file in pieces."""
+        """Read the file in chunks."""
         with self._open(announced) as file:
             while piece := file.read(CHUNK_BYTES):
                 yield piece
@@ -151,7 +151,7 @@ class FolderSource:
             raise BadKey(f"{key!r} would never be listed: name it otherwise.")
 
     def upload(self, key: str, file: Path) -> None:
-        """Copy a file to a hidden place in the same folder, then rename it."""
+        """Copy a file to a hidden name in the same folder, then rename it."""
         self.check_key(key)
         self._check_place()
         try:
@@ -183,7 +183,7 @@ class FolderSource:
                 raise
 
     def delete(self, key: str) -> None:
-        """Delete the file, of a link the link."""
+        """Delete the file; if it is a link, delete the link."""
         name = self._name(key)
         with self._errors("deleted", key):
             try:
@@ -193,7 +193,7 @@ class FolderSource:
                 return
 
     def remove_abandoned(self, older_than_seconds: float) -> int:
-        """Remove what killed uploads of this user left, as far as nobody touched it for so long."""
+        """Remove what killed uploads of this user left, unless it was touched more recently."""
         removed = 0
         before = time.time() - older_than_seconds
         with (
@@ -233,7 +233,7 @@ class FolderSource:
                 )
 
     def _name(self, key: str) -> bytes:
-        """The file of a key, below the folder."""
+        """The file name of a key, relative to the folder."""
         is_bad = any(part in ("", ".", "..") for part in key.split("/"))
         if is_bad or "\0" in key or not is_text(key):
             raise Trouble(f"{key!r} is not the name of a file below {self._folder}")
@@ -273,9 +273,9 @@ class FolderSource:
 
 
 class _Files(Sequence[SourceObject]):
-    """What a page found, described when somebody looks; a tick over known files does not.
+    """The objects of a page, created on access; a tick over known files needs none of them.
 
-    Keys and ETags, which hold size and time, with NUL between them: what the digest is made from.
+    Holds `key NUL etag` for each, which is what the digest covers; the ETag contains size and time.
     """
 
     def __init__(self, files: list[str]) -> None:
@@ -295,12 +295,12 @@ class _Files(Sequence[SourceObject]):
 
 
 def _etag(status: os.stat_result) -> str:
-    # An f-string takes half as long again, and a tick writes all of them.
+    # An f-string takes 50% longer, and a tick builds one for each file.
     return "%x-%x-%x" % (status.st_ino, status.st_mtime_ns, status.st_size)  # noqa: UP031 - see above
 
 
 def _describe(key: str, etag: str) -> SourceObject:
-    # A time before 1970 has a minus sign of its own.
+    # The minus sign of a time before 1970 is not a separator.
     nanoseconds, _, size = etag.partition("-")[2].rpartition("-")
     return SourceObject(
         key=key,

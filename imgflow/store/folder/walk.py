@@ -1,4 +1,7 @@
-"""A walk through a folder: the names of its files in the order in which S3 lists keys."""
+"""Walk through a folder: the names of its files in the order in which S3 lists keys.
+
+Opening folders safely is in `beneath`; pages of objects are made in `source_folder`.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +16,41 @@ from imgflow.errors import Trouble
 from imgflow.store.folder.beneath import LOOK_UP, READ_FOLDER, Beneath
 from imgflow.store.objects import MOST_KEY_BYTES
 
-# Names of uploads that are not whole yet; the listing leaves them alone.
+# Prefix of the names of incomplete uploads, which listings skip.
 UNFINISHED = ".imgflow-upload-"
 _UNFINISHED = UNFINISHED.encode()
 SLASH = ord("/")
 NUL = 0
 ENCODING = sys.getfilesystemencoding()
 
-# Of a file or folder, on every file system that Linux knows; one byte more for the slash.
+# Longest name of a file or folder on any file system that Linux supports, and one for the slash.
 MOST_NAME_BYTES = 255 + 1
 
-# A page that follows another within this time goes on where that one ended. Reading the folder
-# again for each page made a round over n files cost n² / 1,000.
+# A page requested within this time continues where the previous one ended. Reading the folder
+# again for each page made listing n files cost n² / 1,000.
 CONTINUE_SECONDS = 10.0
 
 NAMES_SHOWN = 5
 
 
 class Walker:
-    """Walks through one folder and its subfolders, a page at a time.
+    """Walks through one folder and its subfolders, one page at a time.
 
     Attributes:
-        closed: Folders that the present page may not read.
-        links: Links that the present page leaves out.
+        closed: Folders that could not be read for the current page.
+        links: Links that the current page leaves out.
     """
 
     def __init__(
         self, beneath: Beneath, folder: Path, exclude: tuple[bytes, ...], *, follow_links: bool
     ) -> None:
-        """Take a folder.
+        """Prepare to walk through a folder.
 
         Args:
-            beneath: Looks names up in it.
-            folder: Its path, for messages.
-            exclude: Beginnings of names that are never listed.
-            follow_links: List files that are links, when they end below the folder.
+            beneath: Looks up names in the folder.
+            folder: Path of the folder, for messages.
+            exclude: Name prefixes that are never listed.
+            follow_links: List links to files, if the files are below the folder.
         """
         self.closed: list[str] = []
         self.links: list[str] = []
@@ -58,7 +61,7 @@ class Walker:
         self._paused: Walk | None = None
 
     def after(self, start_after: str | None) -> Walk:
-        """Begin after a key, or go on where a page ended there a moment ago."""
+        """Start after a key, or continue where a page ended there a moment ago."""
         self.closed, self.links = [], []
         paused, self._paused = self._paused, None
         if paused is not None and paused.goes_on_after(start_after):
@@ -66,12 +69,12 @@ class Walker:
         return Walk(self, (start_after or "").encode())
 
     def pause(self, walk: Walk, last: str) -> None:
-        """Keep a walk for the page that follows the one that ends with the key `last`."""
+        """Keep a walk for the page that follows the one ending with the key `last`."""
         walk.last = last
         self._paused = walk
 
     def warnings(self) -> list[str]:
-        """What people should know of what this page left out."""
+        """Messages about what this page left out."""
         said = []
         if self.closed:
             said.append(
@@ -98,11 +101,12 @@ class Walker:
         return said
 
     def enter(self, root: int, prefix: bytes, start_after: bytes) -> tuple[int | None, list[bytes]]:
-        """Open a folder and read the names in it.
+        """Open a folder and read its names.
 
         Returns:
-            Its descriptor, None where it cannot be read, and the names after `start_after`, last
-            first. A folder's ends with `/`, and with NUL that of what is never listed.
+            Its descriptor, None if it cannot be read, and the names after `start_after` in
+            descending order. Names of folders end with `/`; names that are never listed end with
+            NUL.
         """
         folder = self.open(root, prefix, READ_FOLDER)
         if folder is None:
@@ -118,7 +122,7 @@ class Walker:
             raise
 
     def open(self, root: int, prefix: bytes, flags: int = LOOK_UP) -> int | None:
-        """Open a folder; None where it is gone since its parent was read, or may not be read."""
+        """Open a folder; None if it was removed since its parent was read, or cannot be read."""
         try:
             return self._beneath.open_folder(root, prefix.rstrip(b"/"), flags)
         except (FileNotFoundError, NotADirectoryError):
@@ -130,14 +134,14 @@ class Walker:
             raise self._trouble(prefix, error) from error
 
     def status(self, folder: int, prefix: bytes, name: bytes) -> os.stat_result | None:
-        """Describe what stands in an open folder; None where it is gone or cannot be looked at."""
+        """Describe an entry of an open folder; None if it is gone or cannot be looked at."""
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if self._follow_links and stat.S_ISLNK(status.st_mode):
                 return self._beneath.status(prefix + name)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except PermissionError:  # a folder that shows names and nothing else
+        except PermissionError:  # a folder that may be listed, but not entered
             self.closed.append(os.fsdecode(prefix))
             return None
         except OSError as error:
@@ -155,7 +159,7 @@ class Walker:
                     names.append(name + b"/")
                 elif entry.is_symlink() and self._is_listed(prefix + name):
                     names.append(name)
-        if prefix <= start_after:  # else all of them come after it
+        if prefix <= start_after:  # otherwise all of them come after it
             names = [
                 name
                 for name in names
@@ -167,14 +171,14 @@ class Walker:
         return names
 
     def _is_listed(self, link: bytes) -> bool:
-        """Whether a link is followed and ends at a file; one that does not is noted."""
+        """Whether a link is followed and leads to a file; links that do not are recorded."""
         if link.startswith(self._exclude):
             return False
         try:
             if self._follow_links and self._beneath.status(link) is not None:
                 return True
         except OSError:
-            pass  # it leads to nothing, to itself, out of the folder or where nothing may be read
+            pass  # dangling, a loop, out of the folder, or to a place that cannot be read
         self.links.append(os.fsdecode(link))
         return False
 
@@ -185,9 +189,9 @@ class Walker:
         )
 
     def _marked(self, prefix: bytes, names: list[bytes]) -> list[bytes]:
-        """Put NUL, which no name holds, behind the names in a folder that are never listed.
+        """Append NUL, which no name contains, to the names in a folder that are never listed.
 
-        Most folders have none, which looking at all names at once tells in no time.
+        Most folders have none, and one check of all names together shows that in no time.
         """
         joined = b"/".join(names)
         if (
@@ -201,40 +205,40 @@ class Walker:
         return [name if self._is_key(prefix + name) else name + b"\0" for name in names]
 
     def _is_key(self, name: bytes) -> bool:
-        """Whether a file name is a key, and not one that is never listed."""
+        """Whether a file name is a key that may be listed."""
         if _as_key(name) is None or name.startswith(self._exclude):
             return False
         return not name.rpartition(b"/")[2].startswith(_UNFINISHED)
 
 
 class Walk:
-    """A walk through the folder that a following page may go on with.
+    """A walk that the next page can continue.
 
     Attributes:
-        last: Key with which a page ended; None before that.
+        last: Key with which the page ended; None before the end of the first page.
     """
 
     def __init__(self, walker: Walker, start_after: bytes) -> None:
         self.last: str | None = None
         self._walker = walker
         self._start_after = start_after
-        # Folders that are not finished, from the top to where the walk stands, with the names that
-        # are left in each. The first one stands for what leads to the top.
+        # Folders that are not finished, from the top to the current one, each with its remaining
+        # names. The first entry is a placeholder that leads to the top.
         self._way: list[tuple[bytes, list[bytes]]] = [(b"", [b"/"])]
         self._give_up = time.monotonic() + CONTINUE_SECONDS
 
     def goes_on_after(self, start_after: str | None) -> bool:
-        """Whether it stands there still, and not so long that the folder may have changed."""
+        """Whether it paused at this key, and not so long ago that the folder may have changed."""
         return start_after == self.last and time.monotonic() < self._give_up
 
     def files(self, root: int) -> Generator[tuple[bytes, os.stat_result | None], None, None]:
-        """Yield names in the order of their bytes, with what the system says of each.
+        """Yield names in byte order, each with its status.
 
-        None stands beside what is never listed: a file, or a folder that need not be read.
+        The status is None for what is never listed: a file, or a folder that need not be read.
 
         Args:
-            root: Descriptor of the top. No other one is kept when the caller stops midway, and one
-                other at a time until then, however deep the folders are.
+            root: Descriptor of the top folder. At most one more is open at a time, however deep the
+                folders are, and none once the caller stops midway.
         """
         walker, way = self._walker, self._way
         folder: int | None = None
@@ -270,14 +274,14 @@ def _close(folder: int | None) -> None:
 
 
 def _named(names: list[str]) -> str:
-    """A few of these names, each once."""
+    """The first few of these names, without duplicates."""
     names = list(dict.fromkeys(names))
     shown = ", ".join(map(repr, names[:NAMES_SHOWN]))
     return f"{shown} and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else shown
 
 
 def _as_key(name: bytes) -> str | None:
-    """The key of a file name, or None when it can be none."""
+    """The key of a file name; None if the name cannot be a key."""
     if len(name) > MOST_KEY_BYTES:
         return None
     try:

@@ -1,1 +1,1 @@
-"""S3 as a source: its hosts, clients, errors, queues and notifications."""
+"""S3 as a source: hosts, clients, errors and presigned URLs, and SQS queues with notifications."""

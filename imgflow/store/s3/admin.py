@@ -1,4 +1,7 @@
-"""What an S3 service says of a bucket beside its answers; for `imgflow doctor`."""
+"""Requests about a bucket itself: what `imgflow doctor` asks about it, and creating it.
+
+Requests for objects are in `source_bucket` and `store.output_store`.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ from imgflow.store.s3.store_errors import MISSING, error_code, explain, first_li
 
 @dataclass(frozen=True)
 class Service:
-    """What an answer's headers tell.
+    """What the headers of an answer say about an S3 service.
 
     Attributes:
         endpoint: URL that was asked.
-        client_region: for which requests are signed.
-        region: of the bucket; None where the server does not say.
-        clock_seconds: by how much the server's clock is ahead of this machine's.
-        names_bucket: whether the endpoint's URL holds the bucket's name already.
+        client_region: Region for which requests are signed.
+        region: Region of the bucket; None if the server does not say.
+        clock_seconds: How far the server's clock is ahead of this machine's; None if unknown.
+        names_bucket: Whether the endpoint's URL already contains the bucket's name.
     """
 
     endpoint: str
@@ -37,10 +40,10 @@ class Service:
 
 
 def look_at_service(location: Location, checksums: Checksums) -> Service:
-    """Ask for a bucket's head; that may be refused, the headers come all the same.
+    """Send HEAD for a bucket; the headers are useful even if the server refuses it.
 
     Raises:
-        Trouble: nothing answers.
+        Trouble: The service does not answer.
     """
     client = s3_client(checksums=checksums)
     before = time.time()
@@ -63,13 +66,13 @@ def look_at_service(location: Location, checksums: Checksums) -> Service:
 
 
 def event_targets(location: Location, checksums: Checksums) -> Mapping[str, Sequence[Any]] | None:
-    """Where a bucket sends its events, as `GetBucketNotificationConfiguration` says.
+    """Where a bucket sends its events, according to `GetBucketNotificationConfiguration`.
 
     Returns:
-        None where these credentials may not see it, or the server does not know it.
+        None if these credentials may not see it, or the server does not support it.
 
     Raises:
-        Trouble: the service does not answer.
+        Trouble: The service does not answer.
     """
     client = s3_client(checksums=checksums)
     try:
@@ -93,21 +96,21 @@ def _ahead(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-# Making a bucket: of `imgflow migrate --make-buckets` only, since nothing else needs the right.
+# Creating a bucket: only for `imgflow migrate --make-buckets`; nothing else needs the permission.
 
 
 def make_bucket(bucket: str, *, checksums: Checksums = "when_supported") -> bool:
-    """Make a bucket, and return whether it was missing.
+    """Create a bucket unless it exists; return whether it was missing.
 
     Raises:
-        Trouble: the service does not answer, or refuses.
+        Trouble: The service does not answer, or refuses.
     """
     client = s3_client(checksums=checksums)
     try:
         if _is_there(client, bucket):
             return False
         region = client.meta.region_name
-        # The oldest region is the one that may not be named.
+        # us-east-1, the oldest region, must not be named.
         where = {} if region in (None, "us-east-1") else {"LocationConstraint": region}
         options = {"CreateBucketConfiguration": where} if where else {}
         client.create_bucket(Bucket=bucket, **options)

@@ -1,9 +1,9 @@
-"""Amazon's host names: the one place that reads them.
+"""Amazon's host names: the only place that parses them.
 
 A name that merely looks like S3's may belong to anyone: to a bucket called `s3-…`, an access point,
 a load balancer. So this is the complete grammar of the hosts that serve objects of buckets, and
-nothing that resembles it. Access points, Object Lambda, Outposts and website endpoints are left out
-on purpose: what they answer is decided by whoever set them up.
+nothing similar. Access points, Object Lambda, Outposts and website endpoints are left out on
+purpose: whoever set them up decides what they answer.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SQS = re.compile(r"(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.amazonaws\.com(?:
 
 
 class S3Host(NamedTuple):
-    """What a host name of S3 says.
+    """The parts of an S3 host name.
 
     Attributes:
-        partition: `aws`, `aws-cn` or `aws-us-gov`. A bucket's name is unique within one only, so
-            the same name in another is somebody else's bucket.
-        bucket: None where the path begins with it.
+        partition: `aws`, `aws-cn` or `aws-us-gov`. Bucket names are unique only within a partition,
+            so the same name in another one is someone else's bucket.
+        bucket: None if the path starts with the bucket instead.
     """
 
     partition: str
@@ -35,16 +35,16 @@ class S3Host(NamedTuple):
 
 
 def s3_host(host: str) -> S3Host | None:
-    """Read a host name in lower case; None when it is not one under which S3 serves buckets."""
+    """Parse a host name in lower case; None if S3 does not serve buckets under it."""
     match = _S3.fullmatch(host)
     if match is None:
         return None
     region, bucket = match["region"] or "", match["bucket"]
     is_chinese = region.startswith("cn-")
-    # Isolated regions have domains of their own.
+    # Isolated regions have their own domains.
     if bool(match["china"]) != is_chinese or region.startswith("us-iso"):
         return None
-    # Accelerated names have the bucket in them, without dots.
+    # Accelerated names contain the bucket, which has no dots.
     if match["accelerated"] and (bucket is None or "." in bucket):
         return None
     if is_chinese:
@@ -53,6 +53,6 @@ def s3_host(host: str) -> S3Host | None:
 
 
 def sqs_region(host: str) -> str | None:
-    """The region of a host of SQS, in either of its two spellings; None when it is no such host."""
+    """The region of an SQS host, in either of its two spellings; None for other hosts."""
     match = _SQS.fullmatch(host)
     return match and (match[1] or match[2])

@@ -1,8 +1,10 @@
-"""S3 event notifications: bytes of a message to records, without a queue, a store or Dagster.
+"""S3 event notifications: from bytes of messages to records, without queue, store or Dagster.
 
-Understood are the events of S3 and of servers like it, as they are or wrapped by SNS or
-EventBridge. What a record says of an object's content is not trusted by anyone: messages come late,
-twice and in any order. A record only says that it is time to look at a key.
+Reads the events of S3 and compatible servers, plain or wrapped by SNS or EventBridge. Nobody trusts
+what a record says about an object's content: messages come late, twice and in any order. A record
+only says that it is time to look at a key.
+
+Receiving messages is in `sqs`; acting on them, in `orchestration.sensing.notifications`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from imgflow.store.objects import MOST_KEY_BYTES, is_text
 
 Action = Literal["created", "removed"]
 
-# A lifecycle rule that expires objects removes them just as well.
+# Objects that a lifecycle rule expires are removed, too.
 ACTIONS: Mapping[str, Action] = {
     "ObjectCreated": "created",
     "ObjectRemoved": "removed",
@@ -28,7 +30,7 @@ ACTIONS: Mapping[str, Action] = {
 EVENTBRIDGE: Mapping[str, Action] = {"Object Created": "created", "Object Deleted": "removed"}
 TEST_EVENT = "s3:TestEvent"
 
-# EventBridge to SNS to SQS is as far as anyone wraps.
+# Nobody wraps more than EventBridge to SNS to SQS.
 MOST_WRAPPERS = 3
 
 HEX = re.compile(r"[0-9A-Fa-f]+")
@@ -40,11 +42,9 @@ class Record:
     """One event of one object.
 
     Attributes:
-        action: whether the object came or went.
-        bucket: its bucket.
-        key: its whole key, decoded.
-        size: bytes, where the event says so.
-        sequencer: hexadecimal; of two events of a key the later one has the greater number.
+        key: Complete key in the bucket, decoded.
+        size: Size in bytes, if the event has it.
+        sequencer: Hexadecimal number; of two events of a key, the later one has the greater number.
     """
 
     action: Action
@@ -58,12 +58,13 @@ class Record:
 
 @dataclass
 class Reading:
-    """What a message holds.
+    """What a message contains.
 
     Attributes:
-        records: events that say something about objects.
-        ignored: names of the others, with their number.
-        unreadable: for what could not be read, a reason each; a message may hold both.
+        records: Events about objects.
+        ignored: How often each other event occurred, by its name.
+        unreadable: One reason for each part that could not be read; a message may have both
+            records and unreadable parts.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -76,9 +77,7 @@ class Scope:
     """Which objects concern a source: the rule by which it lists them.
 
     Attributes:
-        bucket: of the source.
-        prefix: of the source.
-        exclude: prefixes below that, such as that of the outputs.
+        exclude: Prefixes below `prefix` that are not listed, such as that of the outputs.
     """
 
     bucket: str
@@ -86,7 +85,7 @@ class Scope:
     exclude: tuple[str, ...] = ()
 
     def refusal(self, record: Record) -> str | None:
-        """Why a record is none of the source's, in the words of the tick; None when it is."""
+        """Why a record does not concern the source, as ticks report it; None if it does."""
         if record.bucket != self.bucket:
             return "of another bucket"
         if not record.key.startswith(self.prefix):
@@ -96,7 +95,7 @@ class Scope:
             return "of outputs"
         if is_folder_marker(key, record.size):
             return "of folder markers"
-        # No database keeps the one as text, and no HTTP client asks for the others.
+        # No database stores NUL in text, and no HTTP client can request the others.
         if "\0" in key or record.key in (".", ".."):
             return "of keys that are never listed"
         return None
@@ -107,16 +106,16 @@ class Scope:
 
 
 class Unreadable(ValueError):
-    """A part of a message is not what it should be; the text says how."""
+    """A part of a message is malformed; the text says how."""
 
 
 def is_folder_marker(key: str, size: int | None) -> bool:
-    """Whether an object only stands for a folder; an unknown size is not taken for none."""
+    """Whether an object only stands for a folder; an unknown size does not count as zero."""
     return not key or (key.endswith("/") and size == 0)
 
 
 def read_message(body: bytes) -> Reading:
-    """Read the body of a message; whatever it is, this returns."""
+    """Read the body of a message; never raises."""
     reading = Reading()
     try:
         _read_event(_json(body), reading, MOST_WRAPPERS)
@@ -126,7 +125,7 @@ def read_message(body: bytes) -> Reading:
 
 
 def newest_by_key(records: Iterable[Record]) -> dict[str, Record]:
-    """The latest record of each key: by sequencer where both have one, else by arrival."""
+    """The latest record of each key: by sequencer if both records have one, else by arrival."""
     newest: dict[str, Record] = {}
     for record in records:
         known = newest.get(record.key)
@@ -136,7 +135,7 @@ def newest_by_key(records: Iterable[Record]) -> dict[str, Record]:
 
 
 def happened_before(one: Record, other: Record) -> bool:
-    """Whether the sequencers say so; they are numbers of any length, so padded on the left."""
+    """Whether the sequencers say so; they are numbers of any length, so they are zero-padded."""
     width = max(len(one.sequencer), len(other.sequencer))
     if not one.sequencer or not other.sequencer:
         return False
@@ -150,7 +149,7 @@ def _json(body: bytes) -> Any:
         raise Unreadable(f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise Unreadable("JSON that is nested too deeply") from None
-    except ValueError as error:  # also an integer of thousands of digits
+    except ValueError as error:  # also for an integer of thousands of digits
         raise Unreadable(f"no JSON: {error}") from None
 
 
@@ -177,7 +176,7 @@ def _read_event(event: Any, reading: Reading, wrappers: int) -> None:
 
 
 def _read_record(record: Any, number: int, reading: Reading) -> None:
-    """Read one of the records; the others of the message stand when this one cannot be read."""
+    """Read one record; if it is unreadable, the other records of the message still count."""
     try:
         name = _text(record, "eventName").removeprefix("s3:")
         action = ACTIONS.get(name.partition(":")[0])
@@ -194,7 +193,7 @@ def _read_record(record: Any, number: int, reading: Reading) -> None:
             Record(
                 action=action,
                 bucket=_text(_part(part, "bucket"), "name"),
-                # Ceph sends keys as they are: decoding would turn its `+` into a blank.
+                # Ceph sends keys unencoded: decoding would turn a `+` into a space.
                 key=_checked(key if source == "ceph:s3" else _form_decoded(key)),
                 version_id=_optional_text(item, "versionId"),
                 etag=_optional_text(item, "eTag"),
@@ -218,7 +217,7 @@ def _read_eventbridge(event: Mapping[str, Any], reading: Reading) -> None:
         Record(
             action=action,
             bucket=_text(_part(detail, "bucket"), "name"),
-            key=_checked(_text(item, "key")),  # as it is, unlike in S3's own events
+            key=_checked(_text(item, "key")),  # unencoded, unlike in S3's own events
             version_id=_optional_text(item, "version-id"),
             etag=_optional_text(item, "etag"),
             size=_size(item),
@@ -228,7 +227,7 @@ def _read_eventbridge(event: Mapping[str, Any], reading: Reading) -> None:
 
 
 def _form_decoded(key: str) -> str:
-    """Decode a key once: `+` is a blank, and some senders write `%20` for it, or `%2F` for `/`."""
+    """Decode a key once: `+` is a space, and some senders write `%20` for it, or `%2F` for `/`."""
     stray = STRAY_PERCENT.search(key)
     if stray:
         raise Unreadable(f"key {_shown(key)} has a % that encodes nothing")
@@ -271,7 +270,7 @@ def _size(item: Mapping[str, Any]) -> int | None:
 
 
 def _sequencer(item: Mapping[str, Any]) -> str:
-    """The sequencer in upper case; empty when there is none that can be compared."""
+    """The sequencer in upper case; empty if there is none, or it is not hexadecimal."""
     text = item.get("sequencer")
     return text.upper() if isinstance(text, str) and HEX.fullmatch(text) else ""
 

@@ -1,4 +1,7 @@
-"""How S3 is reached: the one place that makes boto3 clients, and `obstore` stores out of them."""
+"""Clients for S3: the only place that makes boto3 clients, and `obstore` stores from them.
+
+The client for SQS is in `sqs`.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +25,20 @@ from imgflow.store.s3.store_errors import NO_CREDENTIALS, first_line
 if TYPE_CHECKING:
     from obstore.store import S3Credential
 
-# What S3 writes in listings; the fraction is dropped, see `SourceObject.last_modified`.
+# Times as S3 writes them in listings. The fraction is dropped, see `SourceObject.last_modified`.
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", re.ASCII)
 
-# With boto3's waits of up to 1, 2 and 4 s between them; what lasts longer is retried by the run.
+# With boto3's waits of up to 1, 2 and 4 s between attempts; the run retries longer outages.
 ATTEMPTS = 4
 
-# For one request with its whole body: the largest photograph at 2 MB/s.
+# For one request including its body: the largest photograph at 2 MB/s.
 REQUEST_SECONDS = 120
-# A body that is streamed takes as long as the work on its pieces, for which its worker has a limit.
+# Streaming a body takes as long as the work on its chunks, which the worker limits.
 STREAM_SECONDS = 24 * 3600
-# Either ends when nothing at all has come for so long.
+# Either kind of request ends after this time without a single byte.
 SILENT_SECONDS = 30
 
-# How long `obstore` keeps credentials. boto3 renews temporary ones ten minutes before they end.
+# How long `obstore` keeps credentials. boto3 renews temporary ones ten minutes before they expire.
 CREDENTIALS_KEPT = timedelta(minutes=5)
 
 
@@ -43,10 +46,10 @@ def s3_client(*, checksums: Checksums = "when_supported") -> Any:
     """Make a boto3 S3 client from the standard `AWS_*` variables, with bounded waits and retries.
 
     Raises:
-        SettingsError: the variables do not make a client.
+        SettingsError: The variables do not make a valid client.
     """
     config = Config(
-        # Else presigned URLs are of version 2, which the newer regions of AWS refuse.
+        # Otherwise presigned URLs use version 2, which AWS's newer regions refuse.
         signature_version="s3v4",
         retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
         connect_timeout=3,
@@ -56,7 +59,7 @@ def s3_client(*, checksums: Checksums = "when_supported") -> Any:
         response_checksum_validation="when_required",
     )
     try:
-        # Not `boto3.client`: its session keeps the credentials of the first client for good.
+        # Not `boto3.client`: its session keeps the credentials of the first client forever.
         session = botocore.session.get_session()
         parsers = session.get_component("response_parser_factory")
         parsers.set_parser_defaults(timestamp_parser=_parse_time)
@@ -73,19 +76,15 @@ def obstore_bucket(
 ) -> S3Store:
     """Make an `obstore` store with the endpoint, region and credentials of a boto3 client.
 
-    Args:
-        client: of boto3.
-        bucket: its name.
-        prefix: before all keys.
-        seconds: for one request, its body included; `REQUEST_SECONDS` when left out.
+    `seconds` limits one request including its body; the default is `REQUEST_SECONDS`.
 
     Raises:
-        Trouble: the client has no credentials.
+        Trouble: The client has no credentials.
     """
     if client._request_signer._credentials is None:
         raise Trouble(f"s3://{bucket}/{prefix} cannot be opened: {NO_CREDENTIALS}.")
     endpoint = urlsplit(client.meta.endpoint_url)
-    # Amazon wants the bucket in the host name; its certificates cover none whose name has dots.
+    # Amazon wants the bucket in the host name, but its certificates do not cover names with dots.
     amazon = s3_host(endpoint.netloc)
     has_own_host = amazon is not None and amazon.bucket is None and "." not in bucket
     longest = timedelta(seconds=seconds or REQUEST_SECONDS)
@@ -93,7 +92,7 @@ def obstore_bucket(
     return S3Store(
         bucket,
         prefix=prefix or None,
-        # Given in any case: `obstore` would take the variables, also where the client has others.
+        # Always set: otherwise `obstore` uses the variables, even if the client does not.
         endpoint=url.geturl(),
         region=client.meta.region_name or "us-east-1",
         credential_provider=_Credentials(client),
@@ -104,7 +103,7 @@ def obstore_bucket(
             "read_timeout": timedelta(seconds=SILENT_SECONDS),
             "timeout": longest,
         },
-        # Also for how long a body that breaks off is gone on with, behind what has come already.
+        # Also limits how long a broken download is resumed after the bytes that have arrived.
         retry_config={"max_retries": ATTEMPTS, "retry_timeout": longest},
     )
 
@@ -126,9 +125,9 @@ class _Credentials:
 
 
 def _parse_time(text: Any) -> datetime:
-    """Read a time; as listings write it, in a hundredth of what botocore's own way takes.
+    """Parse a time; for the format of listings, in 1% of the time that botocore takes.
 
-    That one tries every format there is, which is half of the work of a listing.
+    botocore tries every format there is, which is half of the work of a listing.
     """
     if isinstance(text, str) and ISO_TIME.fullmatch(text):
         return datetime.fromisoformat(f"{text[:19]}+00:00")

@@ -1,7 +1,7 @@
-"""Which object of the source a URL is of, however S3 lets it be written.
+"""Which object of the source a URL names, in any of the forms that S3 accepts.
 
-Only names are compared here, so the answer is a claim: whoever lets a caller have an object because
-of it first proves that the server means the same object (`api.processing`).
+Only names are compared here, so the answer is a claim: before a caller gets an object because of
+it, `api.backend.process_now` proves that the server means the same object.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from imgflow.store.s3.source_bucket import S3Source
 
 PORTS = {"http": 80, "https": 443}
 
-# Names of a query that leave the object as it is: they sign, or choose headers of the answer. Any
-# other may ask for something else of the object, such as its tags, a part or an older version.
+# Query parameters that do not change the object: they sign, or set headers of the answer. Any other
+# may ask for something else than the object, such as its tags, a part or an older version.
 HARMLESS = frozenset(
     {
         *("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires"),
         *("x-amz-signedheaders", "x-amz-signature", "x-amz-security-token"),
         *("x-amz-content-sha256", "x-amz-checksum-mode", "x-amz-user-agent"),
-        *("awsaccesskeyid", "signature", "expires"),  # version 2
+        *("awsaccesskeyid", "signature", "expires"),  # signature version 2
         *("response-content-type", "response-content-language", "response-content-encoding"),
         *("response-content-disposition", "response-cache-control", "response-expires"),
-        "x-id",  # the operation's name, by which some SDKs tell URLs apart
+        "x-id",  # the operation's name, which some SDKs add
     }
 )
 
 
 def endpoint_of(source: Source) -> str | None:
-    """The S3 service of a source; of a folder that of the environment, if any is set."""
+    """The S3 endpoint of a source; for a folder, the environment's endpoint, if one is set."""
     if isinstance(source, S3Source):
         return source.endpoint
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 def own_key(source: Source, url: str) -> str | None:
-    """The key of the source's object that a URL names, or None when it names something else.
+    """The key of the source's object that a URL names; None if it names something else.
 
     Says nothing about whether the URL is signed, or what the server takes it for.
     """
@@ -60,12 +60,12 @@ def own_key(source: Source, url: str) -> str | None:
     try:
         source.check_key(key)
     except BadKey:
-        return None  # such as an output
+        return None  # for example an output
     return key
 
 
 def _name(parts: SplitResult, endpoint: SplitResult, bucket: str) -> str | None:
-    """The encoded object key in the path, when host and path are of the bucket."""
+    """The encoded object key in the path, if host and path are the bucket's."""
     amazon = s3_host(endpoint.hostname or "")
     if amazon is not None and amazon.bucket is None:
         in_host = _is_in_host_of_amazon(parts, amazon.partition, bucket)
@@ -81,19 +81,19 @@ def _name(parts: SplitResult, endpoint: SplitResult, bucket: str) -> str | None:
 
 
 def _is_in_host_of_amazon(parts: SplitResult, partition: str, bucket: str) -> bool | None:
-    """Whether the host names the bucket, or leaves it to the path; None when it is another's."""
+    """Whether the host, not the path, names the bucket; None if the host is not the bucket's."""
     found = s3_host(parts.hostname or "")
     if found is None or (parts.scheme, _port(parts)) != ("https", PORTS["https"]):
         return None
     if found.partition != partition or found.bucket not in (None, bucket):
         return None
     if found.bucket is not None and "." in bucket:
-        return None  # no certificate covers it, so this would not be Amazon's answer
+        return None  # no certificate covers it, so the answer would not be Amazon's
     return found.bucket is not None
 
 
 def _is_in_host(parts: SplitResult, endpoint: SplitResult, bucket: str) -> bool | None:
-    """The same of any other S3 service, which has one host."""
+    """The same for any other S3 service, which has a single host."""
     service = endpoint.hostname or ""
     if (parts.scheme, _port(parts)) != (endpoint.scheme, _port(endpoint)):
         return None

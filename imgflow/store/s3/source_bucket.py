@@ -1,7 +1,7 @@
 """An S3 bucket as a source.
 
-Listings come from boto3, which gives every key exactly; `obstore` moves the bytes, at a sixth of
-the CPU time per request, of the keys that it represents exactly, and boto3 those of the few others.
+boto3 lists, since it returns every key exactly. `obstore` reads and writes objects, at a sixth of
+the CPU time per request, if it represents their keys exactly; boto3 handles the few others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from imgflow.store.s3.store_errors import MISSING, error_code, explain, no_answe
 
 Answer = TypeVar("Answer")
 
-# What XML cannot hold, raw or as a reference.
+# Characters that XML cannot contain, raw or as a reference.
 NOT_XML = re.compile(
     rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]"
     rb"|&#(x0*([0-8bcef]|1[0-9a-f]|fff[ef])|0*([0-8]|1[124-9]|2[0-9]|3[01]|6553[45]));",
@@ -55,18 +55,18 @@ class S3Source:
         client: Any = None,
         checksums: Checksums = "when_supported",
     ) -> None:
-        """Take the bucket of `location`; nothing is asked of it yet.
+        """Take the bucket of `location`; nothing is requested yet.
 
         Args:
-            location: of scheme `s3`.
-            exclude: prefixes of keys that are never listed, such as that of the outputs.
-            client: a boto3 S3 client; made from the environment when left out.
-            checksums: whether uploads carry CRC32.
+            location: Location with scheme `s3`.
+            exclude: Key prefixes that are never listed, such as that of the outputs.
+            client: A boto3 S3 client; made from the environment by default.
+            checksums: Whether uploads carry a CRC32.
         """
         self.location = location
         self._exclude = exclude
         self._client = client or s3_client(checksums=checksums)
-        # Of the whole bucket: a prefix may be one that `obstore` cannot represent.
+        # For the bucket without the prefix, which `obstore` may be unable to represent.
         self._store = obstore_bucket(self._client, location.bucket, "")
         self._streams = obstore_bucket(self._client, location.bucket, "", seconds=STREAM_SECONDS)
         self._client.meta.events.register_first(
@@ -80,16 +80,16 @@ class S3Source:
         return url
 
     def list_page(self, start_after: str | None, limit: int) -> Page:
-        """List in the order of the keys' bytes, without folder markers and excluded prefixes.
+        """List in byte order of the keys, without folder markers and excluded prefixes.
 
-        A key with the character NUL is left out too: no database keeps one as text.
+        Keys that contain NUL are left out too: no database stores NUL in text.
         """
         begin = self.location.prefix
         arguments = {"Bucket": self.location.bucket, "Prefix": begin, "MaxKeys": limit}
         if start_after:
             arguments["StartAfter"] = begin + start_after
         answer = self._ask("listed", lambda: self._client.list_objects_v2(**arguments))
-        if "IsTruncated" not in answer:  # else a web page would be an empty bucket
+        if "IsTruncated" not in answer:  # otherwise a web page would look like an empty bucket
             raise Trouble(
                 f"{self.location.url} could not be listed: {self._client.meta.endpoint_url} does "
                 "not answer as S3 does; check AWS_ENDPOINT_URL."
@@ -108,7 +108,7 @@ class S3Source:
         return Page(objects, Digest.of("identity", shown), last, len(contents) - len(objects))
 
     def stat(self, key: str) -> SourceObject | None:
-        """Ask for the object's head."""
+        """Describe the object with a HEAD request."""
         try:
             answer = self._ask(
                 f"asked for {key!r}",
@@ -122,10 +122,10 @@ class S3Source:
         return answer and _describe(key, answer, answer["ContentLength"])
 
     def read(self, announced: SourceObject) -> bytes:
-        """Read with one request, and compare what its answer says of itself with the announcement.
+        """Read with one request, and compare its answer's headers with the announcement.
 
-        One answer never mixes two uploads, so this equals a conditional request, without the
-        `If-Match` that servers disagree on.
+        One answer never mixes two uploads, so this is as safe as a conditional request, without the
+        `If-Match` that servers treat differently.
         """
         with self._bytes_errors(announced):
             address = self._address(announced.key)
@@ -141,7 +141,7 @@ class S3Source:
             return body
 
     def stream(self, announced: SourceObject) -> Iterator[bytes]:
-        """Read with one request, in pieces."""
+        """Read with one request, in chunks."""
         size = 0
         with self._bytes_errors(announced):
             for piece in self._pieces(announced):
@@ -168,7 +168,7 @@ class S3Source:
             raise BadKey(f"With the prefix of {self.location.url} the key is too long for S3.")
 
     def upload(self, key: str, file: Path) -> None:
-        """Upload a file, in parts and at most four at a time when it is large."""
+        """Upload a file; a large one in parts, at most four at a time."""
         self.check_key(key)
         if key.endswith("/") and not file.stat().st_size:
             raise BadKey(f"{key!r} without bytes is a folder marker, which is never listed.")
@@ -184,7 +184,7 @@ class S3Source:
         self._ask("deleted from", lambda: self._client.delete_object(**self._address(key)))
 
     def remove_abandoned(self, older_than_seconds: float) -> int:
-        """Nothing: S3 shows no upload before it is complete."""
+        """Do nothing: S3 shows no upload before it is complete."""
         del older_than_seconds
         return 0
 
@@ -193,16 +193,16 @@ class S3Source:
         self.list_page(None, 1)
 
     def presign(self, key: str, seconds: int) -> str:
-        """Make a URL under which anyone can read the object for a while."""
+        """Make a URL under which anyone can read the object for `seconds`."""
         url: str = self._client.generate_presigned_url(
             "get_object", Params=self._address(key), ExpiresIn=seconds
         )
         return url
 
     def _is_absent(self, key: str) -> bool:
-        """Whether a listing, unlike an answer about the key alone, tells that it is not there.
+        """Whether a listing, unlike an answer about the key alone, shows that it does not exist.
 
-        S3 says 403 rather than 404 to those who may list some prefixes only.
+        S3 answers 403 instead of 404 to users who may only list some prefixes.
         """
         name = self.location.prefix + key
         try:
@@ -211,7 +211,7 @@ class S3Source:
             )
         except (ClientError, BotoCoreError):
             return False
-        # The key itself comes before all that it begins.
+        # The key itself sorts before all longer keys that start with it.
         return "IsTruncated" in answer and name not in {
             entry["Key"] for entry in answer.get("Contents", [])
         }
@@ -220,7 +220,7 @@ class S3Source:
         return {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
 
     def _ask(self, verb: str, request: Callable[[], Answer], *, about: str = "") -> Answer:
-        """Make a request; one about an object may answer None, and have it refused by itself."""
+        """Make a request; if it is `about` an object, answer None when that does not exist."""
         try:
             return request()
         except ClientError as error:
@@ -231,7 +231,7 @@ class S3Source:
                 raise refusal from error
             raise Trouble(explain(self.location, verb, code)) from error
         except (BotoCoreError, S3UploadFailedError) as error:
-            # An upload in parts wraps what it was told.
+            # Multipart uploads wrap the original error.
             cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
             if isinstance(cause, ClientError):
                 code = cause.response["Error"]["Code"]
@@ -240,7 +240,7 @@ class S3Source:
 
     @contextmanager
     def _bytes_errors(self, announced: SourceObject) -> Iterator[None]:
-        """Turn what either library says into `SourceChanged`, `Withheld` or `Trouble`."""
+        """Turn errors of either library into `SourceChanged`, `Withheld` or `Trouble`."""
         verb = f"asked for {announced.key!r}"
         try:
             yield
@@ -263,22 +263,22 @@ class S3Source:
 
 
 def _make_readable(response_dict: dict[str, Any], **_: Any) -> None:
-    """Drop characters from a listing that are no XML, which would make it fail again and again.
+    """Remove characters from a listing that are invalid in XML and would fail every retry.
 
-    Keys come encoded, but Ceph repeats the first and last key of the page beside them as they are.
-    Without this, one page that ends at a key with a control character is the end of all listings.
+    Keys are encoded, but Ceph repeats the first and last key of the page unencoded. Without this,
+    a page that ends at a key with a control character stops all listings.
     """
     body = response_dict["body"]
     if b"<EncodingType>url</EncodingType>" in body and NOT_XML.search(body):
         response_dict["body"] = NOT_XML.sub(b"", body)
-        response_dict["status_code"] = 200  # boto3 looked before, and took it for a failure
+        response_dict["status_code"] = 200  # boto3 has checked the body before, and seen an error
 
 
 def _describe(key: str, entry: dict[str, Any], size: int) -> SourceObject:
     return SourceObject(
         key=key,
         etag=entry["ETag"].strip('"'),
-        # A HEAD tells the version, a listing does not, and both must give the same identity.
+        # A HEAD has the version, a listing does not, and both must give the same identity.
         version_id=None,
         size=size,
         last_modified=entry["LastModified"].replace(microsecond=0),

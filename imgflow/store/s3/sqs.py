@@ -1,4 +1,7 @@
-"""The SQS queue of the source's notifications: receive, delete, and errors in words."""
+"""The SQS queue of the source's notifications: receive and delete messages, and explain errors.
+
+What the messages say is read in `bucket_events`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from imgflow.errors import SettingsError, Trouble
 from imgflow.store.s3.amazon_hosts import sqs_region
 from imgflow.store.s3.store_errors import first_line
 
-# What SQS gives and takes in one request.
+# Maximum number of messages in one SQS request.
 REQUEST_MESSAGES = 10
 
 ADVICE = {
@@ -36,8 +39,8 @@ class Message:
     """A message that was received and not deleted yet.
 
     Attributes:
-        id: the same at every delivery.
-        receipt: deletes this delivery.
+        id: Message id, the same in every delivery.
+        receipt: Handle that deletes this delivery.
     """
 
     id: str
@@ -49,29 +52,29 @@ class Queue(Protocol):
     """Where notifications wait. Both methods raise `Trouble` when the queue does not answer."""
 
     def receive(self) -> list[Message]:
-        """A bounded number of messages; nobody else is given them for a while."""
+        """Receive a bounded number of messages, which stay hidden from others for a while."""
 
     def delete(self, messages: Sequence[Message]) -> int:
-        """Delete messages, and return how many the queue did not delete: they come again."""
+        """Delete messages; return how many the queue failed to delete: they come again."""
 
 
 class SqsQueue:
-    """A queue of SQS, or of a server like it."""
+    """A queue of SQS, or of a compatible server."""
 
     def __init__(
         self, url: str, *, wait_seconds: int, most_messages: int, most_seconds: float
     ) -> None:
-        """Make a client from the standard `AWS_*` variables; nothing is asked yet.
+        """Make a client from the standard `AWS_*` variables; nothing is requested yet.
 
         Args:
-            url: of the queue. Requests go to its host unless AWS_ENDPOINT_URL_SQS is set:
-                AWS_ENDPOINT_URL may be that of an S3 server which has no queues.
-            wait_seconds: how long an empty queue may hold the first request.
-            most_messages: that one call receives, about.
-            most_seconds: that one call takes, about.
+            url: URL of the queue. Requests go to its host unless AWS_ENDPOINT_URL_SQS is set;
+                AWS_ENDPOINT_URL may be that of an S3 server that has no queues.
+            wait_seconds: How long the first request may wait if the queue is empty.
+            most_messages: Approximate maximum number of messages that one `receive` returns.
+            most_seconds: Approximate maximum duration of one `receive`.
 
         Raises:
-            SettingsError: the variables do not make a client.
+            SettingsError: The variables do not make a valid client.
         """
         self.url = url
         self._wait_seconds = wait_seconds
@@ -80,7 +83,7 @@ class SqsQueue:
         self._client = _client(url)
 
     def receive(self) -> list[Message]:
-        """Receive until the queue gives no more, or one of the bounds is reached."""
+        """Receive until the queue is empty, or until one of the limits is reached."""
         messages: dict[str, Message] = {}
         until = time.monotonic() + self._most_seconds
         wait = self._wait_seconds
@@ -88,7 +91,7 @@ class SqsQueue:
             received = self._request(wait)
             if not received:
                 break
-            # The same one twice within a call: the later receipt is the one that deletes.
+            # If a message comes twice within a call, the later receipt deletes it.
             messages.update((message.id, message) for message in received)
             wait = 0
         return list(messages.values())
@@ -108,7 +111,7 @@ class SqsQueue:
     def check(self) -> None:
         """Raise `Trouble` with the fix unless messages may be received and deleted.
 
-        None is hidden or deleted by it: the one that is named does not exist.
+        This hides and deletes no message: it names one that does not exist.
         """
         self._ask("receive_message", MaxNumberOfMessages=1, WaitTimeSeconds=0, VisibilityTimeout=0)
         none = {"Id": "0", "ReceiptHandle": "imgflow-doctor"}
@@ -147,7 +150,7 @@ class SqsQueue:
 
 
 def _client(url: str) -> Any:
-    import boto3  # 60 ms, which an instance without a queue does not wait for
+    import boto3  # takes 60 ms, which an instance without a queue saves
     from botocore.config import Config
 
     parts = urlsplit(url)

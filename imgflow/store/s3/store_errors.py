@@ -1,8 +1,8 @@
-"""What S3 refuses, in words with the fix: of a whole bucket, and of one object in it.
+"""Refusals of S3 as sentences with the fix: for a bucket as a whole, and for one object in it.
 
-That one object cannot be read says nothing about the others, so it has a name of its own: withheld,
-when a retry would be told the same until someone acts on the object, or unreadable, when a policy
-may be fixed at any time.
+An object that cannot be read says nothing about the others, so it raises an error of its own:
+`Withheld` if retries fail the same way until someone acts on the object, `Unreadable` if someone
+may fix a policy at any time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from imgflow.store.location import Location
 
 MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchVersion"}
 
-# 400 is the answer to HEAD, which has no body, where GET would say `InvalidRequest`.
+# 400 is the answer to HEAD, which has no body, where GET would answer `InvalidRequest`.
 FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "403", "400"}
 
 NO_CREDENTIALS = "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
-# Of the verbs in errors, what the request takes.
+# By verb of an error message: what the request needs.
 PERMISSIONS = {
     "listed": "s3:ListBucket on the bucket",
     "copied": "s3:GetObject and s3:PutObject below it",
@@ -33,7 +33,7 @@ PERMISSIONS = {
     "deleted": "s3:DeleteObject below it",
 }
 
-# How servers say that they do not understand the CRC32 of uploads.
+# How servers refuse the CRC32 of uploads.
 CHECKSUM_REFUSALS = (
     *("XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "NotImplemented"),
     *("InvalidChecksum", "BadDigest"),
@@ -41,13 +41,7 @@ CHECKSUM_REFUSALS = (
 
 
 def refused_object(location: Location, key: str, error: BaseException) -> ImgflowError | None:
-    """What it means that one object was refused; None when that is not about the object.
-
-    Args:
-        location: of the source.
-        key: of the object.
-        error: of boto3 or `obstore`.
-    """
+    """The error for an object that boto3 or `obstore` reports as refused; None for other errors."""
     code = error_code(error)
     if code == "InvalidObjectState":
         return Withheld("archived", _archived(location, key, error))
@@ -69,7 +63,7 @@ def refused_object(location: Location, key: str, error: BaseException) -> Imgflo
 def _archived(location: Location, key: str, error: BaseException) -> str:
     tier = _detail(error, "AccessTier")
     storage = " ".join(filter(None, [_detail(error, "StorageClass"), tier]))
-    # Intelligent tiering moves the object back for good; else a copy stays for some days.
+    # Intelligent tiering moves the object back for good; otherwise a copy stays for some days.
     request = "{}" if tier else "Days=7"
     return (
         f"it is archived{f' ({storage})' if storage else ''} and cannot be read before it is "
@@ -80,7 +74,7 @@ def _archived(location: Location, key: str, error: BaseException) -> str:
 
 
 def _detail(error: BaseException, name: str) -> str:
-    """What else than code and message a refusal says."""
+    """A field of a refusal other than code and message; empty if it is missing."""
     if isinstance(error, ClientError):
         return str(error.response["Error"].get(name, ""))
     found = re.search(rf"<{name}>(\w+)</{name}>", str(error))
@@ -88,21 +82,21 @@ def _detail(error: BaseException, name: str) -> str:
 
 
 def error_code(error: BaseException) -> str:
-    """The code that S3 gave an error, or an empty text when it was not S3 that answered."""
+    """S3's code for an error; empty if the error is not S3's answer."""
     if isinstance(error, ClientError):
         code: str = error.response["Error"]["Code"]
         return code
     text = str(error)
     if "redirect without LOCATION" in text:
         return "PermanentRedirect"
-    if "403 Forbidden" in text and "<Code>" not in text:  # the answer to a HEAD has no body
+    if "403 Forbidden" in text and "<Code>" not in text:  # the answer to HEAD has no body
         return "403"
     found = re.search(r"<Code>([\w.]+)</Code>", text)
     return found.group(1) if found else ""
 
 
 def explain(location: Location, verb: str, code: str) -> str:
-    """Say in one sentence what a store refused, and the fix."""
+    """Explain in one sentence what a store refused, and how to fix it."""
     denied = (
         f"allow {PERMISSIONS.get(verb.partition(' ')[0], 's3:GetObject below it')}; "
         "`imgflow iam` prints the whole policy"
@@ -126,16 +120,16 @@ def explain(location: Location, verb: str, code: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 300 characters, without what a server answered.
+    """The first line of an error's text, at most 300 characters, without the server's answer.
 
-    Answers may hold the request that was signed, and its signature.
+    Answers may contain the signed request and its signature.
     """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line.partition("<?xml")[0].partition("<Error>")[0][:300].rstrip(" :")
 
 
 def no_answer(location: Location, endpoint: str, verb: str, error: BaseException) -> str:
-    """Say in one sentence what kept a store from answering, and the fix."""
+    """Explain in one sentence why a store did not answer, and how to fix it."""
     if isinstance(error, NoCredentialsError):
         return f"{location.url} could not be {verb}: {NO_CREDENTIALS}."
     if isinstance(error, SSLError):
@@ -157,6 +151,6 @@ def no_answer(location: Location, endpoint: str, verb: str, error: BaseException
 
 
 def _without_url(error: SSLError) -> str:
-    """What is wrong with TLS, without the request, whose URL may hold a signature."""
+    """What is wrong with TLS, without the request, whose URL may contain a signature."""
     found = re.search(r"\[SSL: \w+\]|certificate verify failed[^(]*", str(error))
     return found.group().strip() if found else "no certificate that is trusted here"

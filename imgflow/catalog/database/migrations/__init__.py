@@ -1,1 +1,1 @@
-"""Alembic migrations of the catalogue, applied at start."""
+"""Alembic migrations of the catalogue, applied at start by `catalog.database.schema`."""

@@ -1,4 +1,4 @@
-"""What Alembic runs: migrations on the connection that `catalog.database.schema` hands over."""
+"""Alembic's entry point: runs migrations on the connection from `catalog.database.schema`."""
 
 from alembic import context
 
@@ -9,7 +9,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     version_table=VERSION_TABLE,
-    # One that adds a column locks readers out until its end, which is not to be the end of all.
+    # A migration that adds a column locks readers out until it commits, not until all have run.
     transaction_per_migration=True,
 )
 with context.begin_transaction():

@@ -8,7 +8,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Written out rather than taken from `tables`: a migration must not change when the tables do.
+# Written out instead of taken from `tables`: a migration must not change when the tables do.
 STATEMENTS = (
     """
     CREATE TABLE images (
@@ -64,7 +64,7 @@ STATEMENTS = (
         PRIMARY KEY (image_id, "array", chunk)
     )
     """,
-    # Compressed float32 arrays are hardly smaller and cost a frame its speed.
+    # Compressed float32 arrays are hardly smaller, and reading a frame from them is slower.
     "ALTER TABLE depth_chunks ALTER COLUMN pixels SET STORAGE EXTERNAL",
     "ALTER TABLE depth_chunks ALTER COLUMN depths SET STORAGE EXTERNAL",
     'CREATE INDEX depth_chunks_interval ON depth_chunks (image_id, "array", depth_max, depth_min)',

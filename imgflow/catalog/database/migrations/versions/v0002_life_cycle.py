@@ -1,4 +1,4 @@
-"""When the object of an image was gone, and whether the image has a partition."""
+"""When an image's object disappeared, and whether the image has a partition."""
 
 from alembic import op
 from sqlalchemy import text
@@ -10,8 +10,8 @@ depends_on = None
 
 STATEMENTS = (
     "ALTER TABLE images ADD COLUMN gone_at timestamptz",
-    # True for all that stand there, without writing them: nearly all were processed, and to update
-    # them, under a lock that keeps readers out, took a minute for 300,000.
+    # True for all existing rows without an update: nearly all were processed, and updating 300,000
+    # took a minute under a lock that keeps readers out.
     "ALTER TABLE images ADD COLUMN in_partitions boolean NOT NULL DEFAULT true",
     "ALTER TABLE images ALTER COLUMN in_partitions SET DEFAULT false",
     "UPDATE images SET in_partitions = false WHERE processed IS NULL",

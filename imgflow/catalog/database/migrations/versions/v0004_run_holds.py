@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the table, and the indexes of what waits and of what has a partition."""
+    """Create the table, and the indexes of waiting images and of images with a partition."""
     op.execute(
         text(
             """

@@ -9,7 +9,7 @@ branch_labels = None
 depends_on = None
 
 STATEMENTS = (
-    # A few dozen rows that are updated all the time: room in their pages keeps updates in place.
+    # A few dozen rows that are updated all the time: free space in their pages keeps updates local.
     """
     CREATE TABLE counters (
         source text NOT NULL,
@@ -21,8 +21,8 @@ STATEMENTS = (
     """,
     "CREATE INDEX images_counts ON images (source, kind, state, reason_code)",
     "CREATE INDEX images_pending_since ON images (source, updated_at) WHERE state = 'pending'",
-    # Only of pages that were vacuumed does an index alone say which rows there are; by default a
-    # fifth of all rows may change before it happens.
+    # Only on vacuumed pages does an index alone show which rows exist. By default, a fifth of all
+    # rows may change before a vacuum.
     "ALTER TABLE images SET (autovacuum_vacuum_scale_factor = 0.05, "
     "autovacuum_vacuum_insert_scale_factor = 0.05)",
 )

@@ -1,4 +1,4 @@
-"""Indexes with which sealing, and runs over changed images, cost the same beside many others."""
+"""Indexes that keep the cost of sealing and of range runs independent of all other images."""
 
 from alembic import op
 from sqlalchemy import text
@@ -9,11 +9,11 @@ branch_labels = None
 depends_on = None
 
 STATEMENTS = (
-    # Which images changed longest ago, without sorting 100,000 to seal a few.
+    # Finds the images that changed longest ago without sorting 100,000 to seal a few.
     """
     CREATE INDEX images_hot_since ON images (source, kind, updated_at, id) WHERE in_partitions
     """,
-    # Barriers for ranges, without reading all the rejected images that are sealed.
+    # Finds barriers for ranges without reading all rejected images that are sealed.
     """
     CREATE INDEX images_hot_rejected ON images (source, kind, key)
     WHERE state = 'rejected' AND in_partitions

@@ -1,4 +1,4 @@
-"""The table `catalogue`: one row, which tells this catalogue from all others."""
+"""The table `catalogue`: one row, which distinguishes this catalogue from all others."""
 
 from alembic import op
 from sqlalchemy import text

@@ -1,4 +1,4 @@
-"""Sessions that were ended and sign-in keys that were used, until they would have expired."""
+"""Ended sessions and used sign-in keys, kept until they would have expired."""
 
 import sqlalchemy as sa
 from alembic import op

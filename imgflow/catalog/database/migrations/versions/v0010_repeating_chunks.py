@@ -11,9 +11,9 @@ branch_labels = None
 depends_on = None
 
 STATEMENTS = (
-    # PostgreSQL compresses and unpacks values of this column by itself, its default storage. It
-    # would try for each chunk, and of ordinary ones gain little and cost a frame its speed, so they
-    # stay in `pixels`; which is which, `catalog.depth_chunks` decides.
+    # PostgreSQL compresses this column automatically, its default storage. It would try for every
+    # chunk, and for ordinary ones gain little and slow frames down, so those stay in `pixels`.
+    # `catalog.postgres.depth_arrays` decides which is which.
     "ALTER TABLE depth_chunks ADD COLUMN repeating bytea",
     "ALTER TABLE depth_chunks ALTER COLUMN pixels DROP NOT NULL",
     STATEMENT.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION").replace(
@@ -23,6 +23,6 @@ STATEMENTS = (
 
 
 def upgrade() -> None:
-    """Add a column, and read it."""
+    """Add a column, and let the function read it."""
     for statement in STATEMENTS:
         op.execute(text(statement))

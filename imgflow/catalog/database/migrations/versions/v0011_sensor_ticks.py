@@ -1,4 +1,4 @@
-"""When each sensor last looked at its source, and when it is expected to have done so again."""
+"""When each sensor last looked at its source, and when its next good tick is due."""
 
 from alembic import op
 from sqlalchemy import text
