@@ -224,7 +224,7 @@ def this_worker() -> Worker:
 def work_through(work: Callable[[Task], Outcome], tasks: Sequence[Task]) -> list[bytes]:
     """Do the tasks that a pool process received as one group, in order.
 
-    Nothing runs beside a task that is alone in its group: if the process dies, that task did it.
+    Nothing runs beside a task that is alone in its group: if the process dies, that task caused it.
 
     Returns:
         One outcome per task, each pickled separately, so that one that cannot be pickled spoils

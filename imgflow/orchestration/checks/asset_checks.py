@@ -181,7 +181,7 @@ class Sample:
 
     @property
     def keys(self) -> list[str]:
-        """The sample: one in a hundred of the keys offered, but at least two."""
+        """The sample: one in a hundred of the offered keys, but at least two and at most `most`."""
         share = self._seen // IMAGES_PER_SAMPLE
         return self._keys[: max(FEWEST_IMAGES, share)]
 

@@ -145,7 +145,7 @@ def judge_depths(image: Image, depths: NDArray[np.float64]) -> str | None:
 
     Args:
         image: The row that number and bounds of the depths have to match.
-        depths: float64 array of shape (rows,), in stored order.
+        depths: Array of float64 and shape (rows,), in stored order.
     """
     import numpy as np  # for depth images only
 

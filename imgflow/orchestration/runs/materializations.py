@@ -218,8 +218,8 @@ def _image_events(family: Family, shown: _Shown, names: set[str]) -> Iterator[Im
 def _picture(family: Family, shown: _Shown, name: str) -> dict[str, Any]:
     """A small picture in Markdown that links to the image's page in the gallery.
 
-    Small copies exist only of what this run made, and most rows do not keep them. Otherwise the
-    picture is a link to the API, which shows where the API can be reached.
+    Small copies exist only for what this run made, and most rows do not keep them. Otherwise the
+    picture is a link to the API, which shows only where the API can be reached.
     """
     inline = shown.pictures.get(name) or shown.outputs.get(name, {}).get("picture")
     if inline:

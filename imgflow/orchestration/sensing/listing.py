@@ -164,7 +164,7 @@ def following(
     open_outputs: Callable[[], OutputStore],
     on_delete: OnDelete,
 ) -> Follow:
-    """A function that treats images with missing objects as the setting says."""
+    """Make the function that does what the setting says with images whose object is gone."""
     return lambda missing: follow_deletions(catalog, source, open_outputs, missing, on_delete)
 
 
