@@ -1,4 +1,7 @@
-"""The two families of assets, photographs and depth images: their keys, outputs and recipes."""
+"""The two families of assets, photographs and depth images: keys, partitions, outputs, links.
+
+The asset definitions made from them are in `assets.asset_definitions`.
+"""
 
 from __future__ import annotations
 
@@ -16,47 +19,43 @@ from imgflow.work.photographs import process_photo_task
 from imgflow.work.pool import process_depth_task
 from imgflow.work.tasks import Outcome, Task
 
-# Addresses of images in the API and the gallery, as events and asset pages show them.
-
 
 @dataclass(frozen=True)
 class Links:
-    """Where people reach the API and the gallery.
+    """Addresses of images in the API and the gallery, as events and asset pages show them.
 
     Attributes:
-        root: such as `https://images.example.org`, without a slash at its end.
+        root: URL such as `https://images.example.org`, without a trailing slash.
     """
 
     root: str = "http://127.0.0.1:8000"
 
     def api(self, image_id: int) -> str:
-        """The row of an image as JSON."""
+        """The image's row as JSON."""
         return f"{self.root}/images/{image_id}"
 
     def picture(self, image_id: int, output: str) -> str:
-        """An output that is a picture."""
+        """An output that browsers can show as a picture."""
         return f"{self.root}/images/{image_id}/{output}"
 
     def gallery(self, image_id: int) -> str:
-        """The page of an image."""
+        """The image's page in the gallery."""
         return f"{self.root}/gallery/{image_id}"
 
     def gallery_of(self, kind: str) -> str:
-        """The newest images of a family."""
+        """The gallery of a family, newest images first."""
         return f"{self.root}/?kind={kind}"
 
     @property
     def docs(self) -> str:
-        """What the API can do."""
+        """The API's documentation."""
         return f"{self.root}/docs"
 
 
 HERE = Links()
 
 
-# The two dynamic partition sets; `imgflow.catalog.partition_keys` says what their keys are.
-
-
+# The two dynamic partition sets; `imgflow.catalog.partition_keys` makes their keys.
 photos = dg.DynamicPartitionsDefinition(name="photos")
 depth_images = dg.DynamicPartitionsDefinition(name="depth_images")
 
@@ -64,26 +63,26 @@ PARTITIONS: dict[Kind, dg.DynamicPartitionsDefinition] = {"photo": photos, "dept
 
 
 def partitions_of(key: str) -> dg.DynamicPartitionsDefinition:
-    """The set to which an object key belongs."""
+    """The partition set of an object key."""
     return PARTITIONS[kind_of(key)]
 
 
-# Names the kind of images in the tags of a run, for limits and for the queue of its workers.
+# Run tag with the kind of images, for concurrency limits and for the queue of the run's workers.
 KIND_TAG = "imgflow/kind"
 
-# On the runs of jobs that look after all images; their names alone may be another project's, too.
+# Marks runs of upkeep jobs, because another project may have jobs of the same name.
 MAINTENANCE_TAG = "imgflow/maintenance"
 
-# By it dagster-celery chooses the queue of a run.
+# dagster-celery chooses the queue of a run by it.
 QUEUE_TAG = "dagster-celery/queue"
 
-# Bumped by hand when what stands in a row changes.
+# Bump by hand when the contents of a row change.
 METADATA_VERSION = "1"
 
 
 @lru_cache(maxsize=256)
 def _key(kind: Kind, name: str) -> dg.AssetKey:
-    """Every event needs a few, which take 3 µs each to make."""
+    """Cached: every event needs a few keys, and making one takes 3 µs."""
     return dg.AssetKey([kind, name])
 
 
@@ -92,12 +91,12 @@ class Family:
     """One family of assets.
 
     Attributes:
-        kind: `photo` or `depth`, also the first part of its asset keys.
-        job: name of the job that makes all of its assets.
-        outputs: name of each output with the fingerprint of its recipe.
-        work: what a worker process does with one image.
-        is_quick: an image is a matter of milliseconds, so a worker gets several at once.
-        links: to the API and the gallery, for what the UI shows.
+        kind: `photo` or `depth`; also the first part of its asset keys.
+        job: Name of the job that makes all of its assets.
+        outputs: Fingerprint of the recipe, by name of the output.
+        work: Module-level function that a worker process runs for each image.
+        is_quick: An image takes milliseconds, so a worker gets several at once.
+        links: Addresses that the UI shows.
     """
 
     kind: Kind
@@ -109,39 +108,39 @@ class Family:
 
     @property
     def partitions(self) -> dg.DynamicPartitionsDefinition:
-        """Its partition set."""
+        """The family's partition set."""
         return PARTITIONS[self.kind]
 
     @property
     def run_tags(self) -> dict[str, str]:
-        """The tags of the runs of its job: they have limits and workers of their own.
+        """Tags of the job's runs, which give each family its own limits and workers.
 
-        A depth image may take an hour, in which photographs must not wait.
+        A depth image may take an hour, and photographs must not wait for it.
         """
         return {KIND_TAG: self.kind, QUEUE_TAG: self.kind}
 
     @cached_property
     def source(self) -> dg.AssetKey:
-        """The external asset: the uploaded objects."""
+        """Key of the external asset: the uploaded objects."""
         return dg.AssetKey([self.kind, "source"])
 
     @cached_property
     def metadata(self) -> dg.AssetKey:
-        """The asset of its rows."""
+        """Key of the asset that stands for the rows."""
         return dg.AssetKey([self.kind, "metadata"])
 
     @property
     def made(self) -> frozenset[dg.AssetKey]:
-        """The assets that its runs make."""
+        """Keys of the assets that the family's runs make."""
         return frozenset({self.metadata, *(self.output(name) for name in self.outputs)})
 
     def output(self, name: str) -> dg.AssetKey:
-        """The asset of an output."""
+        """Key of an output's asset."""
         return _key(self.kind, name)
 
 
 def photo_family(recipe: PhotoRecipe, links: Links = HERE) -> Family:
-    """Photographs; the proof belongs to them when a watermark is set."""
+    """The family of photographs; it has a proof only when a watermark is set."""
     return Family(
         kind="photo",
         job="process_photos",
@@ -153,7 +152,7 @@ def photo_family(recipe: PhotoRecipe, links: Links = HERE) -> Family:
 
 
 def depth_family(recipe: DepthRecipe, links: Links = HERE) -> Family:
-    """Depth images."""
+    """The family of depth images."""
     return Family(
         kind="depth",
         job="process_depth_images",

@@ -1,7 +1,7 @@
-"""Resources: how runs and sensors reach the catalogue, the stores and the worker processes.
+"""Resources: how runs and sensors reach the catalogue, the stores, the queue and the workers.
 
-Defaults come from the settings when definitions load; secrets and the embedded database's address
-only at run time, and nothing connects before it is used.
+Defaults come from the settings when definitions load. Secrets and the embedded database's address
+are read at run time only, and nothing connects before it is used.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Resource = TypeVar("Resource", bound="dg.ConfigurableResource[Any]")
 
 
 def with_own_defaults(resource: Resource) -> Resource:
-    """The same resource, whose fields have its values as their defaults.
+    """The same resource, with its values as the defaults of its fields.
 
-    In Dagster a run that sets one field of a resource gets the class's defaults for the others, not
-    what the definitions say: who asks for one worker would lose all limits of the settings.
+    In Dagster, a run that sets one field of a resource gets the class's defaults for the others,
+    not the definitions' values: setting one worker would drop every limit of the settings.
     """
     cls = type(resource)
     values = {name: getattr(resource, name) for name in cls.model_fields}
@@ -48,15 +48,15 @@ def with_own_defaults(resource: Resource) -> Resource:
 
 
 def bound(resource: dg.ConfigurableResource[Any]) -> dg.ResourceDefinition:
-    """The resource as it is, of which a launched run can set nothing.
+    """A resource whose fields a launched run cannot change.
 
-    For what says where things lie: who may launch a run could otherwise have it read any folder
-    that the workers can read, and write into any other.
+    For the resources that hold locations: otherwise anyone who may launch a run could have it read
+    or write any folder that the workers have access to.
     """
     cls = type(resource)
 
     def initialize(context: dg.InitResourceContext) -> Any:
-        # Not `process_config_and_initialize`, which makes an instance of Dagster each time.
+        # `process_config_and_initialize` would create a Dagster instance each time.
         values = {name: getattr(resource, name) for name in cls.model_fields}
         config = {
             name: value.get_value() if isinstance(value, dg.EnvVar) else value
@@ -69,9 +69,9 @@ def bound(resource: dg.ConfigurableResource[Any]) -> dg.ResourceDefinition:
 
 
 def nothing_kept() -> dg.IOManagerDefinition:
-    """Keeps what ops return for the run only; none of ours returns anything.
+    """An IO manager that keeps results in memory; none of our ops returns anything.
 
-    Dagster's own keeps it in pickles, in a folder that a launched run may choose.
+    Dagster's default would pickle them into a folder that a launched run can choose.
     """
     make: Any = dg.InMemoryIOManager
     return dg.IOManagerDefinition(lambda _context: make(), config_schema={})
@@ -87,12 +87,12 @@ class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yie
     )
 
     def url(self) -> str:
-        """The database's URL, at run time."""
+        """The database's URL; the embedded server's is known only at run time."""
         return self.database_url or database_url(load_settings())
 
     @contextmanager
     def open(self, source_url: str) -> Iterator[PostgresCatalog]:
-        """The catalogue of one source, with its schema brought to this version."""
+        """Open the catalogue of one source, after migrating its schema to this version."""
         engine = make_engine(self.url())
         try:
             catalog = PostgresCatalog(engine, source_url)
@@ -119,7 +119,7 @@ class StoresResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yiel
 
     @property
     def config(self) -> StoreConfig:
-        """What workers need to open the stores."""
+        """The configuration from which workers open the stores themselves."""
         return StoreConfig(
             self.source_url, self.output_url, self.s3_checksums, self.home, self.follow_links
         )
@@ -130,15 +130,15 @@ class StoresResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yiel
         return self.config.locations()[0].url
 
     def open_source(self) -> Source:
-        """Open the source, once in a process."""
+        """Open the source, once per process."""
         return _open_source(self.config)
 
     def open_outputs(self) -> OutputStore:
-        """Open the output store, once in a process."""
+        """Open the output store, once per process."""
         return _open_outputs(self.config)
 
 
-# A tick comes every second, and making an S3 client costs tens of milliseconds.
+# Cached: there is a tick every second, and making an S3 client takes tens of milliseconds.
 @lru_cache(maxsize=8)
 def _open_source(config: StoreConfig) -> Source:
     return config.open_source()
@@ -162,7 +162,7 @@ class QueueResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yield
     most_seconds: float = Field(default=10, gt=0, description="of one tick spent on receiving")
 
     def open(self) -> Queue:
-        """The queue, once in a process."""
+        """Open the queue, once per process."""
         return _open_queue(self.url, self.wait_seconds, self.most_messages, self.most_seconds)
 
 
@@ -191,12 +191,12 @@ class WorkersResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yie
 
     @property
     def depth_limits(self) -> DepthLimits:
-        """What a depth image may be."""
+        """Limits for depth images."""
         return DepthLimits(max_rows=self.depth_max_rows)
 
     @property
     def photo_limits(self) -> Limits:
-        """What a photograph may be."""
+        """Limits for photographs."""
         return Limits(
             max_bytes=self.max_bytes,
             max_pixels=self.max_pixels,

@@ -1,1 +1,1 @@
-"""What is done with images, without Dagster: used by runs and by the API alike."""
+"""How images are processed in worker processes, without Dagster; runs and the API share it."""

@@ -1,9 +1,9 @@
 """One batch of images, from rows to tasks, and from outcomes to rows and events.
 
 The order makes it safe to stop anywhere: outputs first (by the workers), then rows, then events.
-Each step may run again: outputs have immutable names, rows are updated to the same values, and an
-event more is harmless. What a run that died did not say of its images, the next one does (see
-`catalog.holds`).
+Each step may be repeated: outputs have immutable names, rows are updated to the same values, and
+an extra event is harmless. What a dead run did not report about its images, the next run does (see
+`catalog.postgres.run_locks`). Reporting to Dagster is in `orchestration.runs.execute`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ class Family:
     """What distinguishes photographs from depth images in a run.
 
     Attributes:
-        enabled: every output with the fingerprint of its recipe.
-        wanted: the outputs that were selected in this run.
-        force: make them again even where nothing changed.
-        resumed: runs whose process died and with which this one goes on: what they have made is not
-            forced again.
-        retry_rejected: look again at rejected images whose upload is the same, since a person
-            asked.
+        enabled: Every output of the family, with the fingerprint of its recipe.
+        wanted: The outputs that were selected in this run.
+        force: Rebuild outputs even where nothing changed.
+        resumed: Ids of the runs whose process died and which this run continues; `force` does not
+            rebuild what they made.
+        retry_rejected: Retry rejected images whose upload has not changed, since a person asked.
     """
 
     enabled: Mapping[str, str]
@@ -54,7 +53,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a batch has to do."""
+    """What a batch has to do: one list for each thing that can happen to an image."""
 
     tasks: list[Task] = field(default_factory=list)
     unchanged: list[Image] = field(default_factory=list)
@@ -63,7 +62,7 @@ class Plan:
 
 
 def plan(images: Iterable[Image], family: Family, run_id: str) -> Plan:
-    """Decide for every image what this run does with it, by the catalogue alone."""
+    """Decide for every image what this run does with it, from the catalogue alone."""
     result = Plan()
     for image in images:
         if image.state == "deleted":
@@ -92,7 +91,7 @@ def plan(images: Iterable[Image], family: Family, run_id: str) -> Plan:
 
 
 def with_twins(tasks: Sequence[Task], catalog: PostgresCatalog, kind: Kind) -> list[Task]:
-    """Tell tasks of new uploads which known contents have the same size, and may be the same."""
+    """Give each task the known contents of its upload's size, which may have the same bytes."""
     known = catalog.same_size(kind, [task.upload.size for task in tasks])
     return [
         replace(
@@ -108,7 +107,7 @@ def with_twins(tasks: Sequence[Task], catalog: PostgresCatalog, kind: Kind) -> l
 
 
 def stale_outputs(image: Image, family: Family) -> frozenset[str]:
-    """The wanted outputs of an image that are missing, made with another recipe, or forced."""
+    """The wanted outputs that are missing, were made with another recipe, or are forced."""
     if family.force and image.run_id not in family.resumed:
         return family.wanted
     return frozenset(
@@ -119,8 +118,8 @@ def stale_outputs(image: Image, family: Family) -> frozenset[str]:
 
 
 Report = Callable[[list[Finished]], list[Finished]]
-"""Called after rows are committed, with the images that are ready; returns those whose events could
-not be made, as they have to be recorded instead."""
+"""Called with the ready images once their rows are committed. Returns those whose events could not
+be made, with the rejection to record for each."""
 
 
 def run_tasks(
@@ -132,19 +131,20 @@ def run_tasks(
     report: Report,
     summary: Summary,
 ) -> list[str]:
-    """Write rows and report events for the outcomes of a batch, as they come, in bulk.
+    """Write rows and report events in bulk, as the outcomes of a batch come in.
 
     Args:
-        images: the rows as they were planned.
-        outcomes: of the workers.
-        catalog: to which verdicts go first.
-        open_outputs: opens the store of the pictures, when some were made for nothing.
-        report: sends their events.
-        summary: is added to.
+        images: The rows that the tasks were planned from.
+        outcomes: What the workers answer, in any order.
+        catalog: Receives the results, before any event is reported.
+        open_outputs: Opens the output store; called only when outputs have to be deleted because
+            the image was overwritten, deleted or processed by another run meanwhile.
+        report: Sends the events of ready images.
+        summary: Updated in place.
 
     Returns:
-        Keys of images that were overwritten or deleted since they were announced; the caller looks
-        again.
+        Keys of images that were overwritten or deleted since they were announced. The caller
+        checks their uploads again.
     """
     by_id = {image.id: image for image in images}
     buffer: list[Finished] = []
@@ -220,10 +220,10 @@ def _reason(done: Finished) -> str:
 def _recorded(
     finished: list[Finished], catalog: PostgresCatalog
 ) -> tuple[list[Finished], set[int]]:
-    """Write verdicts; one that the database refuses is its own image's failure.
+    """Write results; one that the database refuses fails its own image only.
 
     Returns:
-        The images, with what became of them in the end, and the ids of the rows that took it.
+        The images with their final outcomes, and the ids of the rows that were updated.
     """
     verdicts = [done.outcome.verdict for done in finished if done.outcome.verdict is not None]
     try:
@@ -233,7 +233,7 @@ def _recorded(
     except Exception as error:
         if len(finished) == 1:
             alone = failed(finished[0], error)
-            # Refused as well, it is not the image's fault.
+            # If the database refuses this too, the image is not at fault.
             return [alone], catalog.record([alone.outcome.verdict] if alone.outcome.verdict else [])
     middle = len(finished) // 2
     first, first_ids = _recorded(finished[:middle], catalog)
@@ -242,7 +242,7 @@ def _recorded(
 
 
 def failed(done: Finished, error: Exception) -> Finished:
-    """The same image, rejected for what was raised when its outcome was written down."""
+    """The same image, rejected because recording its outcome raised this error."""
     verdict = done.outcome.verdict
     if verdict is None:
         raise error

@@ -1,7 +1,8 @@
-"""What a run adds to the counters of its source: one statement a flush and one at its end.
+"""How a run counts and logs its images: counters of the source, log lines and spans.
 
-Counts follow rows and events, so whoever is counted as processed is; a process that dies in between
-has counted less than it did, never more.
+A run sends one statement of counts per flush and one at its end. Counts follow rows and events, so
+every image counted as processed is; a process that dies in between has counted too few, never too
+many. The counters themselves are in `catalog.postgres.counters`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from imgflow.work.tasks import Finished, Summary
 
 
 def count_finished(catalog: PostgresCatalog, finished: Sequence[Finished]) -> None:
-    """Count images whose verdict was just written."""
+    """Count images whose result was just recorded."""
     now = datetime.now(UTC)
     counts: defaultdict[Series, float] = defaultdict(float)
     for done in finished:
@@ -35,9 +36,9 @@ def count_finished(catalog: PostgresCatalog, finished: Sequence[Finished]) -> No
 
 
 def count_run(catalog: PostgresCatalog, kind: Kind, summary: Summary) -> None:
-    """Count what no verdict was written about, at the end of a run.
+    """At the end of a run, count the images for which no result was recorded.
 
-    Rejected images that were met again are not counted: nothing was found out about them.
+    Images that were already rejected are not counted again: the run learned nothing about them.
     """
     Counters(catalog.engine, catalog.source).add(
         {
@@ -50,7 +51,7 @@ def count_run(catalog: PostgresCatalog, kind: Kind, summary: Summary) -> None:
 def _counts(done: Finished, now: datetime) -> list[tuple[Series, float]]:
     verdict, kind = done.outcome.verdict, done.image.kind
     if verdict is None:
-        return []  # in trouble, which `count_run` counts
+        return []  # in trouble; `count_run` counts these
     if verdict.state == "rejected":
         return [(series(counters.OUTCOMES, kind=kind, outcome="rejected"), 1)]
     counts = [
@@ -64,7 +65,7 @@ def _counts(done: Finished, now: datetime) -> list[tuple[Series, float]]:
     if "process" not in done.outcome.milliseconds:
         counts.append((series(counters.COPIED, kind=kind), 1))
     if done.image.processed != verdict.upload.identity:
-        # Only new uploads arrive: `updated_at` of another image is the time of its last verdict.
+        # New uploads only: for other images, `updated_at` is when their last result was recorded.
         # The clocks of the database and of this machine may differ a little.
         seconds = max(0.0, (now - done.image.updated_at).total_seconds())
         counts += [
@@ -74,17 +75,16 @@ def _counts(done: Finished, now: datetime) -> list[tuple[Series, float]]:
     return counts
 
 
-# A line and a span for each image that a run has done with: in logs and traces, not in events.
-#
-# What goes through `context.log` is an event in Dagster's database for ever; these are not.
+# One log line and one span for each image that a run has finished. They do not go through
+# `context.log`, which would store each as an event in Dagster's database for ever.
 
 
 def tell_finished(finished: Iterable[Finished], recorded: Collection[int]) -> None:
-    """Say what became of images.
+    """Log and trace what became of images.
 
     Args:
-        finished: by workers.
-        recorded: ids of the rows that took their verdict.
+        finished: Images that the workers are done with.
+        recorded: Ids of the rows that were updated; other rows belong to a newer upload or run.
     """
     if not upload_events.is_heard():
         return

@@ -1,6 +1,7 @@
 """What a pool process does with one depth image: stream, resize, store, preview.
 
-Apart from `photographs`, since workers of photographs need none of what is imported here.
+Separate from `photographs`, because its workers need nothing that is imported here. Reading and
+resizing are in `imgflow.depth`.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from imgflow.work.worker_limits import cpu_limit, memory_limit
 
 
 def process_depth(worker: Worker, task: Task) -> Outcome:
-    """Process one depth image; both outputs are made from one read."""
+    """Process one depth image, making both outputs from a single read."""
     watch = Stopwatch()
     image = DepthImage(worker, task)
     if task.own is not None or task.twins:
-        # Bytes that are known already are told from their hash alone.
+        # The hash alone tells whether the bytes are known already.
         with watch.step("read"):
             sha256 = image.hash()
         wanted, made = what_to_make(task, sha256)
@@ -59,7 +60,7 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
     ):
         resized, preview, sha256 = image.process()
     with watch.step("write"):
-        # In the row too, so that events of a no-op show it without reading anything.
+        # The row keeps the picture too, so that events of a no-op show it without reading anything.
         shown = {**worker.write(task, "preview", sha256, preview), "picture": preview.picture}
         outputs = {"resized": resized, "preview": shown}
     facts = resized["facts"]
@@ -93,13 +94,13 @@ class DepthImage:
         self._preview = PreviewBuilder(worker.config.depth_recipe.preview_size)
 
     def hash(self) -> str:
-        """Read it all for its SHA-256 only."""
+        """Read the upload to its end just to compute its SHA-256."""
         for _ in self._stream():
             pass
         return self._hash.hexdigest()
 
     def copies(self, twin: Content) -> dict[str, OutputRecord]:
-        """Copy array and preview of an image with the same bytes; nothing unless both fit."""
+        """Copy array and preview from an image with the same bytes; nothing unless both match."""
         task, outputs = self._task, twin.outputs
         if {name: record["fingerprint"] for name, record in outputs.items()} != dict(task.enabled):
             return {}
@@ -120,7 +121,7 @@ class DepthImage:
         return {"resized": {**resized, "name": array}, "preview": {**preview, "name": path}}
 
     def process(self) -> tuple[OutputRecord, Encoded, str]:
-        """Write its array and draw its preview.
+        """Write the array and draw the preview.
 
         Returns:
             The array's record, the preview, and the SHA-256 of the bytes that were read.
@@ -160,10 +161,10 @@ class DepthImage:
         return record, encoded, sha256
 
     def _array(self) -> str:
-        """The name of its array.
+        """The name of the array.
 
-        The content's hash is known after the last byte, the name is needed before: identity will
-        do.
+        It is needed before the last byte, when the content's hash is known, so it is made from the
+        upload's identity.
         """
         identity = f"{self._task.upload.identity}/{self._task.enabled['resized']}"
         return hashlib.sha256(identity.encode()).hexdigest()[:32]
@@ -173,7 +174,7 @@ class DepthImage:
         engine = make_engine(self._worker.config.database_url, pool_size=1, max_overflow=0)
         try:
             yield DepthArrays(engine)
-        # What the database refuses says nothing about the image either.
+        # A refusal by the database says nothing about the image either.
         except (SQLAlchemyError, psycopg2.Error) as error:
             raise Trouble(
                 f"the database does not take the array: {type(error).__name__}"

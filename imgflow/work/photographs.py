@@ -1,7 +1,9 @@
-"""What a pool process does with one image: read, process, write, and answer with a small record.
+"""What a pool process does with one photograph: read, process, write, return a small record.
 
-Imports neither Dagster nor anything else that the work does not need, since every worker of every
-run pays for it. Bytes never leave the process; what comes back is about one kilobyte.
+It also holds what every worker needs: its start, its stores, and turning exceptions into outcomes.
+It imports neither Dagster nor anything else that the work does not need, since every worker of
+every run pays for it. Image bytes never leave the process; an answer takes about one kilobyte.
+The processes themselves are in `pool`, depth images in `depth_images`.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
 
 class Stopwatch:
-    """Milliseconds by step."""
+    """Measures how many milliseconds each step takes."""
 
     def __init__(self) -> None:
         self.milliseconds: dict[str, float] = {}
@@ -67,7 +69,7 @@ class Worker:
     """The stores and recipes of one pool process."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        """Open the stores; `obstore` runs threads, so not before the process has started."""
+        """Open the stores; only after the process has started, since `obstore` runs threads."""
         self.config = config
         self.source: Source = config.stores.open_source()
         self.outputs: OutputStore = config.stores.open_outputs()
@@ -76,9 +78,9 @@ class Worker:
         self._unwritten: list[Future[None]] = []
 
     def overlapping(self, tasks: Sequence[Task], work: Callable[[Task], Outcome]) -> list[Outcome]:
-        """Work on photographs one after the other, while the next are read and the last written.
+        """Process photographs in turn, while the next are read and the previous are written.
 
-        An answer counts only when all that it names is written.
+        An outcome is returned only once every output it names is written.
         """
         if self._threads is None:
             self._threads = Transfers(self.source, self.outputs)
@@ -97,7 +99,7 @@ class Worker:
             self._transfers = None
 
     def photo(self, task: Task) -> Outcome:
-        """Process one photograph; of bytes that are known, only what is missing."""
+        """Process one photograph; if its bytes are known, make only the outputs that it lacks."""
         watch = Stopwatch()
         with watch.step("read"):
             self._refuse_size(task.upload, self.config.photo_limits.max_bytes)
@@ -143,7 +145,7 @@ class Worker:
         )
 
     def copies(self, task: Task, twin: Content) -> dict[str, OutputRecord]:
-        """Copy the outputs of an image with the same bytes that were made with today's recipe."""
+        """Copy outputs from an image with the same bytes, where their recipe is the current one."""
         made: dict[str, OutputRecord] = {}
         for name, fingerprint in task.enabled.items():
             record = twin.outputs.get(name)
@@ -158,12 +160,12 @@ class Worker:
         return made
 
     def name(self, task: Task, output: str, sha256: str, extension: str) -> str:
-        """The immutable name of an output of a task."""
+        """The immutable name of an output, made from content and recipe."""
         fingerprint = f"{sha256}/{task.enabled[output]}"
         return output_name(output, self.config.source, task.upload.key, fingerprint, extension)
 
     def write(self, task: Task, name: str, sha256: str, encoded: Encoded) -> OutputRecord:
-        """Put an output under its immutable name, and describe it for the row."""
+        """Store an output under its immutable name, and return its record for the row."""
         fingerprint = task.enabled[name]
         metadata = own_metadata(name, encoded.metadata)
         path = self.name(task, name, sha256, encoded.extension)
@@ -194,7 +196,10 @@ class Worker:
 
 
 _config: list[WorkerConfig] = []
-"""What this pool process was started with; pools pass no object from their initialiser to tasks."""
+"""The configuration this pool process was started with.
+
+A pool cannot pass an object from its initialiser to tasks.
+"""
 
 
 def start_worker(config: WorkerConfig) -> None:
@@ -209,21 +214,21 @@ def start_worker(config: WorkerConfig) -> None:
 def this_worker() -> Worker:
     """The one worker of this process.
 
-    Opened by its first task rather than when the process starts: a store that does not answer is
-    then the trouble of that task, and the next one tries again.
+    Its first task opens it, not the start of the process: if a store does not answer, only that
+    task is in trouble, and the next one tries again.
     """
     with outside("the stores could not be opened"):
         return Worker(_config[0])
 
 
 def work_through(work: Callable[[Task], Outcome], tasks: Sequence[Task]) -> list[bytes]:
-    """Do work on tasks that a pool process got at once, in their order.
+    """Do the tasks that a pool process received as one group, in order.
 
-    Of one task alone nothing is done beside it: what dies with it is its own fault.
+    Nothing runs beside a task that is alone in its group: if the process dies, that task caused it.
 
     Returns:
-        Their outcomes, each pickled on its own: one that cannot travel spoils no other, and never
-        the pool's own messages.
+        One outcome per task, each pickled separately, so that one that cannot be pickled spoils
+        neither the others nor the pool's own messages.
     """
     return [
         packed(task, outcome) for task, outcome in zip(tasks, _outcomes(work, tasks), strict=True)
@@ -235,14 +240,14 @@ def _outcomes(work: Callable[[Task], Outcome], tasks: Sequence[Task]) -> list[Ou
         try:
             worker = this_worker()
         except Trouble:
-            pass  # each task meets it again and says so
+            pass  # each task runs into it again and reports it
         else:
             return worker.overlapping(tasks, work)
     return [answered(task, work) for task in tasks]
 
 
 def _check_installed(outputs: Iterable[str]) -> None:
-    """Raise `OutputFailed` where a package that the run knows is missing in this process."""
+    """Raise `OutputFailed` if the package of an output is not installed in this process."""
     for name in outputs:
         try:
             find_output(name)
@@ -260,15 +265,15 @@ def _written(outcome: Outcome, writes: Sequence[Future[None]], _task: Task) -> O
 
 
 def process_photo_task(task: Task) -> Outcome:
-    """Process a photograph in a pool process; nothing is raised."""
+    """Process a photograph in a pool process; never raises."""
     return answered(task, lambda task: this_worker().photo(task))
 
 
 def answered(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
-    """Turn whatever is raised into an outcome, and say who did it when."""
+    """Turn whatever is raised into an outcome, with its start time and process id."""
     began = time.time()
     outcome = _outcome(task, work)
-    # Where tasks overlap, what answers last only waits for what was written.
+    # Where tasks overlap, the second call only waits for writes; the first call set the time.
     if outcome.began:
         return outcome
     return replace(outcome, began=began, worker=os.getpid())
@@ -287,7 +292,7 @@ def _outcome(task: Task, work: Callable[[Task], Outcome]) -> Outcome:
             trouble_code=trouble.code,
             is_outdated=isinstance(trouble, SourceChanged),
         )
-    # Decoders, readers and outputs of other packages raise anything, SystemExit included, and
-    # Ctrl-C does not reach pool processes.
+    # Decoders, readers and outputs of other packages may raise anything, even SystemExit. Ctrl-C
+    # does not reach pool processes.
     except BaseException as error:
         return unexpected(task, error)

@@ -1,4 +1,7 @@
-"""A pool of worker processes in which one image's misfortune costs that image only."""
+"""A pool of worker processes in which a crash, hang or error costs only the image that caused it.
+
+What a worker does with an image is in `photographs` and `depth_images`.
+"""
 
 from __future__ import annotations
 
@@ -26,29 +29,28 @@ from imgflow.work.tasks import Failure, Outcome, Task, WorkerConfig, rejected
 
 logger = logging.getLogger(__name__)
 
-# Tasks handed over for each worker: enough to keep it busy while a flush is written, few enough to
-# keep memory flat whatever the size of the batch.
+# Tasks queued for each worker: enough to keep it busy while a flush is written, few enough to keep
+# memory flat whatever the size of the batch.
 WINDOW = 64
 
-# A worker that neither computes nor answers for so long is stuck outside: in the store or the
-# database.
+# A worker that neither computes nor answers for this long is stuck in the store or the database.
 GRACE_SECONDS = 300
 
-# How long nothing may end before lost tasks are looked for.
+# After this long without a finished task, look for lost tasks.
 LOOK_SECONDS = 2.0
 
-# What is sent to a worker that dies is done again once by a fresh one: it may have been killed by
-# somebody rather than by the image.
+# A task whose worker dies is retried once in a fresh one: somebody may have killed the worker, not
+# the image.
 TRIES = 2
 
-# How often Pebble looks at its workers. Its default of 0.1 s is added to the end of each run.
+# How often Pebble polls its workers. Its default of 0.1 s is added to the end of each run.
 CONSTS.sleep_unit = 0.02
 
 # Not `fork`: obstore and psycopg2 run threads in this process.
 CONTEXT = multiprocessing.get_context("forkserver")
 
-# Imported once, in the server that workers are forked from. The recipe of depth images is a part
-# of each worker's configuration; numpy takes 40 MB, which would count as an image's.
+# Imported once, in the server that workers are forked from. Every worker's configuration contains
+# the recipe of depth images; numpy takes 40 MB, which would count against an image's limit.
 PRELOADED = (
     *("imgflow.work.photographs", "imgflow.depth.depth_recipe", "pebble.pool.process", "numpy"),
     *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin"),
@@ -58,32 +60,32 @@ PRELOADED_FOR: Mapping[str, Sequence[str]] = {
 }
 
 
-# Quick tasks that a worker gets at once. On a bucket, where it computes on one while it reads the
-# next and writes the last, only the first read and the last write of a group are waited for.
+# Quick tasks that a worker gets at once. With a bucket, it computes one while it reads the next and
+# writes the previous, so it waits only for the first read and the last write of a group.
 GROUP, REMOTE_GROUP = 8, 32
 
 
 def group_size(stores: StoreConfig) -> int:
-    """How many quick tasks a worker gets at once, at most."""
+    """The maximum number of quick tasks that a worker gets at once."""
     return REMOTE_GROUP if stores.is_remote else GROUP
 
 
 def prepare_workers(stores: StoreConfig, kinds: Iterable[str] = ()) -> None:
-    """Start the server that workers are forked from, which imports while this process goes on.
+    """Start the server that workers are forked from; it imports while this process continues.
 
     Args:
-        stores: that workers will read and write.
-        kinds: of images that they will process, as far as that is known; what each of them needs
-            is imported by each worker else.
+        stores: A bucket among them has its modules imported as well.
+        kinds: Families of images to be processed, if known. What they need is then imported once
+            in the server instead of once in each worker.
 
     Raises:
-        ImgflowError: the folder for temporary files has too long a path.
+        ImgflowError: The path of the folder for temporary files is too long.
     """
     preloaded = [*PRELOADED, *(name for kind in kinds for name in PRELOADED_FOR.get(kind, ()))]
     if stores.is_remote:
         preloaded.append("imgflow.store.s3.source_bucket")
     CONTEXT.set_forkserver_preload(preloaded)
-    # Every core has a worker, and each thread of OpenBLAS takes memory that the limit would count.
+    # Every core has a worker already, and OpenBLAS threads take memory that counts for the limit.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         multiprocessing.forkserver.ensure_running()
@@ -101,7 +103,7 @@ class WorkerPool:
     """Worker processes that live as long as the `with` block."""
 
     def __init__(self, config: WorkerConfig, workers: int) -> None:
-        """Describe the pool; processes start with the first task."""
+        """Prepare the pool; its processes start with the first task."""
         prepare_workers(config.stores)
         self._workers = workers
         self._pool = ProcessPool(
@@ -124,15 +126,15 @@ class WorkerPool:
         self._pool.join()
 
     def stop(self) -> None:
-        """End the workers, whatever they are doing."""
+        """End the workers at once, whatever they are doing."""
         self._pool.stop()
         self._pool.join()
 
     def _end_lost_tasks(self) -> None:
-        """Let tasks end whose worker is not there any more.
+        """End the tasks whose worker no longer exists.
 
-        Pebble does so itself, except when a worker dies so soon that its death is noticed before
-        the message that it took the task; such a task would count as running until it times out.
+        Pebble normally does this, but not when a worker dies so soon that its death is noticed
+        before the message that it took the task. Such a task would run into its timeout.
         """
         manager = self._pool._pool_manager
         for task in list(manager.task_manager.tasks.values()):
@@ -148,16 +150,17 @@ class WorkerPool:
         *,
         together: int = 1,
     ) -> Iterator[tuple[Task, Outcome]]:
-        """Process tasks and yield them as they are done, in any order.
+        """Process tasks and yield them as they finish, in any order.
 
         Args:
-            tasks: taken as workers become free.
-            work: a module-level function; whatever it raises is the outcome of that task.
-            seconds: of processor time that `work` gives an image, the same for all or by task;
-                only named in the verdict here.
-            together: how many tasks a worker gets at once, at most: it reads ahead among them, and
-                there are fewer messages. When one takes the worker with it, the others are done
-                again, each alone; one that fails is too, before that says anything about it.
+            tasks: Consumed lazily, as workers become free.
+            work: A module-level function. Whatever it raises becomes the outcome of that task.
+            seconds: Processor time that `work` allows an image, in seconds: one number or a
+                function of the task. It sets the timeout and is quoted in rejections; `work`
+                enforces it.
+            together: Maximum number of tasks that a worker gets at once, so that it can read ahead
+                and fewer messages are sent. If one crashes the worker, each of the group is retried
+                alone. One that fails is also retried alone before its failure counts.
         """
         waiting = _groups(tasks, together, self._workers)
         running: dict[Future[list[bytes]], tuple[list[Task], int]] = {}
@@ -193,7 +196,7 @@ def _ended(
     attempt: int,
     seconds_of: Callable[[Task], float],
 ) -> tuple[list[tuple[Task, Outcome]], list[tuple[list[Task], int]]]:
-    """What became of a group, and what of it is to be done again at which attempt."""
+    """The outcomes of a finished group, and the groups to retry, each with its attempt number."""
     try:
         answers = _answers(group, future)
     except ProcessExpired as death:
@@ -203,7 +206,7 @@ def _ended(
             return [], [(group, attempt + 1)]
         return [(group[0], _meaning(death, group[0], seconds_of(group[0])))], []
     except FutureTimeout:
-        if len(group) > 1:  # who of them hangs is not known
+        if len(group) > 1:  # which of them hangs is unknown
             return [], [([task], 1) for task in group]
         return [(group[0], _stuck(group[0]))], []
     ended: list[tuple[Task, Outcome]] = []
@@ -220,13 +223,13 @@ def _ended(
 
 
 def _answers(group: list[Task], future: Future[list[bytes]]) -> list[Outcome]:
-    """What became of a group; raises only what says that its worker, or the pool, is gone."""
+    """The outcomes of a group; raises only if its worker, or the pool, is gone."""
     try:
         answers = future.result()
         return [unpacked(task, answer) for task, answer in zip(group, answers, strict=True)]
     except (ProcessExpired, FutureTimeout, BrokenProcessPool, CancelledError):
         raise
-    except (Exception, SystemExit) as error:  # a task that cannot travel to a worker, for one
+    except (Exception, SystemExit) as error:  # for example, a task that cannot be pickled
         return [unexpected(task, error) for task in group]
 
 
@@ -237,7 +240,7 @@ def _log(task: Task, failure: Failure) -> None:
 
 
 def _groups(tasks: Iterable[Task], together: int, workers: int) -> Iterator[list[Task]]:
-    """Tasks in groups of at most so many, smaller towards the end, so that no worker ends late."""
+    """Group tasks; groups get smaller towards the end, so that no worker finishes late."""
     left = len(tasks) if isinstance(tasks, Sized) else None
     waiting = iter(tasks)
     size = together
@@ -256,7 +259,7 @@ def _deserves_another_try(death: ProcessExpired, attempt: int) -> bool:
 
 
 def _meaning(death: ProcessExpired, task: Task, seconds: float) -> Outcome:
-    """What it says about an image that its worker died."""
+    """The outcome of a task that was alone with its worker when it died."""
     if death.exitcode == -signal.SIGXCPU:
         return Outcome(
             rejected(
@@ -289,8 +292,8 @@ def _cause(exitcode: int | None) -> str:
 
 
 def process_depth_task(task: Task) -> Outcome:
-    """Process a depth image in a pool process; nothing is raised."""
-    # Not at the top: workers of photographs need none of what it imports.
+    """Process a depth image in a pool process; never raises."""
+    # Not at the top: workers of photographs need nothing that it imports.
     from imgflow.work.depth_images import process_depth
 
     return answered(task, lambda task: process_depth(this_worker(), task))

@@ -1,8 +1,8 @@
-"""What is raised in a pool process that nobody expected, on its way to the run.
+"""How an unexpected exception gets from a pool process to the run.
 
-A task's failure is that task's, whatever it is. Not every exception can travel: some cannot be
-pickled, and some raise when they are unpickled, which would break the pool's channel for all. So
-words travel, in an outcome that is pickled on its own.
+Whatever a task raises is the failure of that task alone. Some exceptions cannot be pickled, and
+some raise when they are unpickled, which would break the pool's channel for all tasks. So only
+their text is sent, in an outcome that is pickled separately.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from imgflow.errors import ImgflowError, Trouble, is_of_machine
 from imgflow.foreign_text import visible
 from imgflow.work.tasks import Failure, Outcome, Task, rejected, shortened
 
-# An outcome has about one kilobyte. Rows and events repeat it.
+# An outcome normally takes about one kilobyte. Rows and events repeat it.
 MOST_OUTCOME_BYTES = 2**20
 
 MOST_MESSAGE, MOST_TRACE = 300, 8_000
@@ -25,9 +25,9 @@ MOST_MESSAGE, MOST_TRACE = 300, 8_000
 
 @contextmanager
 def outside(what: str) -> Iterator[None]:
-    """Make whatever a store raises `Trouble`: it says nothing about the image.
+    """Turn whatever a store raises into `Trouble`, since it says nothing about the image.
 
-    Lack of memory passes through, as the image's own limit may be the cause.
+    `MemoryError` passes through, because the image's own limit may be the cause.
     """
     try:
         yield
@@ -38,17 +38,17 @@ def outside(what: str) -> Iterator[None]:
 
 
 def expected(outcome: object) -> Outcome:
-    """An outcome as it is; anything else raises `TypeError`."""
+    """Return an outcome unchanged; raise `TypeError` for anything else."""
     if not isinstance(outcome, Outcome):
         raise TypeError(f"the worker answered with a {type(outcome).__name__}")
     return outcome
 
 
 def unexpected(task: Task, error: BaseException) -> Outcome:
-    """Put an exception into words.
+    """Describe an exception in an outcome.
 
-    What imgflow raises on purpose and is no verdict (a setting that is wrong), and what is of the
-    machine, is trouble; the rest is the image's.
+    Errors of the machine, and those that imgflow raises on purpose without rejecting the image
+    (such as a wrong setting), are trouble. Anything else is the image's failure.
     """
     if isinstance(error, ImgflowError) or is_of_machine(error):
         return Outcome(trouble=f"{task.upload.key!r}: {_text(error)}", failure=in_words(error))
@@ -56,23 +56,23 @@ def unexpected(task: Task, error: BaseException) -> Outcome:
 
 
 def in_words(error: BaseException) -> Failure:
-    """What a person reads of an exception, and what stands in the log."""
+    """One sentence about an exception for people, and its traceback for the log."""
     try:
         trace = "".join(traceback.format_exception(error))[-MOST_TRACE:]
         trace = visible(trace, keep="\n")
-    except Exception:  # its own text cannot be had
+    except Exception:  # even its text cannot be read
         trace = ""
     return Failure(f"processing it failed unexpectedly ({_text(error)})", trace)
 
 
 def as_rejection(task: Task, outcome: Outcome) -> Outcome:
-    """The outcome of a task that failed alone."""
+    """Reject the upload of a task that failed alone."""
     reason = outcome.failure.reason if outcome.failure else ""
     return replace(outcome, verdict=rejected(task, "failed", reason))
 
 
 def packed(task: Task, outcome: Outcome) -> bytes:
-    """Pickle an outcome; one that cannot be is a failure."""
+    """Pickle an outcome; if that is impossible, a failure that says so."""
     try:
         data = pickle.dumps(outcome)
         if len(data) > MOST_OUTCOME_BYTES:
@@ -83,7 +83,7 @@ def packed(task: Task, outcome: Outcome) -> bytes:
 
 
 def unpacked(task: Task, data: object) -> Outcome:
-    """The outcome that a pool process pickled; raises nothing."""
+    """Unpickle an outcome from a pool process; never raises."""
     try:
         return expected(pickle.loads(data))  # type: ignore[arg-type]  # noqa: S301 - our own process
     except (Exception, SystemExit) as error:
@@ -96,6 +96,6 @@ def _text(error: BaseException) -> str:
     except Exception:
         text = ""
     line = visible(" ".join(shortened(text, MOST_MESSAGE).split()))
-    # What a store answered may hold the request that was signed, and its signature.
+    # A store's answer may contain the signed request with its signature.
     line = line.partition("<?xml")[0].partition("<Error>")[0]
     return f"{type(error).__name__}: {line}".rstrip(": ")

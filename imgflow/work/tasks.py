@@ -1,4 +1,8 @@
-"""What goes to a pool process and what comes back from it."""
+"""What goes to a pool process, what comes back, and how the result of an upload is composed.
+
+Also the records in which a run collects the results of its batch. The functions here do no input
+or output; the work is in `photographs` and `depth_images`.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,13 @@ OutputRecord = Mapping[str, Any]
 
 
 def aws_variables() -> dict[str, str]:
-    """The variables of this process that say how to reach S3."""
+    """This process's environment variables that say how to reach S3."""
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """All that a worker needs to know, sent to it once when it starts."""
+    """Everything a worker needs to know; sent once, when it starts."""
 
     stores: StoreConfig
     database_url: str = field(repr=False)
@@ -42,11 +46,11 @@ class WorkerConfig:
     decode_seconds: float
     depth_seconds: float
     depth_limits: DepthLimits = field(default_factory=DepthLimits)
-    # Workers are forked from a server process that keeps the environment of its own start.
+    # Workers are forked from a server process, whose environment is that of its own start.
     variables: Mapping[str, str] = field(default_factory=aws_variables, repr=False)
 
     def seconds_of(self, task: Task) -> float:
-        """Processor time that one image may take."""
+        """Processor time that the image may take, in seconds."""
         if kind_of(task.upload.key) == "photo":
             return self.decode_seconds
         return processor_seconds(task.upload.size, self.depth_seconds)
@@ -57,14 +61,12 @@ class Task:
     """One upload to be processed.
 
     Attributes:
-        image_id: its row.
-        upload: as it was announced.
-        run_id: of the Dagster run.
-        wanted: outputs that are made when the content is as before; all are when it changed.
-        enabled: all outputs of its family, with the fingerprint of their recipe.
-        own: what was last made of the image itself.
-        twins: other contents of the same size in bytes; one of them may be the same.
-        is_known: this very upload was processed before, so that `own` is its content.
+        upload: The upload that the catalogue announced; it may be overwritten by now.
+        wanted: Outputs to make if the content is unchanged. If it changed, all are made.
+        enabled: All outputs of the image's family, with the fingerprint of their recipe.
+        own: The image's own content when it was last processed.
+        twins: Contents of other images with the same size in bytes; one may be the same.
+        is_known: This very upload was processed before, so `own` is its content.
     """
 
     image_id: int
@@ -79,11 +81,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Failure:
-    """What was raised that nobody expected, in words, since not every exception can travel.
+    """An unexpected exception as text, since not every exception can be pickled.
 
     Attributes:
-        reason: one sentence for a person, with the exception's type.
-        trace: for the log.
+        reason: One sentence for a person, with the exception's type.
+        trace: Traceback for the log.
     """
 
     reason: str
@@ -95,17 +97,16 @@ class Outcome:
     """What became of a task.
 
     Attributes:
-        verdict: to be written to the row; None when trouble outside kept it from being processed.
-        trouble: in words, when there was some.
-        trouble_code: which kind of trouble.
-        is_outdated: the upload is not the announced one any more.
-        failure: when something unexpected was raised; the pool decides what it means.
-        made: names of the outputs that were made anew.
-        bytes_read: of the source object.
-        pictures: small copies as text of what was made anew, by output; `metadata` has one too.
-        milliseconds: by step: `read`, `process`, `write`.
-        began: when work on it began, in seconds since 1970; 0 when no worker answered.
-        worker: process id of the worker that answered.
+        verdict: The result to write to the row; None if an external error prevented processing.
+        trouble: One sentence about that external error.
+        trouble_code: Machine-readable kind of that error.
+        is_outdated: The object is no longer the announced upload.
+        failure: The unexpected exception, if one was raised; the pool decides what it means.
+        made: Names of the outputs that were made by this task.
+        pictures: Small copies of those outputs as data URIs, by output; `metadata` has one too.
+        milliseconds: Duration by step: `read`, `copy`, `process`, `write`.
+        began: Unix time at which work began; 0 if no worker answered.
+        worker: Process id of the worker that answered.
     """
 
     verdict: Verdict | None = None
@@ -121,20 +122,20 @@ class Outcome:
     pictures: Mapping[str, str] = field(default_factory=dict)
 
 
-# Verdicts on uploads: what is to be made of one, what it turned out to be, what became of it.
+# The result of an upload: which outputs to make, what the content is, and ready or rejected.
 
 
 MOST_REASON = 1_000
 MOST_CODE = 60
 MOST_METADATA = 16_384
-"""Characters of what rows and events repeat."""
+"""Maximum lengths, in characters, of texts that rows and events repeat."""
 
 
 def own_metadata(output: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of an output, which rows and events repeat for each image.
+    """The metadata that an output adds to its row and events, checked.
 
     Raises:
-        OutputFailed: it is too long, or nothing that JSON holds.
+        OutputFailed: It is too long, or JSON cannot represent it.
     """
     if not metadata:
         return {}
@@ -151,7 +152,7 @@ def own_metadata(output: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_content(task: Task, sha256: str) -> Content | None:
-    """The content with this hash that is known already; the image's own first."""
+    """The known content with this hash, preferably the image's own."""
     candidates = (task.own, *task.twins)
     return next((c for c in candidates if c is not None and c.sha256 == sha256), None)
 
@@ -159,7 +160,7 @@ def known_content(task: Task, sha256: str) -> Content | None:
 def what_to_make(task: Task, sha256: str) -> tuple[frozenset[str], dict[str, OutputRecord]]:
     """Split the outputs of a task into those to make and those to keep.
 
-    Nothing of an older content is kept, so that a reader never sees outputs of two contents.
+    Outputs of an older content are never kept, so that no reader sees outputs of two contents.
     """
     if task.own is None or sha256 != task.own.sha256:
         return frozenset(task.enabled), {}
@@ -174,7 +175,7 @@ def what_to_make(task: Task, sha256: str) -> tuple[frozenset[str], dict[str, Out
 
 
 def described(task: Task, sha256: str, facts: PhotoFacts) -> Content:
-    """What a decoded photograph turned out to be."""
+    """The content record of a decoded photograph."""
     return Content(
         image_id=task.image_id,
         key=task.upload.key,
@@ -194,8 +195,8 @@ def described(task: Task, sha256: str, facts: PhotoFacts) -> Content:
 
 
 def ready(task: Task, content: Content, outputs: Mapping[str, OutputRecord]) -> Verdict:
-    """The verdict on an upload of this content with these outputs."""
-    # The same bytes may bear another name here than where they were first seen.
+    """The result of an upload with this content and these outputs."""
+    # The same bytes may have had another name where they were first seen.
     facts = {name: value for name, value in content.facts.items() if name != "suffix_mismatch"}
     if mismatch := suffix_mismatch(task.upload.key, str(content.facts.get("format", ""))):
         facts["suffix_mismatch"] = mismatch
@@ -216,10 +217,10 @@ def ready(task: Task, content: Content, outputs: Mapping[str, OutputRecord]) -> 
 
 
 def rejected(task: Task, code: str, reason: str) -> Verdict:
-    """The verdict on an upload that cannot become an image; outputs of older contents go.
+    """The result of an upload that cannot become an image; outputs of older contents are dropped.
 
-    Reasons may quote the file, and readers of other packages write their own, so both texts are
-    cut.
+    Both texts are cut, since reasons may quote the file and other packages' readers write their
+    own.
     """
     return Verdict(
         image_id=task.image_id,
@@ -233,15 +234,15 @@ def rejected(task: Task, code: str, reason: str) -> Verdict:
 
 
 def shortened(text: object, most: int) -> str:
-    """A text of at most so many characters, with an ellipsis where it was cut."""
+    """Cut a text to a maximum number of characters, ending in an ellipsis if it was cut."""
     whole = str(text)
     return whole if len(whole) <= most else f"{whole[: most - 1]}…"
 
 
 def withheld(task: Task, rejection: Withheld) -> Verdict:
-    """The verdict on an upload whose bytes the store keeps back.
+    """The result of an upload whose bytes the store blocks.
 
-    What was made of this very upload stays, for what was archived after it was processed.
+    Outputs made from this very upload stay, for objects that were archived after processing.
     """
     verdict = rejected(task, rejection.code, rejection.reason)
     if task.own is None or not task.is_known:
@@ -259,14 +260,14 @@ class Summary:
     """What became of a batch; keys are object keys.
 
     Attributes:
-        processed: images whose outputs were made.
-        bytes: size of the uploads on which there is a verdict.
-        unchanged: images on which nothing had to be done.
-        rejected: key to reason and fix.
-        still_rejected: the same of images on which the verdict is older and stays.
-        troubled: key to what outside kept it from being processed.
-        overtaken: images that were deleted before this run came to them, or while it had them in
-            hand, or that another run has processed since; nothing is said of them.
+        processed: Number of images whose outputs were made.
+        bytes: Total size of the uploads that became ready or rejected.
+        unchanged: Number of images that needed nothing.
+        rejected: Reason and advice by key.
+        still_rejected: The same for images that were rejected earlier and not retried.
+        troubled: The external error that prevented processing, by key.
+        overtaken: Images that were deleted before or while this run processed them, or that
+            another run has processed since. Nothing is reported about them.
     """
 
     processed: int = 0
@@ -280,7 +281,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Finished:
-    """An image whose row is written and whose events are due."""
+    """An image that a worker is done with, as its row was planned, and its outcome."""
 
     image: Image
     outcome: Outcome

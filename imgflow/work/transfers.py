@@ -1,4 +1,7 @@
-"""Reading ahead and writing behind: a worker computes while bytes travel over the network."""
+"""Reading ahead and writing behind: a worker computes while bytes travel over the network.
+
+The stores themselves are in `imgflow.store`.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from imgflow.store.objects import Source, SourceObject
 from imgflow.store.output_store import OutputStore
 
-# Requests of one worker at a time: at 30 ms for each, what a core can compute on meanwhile.
+# Concurrent requests of one worker: at 30 ms each, enough to keep a core busy.
 THREADS = 8
 
-# What may lie in memory besides the image at hand, each way. A single larger upload is read alone.
+# Maximum bytes in memory besides the current image, each way. A single larger upload is read alone.
 MOST_BYTES = 32 * 2**20
 
-# What all this takes: bytes both ways, and the stacks of the threads.
+# Memory for all of this: bytes both ways, and the stacks of the threads.
 BESIDE_BYTES = 2 * MOST_BYTES + THREADS * 8 * 2**20
 
 
@@ -23,7 +26,7 @@ class Transfers:
     """The bytes that travel between a worker and its stores."""
 
     def __init__(self, source: Source, outputs: OutputStore) -> None:
-        """Take the stores; nothing travels yet."""
+        """Create the thread pool; nothing is read or written yet."""
         self._source = source
         self._outputs = outputs
         self._threads = ThreadPoolExecutor(THREADS, "transfers")
@@ -32,7 +35,7 @@ class Transfers:
         self._writes: deque[tuple[int, Future[None]]] = deque()
 
     def expect(self, uploads: Iterable[SourceObject]) -> None:
-        """Read these uploads ahead; each is asked for later, in this order."""
+        """Read these uploads ahead; `read` must be called for them in this order."""
         self._coming.extend(uploads)
         self._read_ahead()
 
@@ -43,23 +46,23 @@ class Transfers:
             return self._source.read(upload)
         try:
             return future.result()
-        except MemoryError:  # under the limit of the image that was worked on meanwhile
+        except MemoryError:  # caused by the limit of the image being processed meanwhile
             return self._source.read(upload)
         finally:
             del self._reads[upload]
             self._read_ahead()
 
     def put(self, name: str, body: bytes, media_type: str) -> Future[None]:
-        """Begin to write an output; the future raises what `OutputStore.put` does."""
+        """Start writing an output; the future raises what `OutputStore.put` does."""
         while self._writes and sum(size for size, _ in self._writes) + len(body) > MOST_BYTES:
             _, oldest = self._writes.popleft()
-            oldest.exception()  # waits; whoever wrote it looks for the error
+            oldest.exception()  # only waits; the task that wrote it checks for the error
         future = self._threads.submit(self._outputs.put, name, body, media_type)
         self._writes.append((len(body), future))
         return future
 
     def end(self) -> None:
-        """Forget what was not asked for."""
+        """Drop what was read ahead and not used."""
         self._coming.clear()
         for future in self._reads.values():
             future.cancel()

@@ -1,4 +1,7 @@
-"""What the operating system lets a worker process spend on one image."""
+"""How much processor time and memory the operating system lets a worker spend on one image.
+
+Limits that are checked before decoding (bytes, pixels, frames) are in `images.formats.decoding`.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from imgflow.errors import Rejected
 
 @contextmanager
 def cpu_limit(seconds: float) -> Iterator[None]:
-    """Let the operating system end this process when a decoder computes for longer than that.
+    """Let the operating system end this process if it computes for longer than this.
 
-    Processor time rather than time on the clock: a slow store or a busy machine must not turn into
-    a verdict about an image, and a decoder that hangs computes.
+    It counts processor time, not wall time: a slow store or a busy machine must not get an image
+    rejected, and a decoder that hangs does compute.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -30,15 +33,15 @@ def cpu_limit(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def memory_limit(size: int, *, beside: int = 0) -> Iterator[None]:
-    """Let the operating system refuse memory beyond that many bytes above its own start.
+    """Let the operating system refuse memory beyond this, counted from the process's start.
 
     `RLIMIT_DATA` counts writable private memory only. `RLIMIT_AS` would also count what libraries
-    merely reserve: 64 MiB of addresses for each thread of the store. Where memory is not counted
-    so (elsewhere than on Linux), there is no limit.
+    merely reserve: 64 MiB of addresses for each thread of the store. Outside Linux there is no
+    limit.
 
     Args:
-        size: for one image.
-        beside: for what else the process does meanwhile.
+        size: Bytes for one image.
+        beside: Bytes for what else the process does at the same time.
 
     Raises:
         Rejected: `too_large`, with the limit in its reason.
@@ -70,9 +73,10 @@ def memory_limit(size: int, *, beside: int = 0) -> Iterator[None]:
 
 @cache
 def _bytes_at_start() -> int | None:
-    """What `RLIMIT_DATA` counts of this process before its first image; None where not known.
+    """Bytes that `RLIMIT_DATA` counts before the first image; None where that is unknown.
 
-    Taken once, as the allocator keeps what earlier images freed, and would hand it out unseen.
+    Measured once, because the allocator keeps memory that earlier images freed and would hand it
+    out without the limit noticing.
     """
     try:
         pages = Path("/proc/self/statm").read_text().split()[5]

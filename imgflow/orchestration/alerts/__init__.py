@@ -1,1 +1,1 @@
-"""Telling people of failed runs."""
+"""Notifying people of failed runs; the channels they use are in `imgflow.settings.channels`."""

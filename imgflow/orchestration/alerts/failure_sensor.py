@@ -1,4 +1,7 @@
-"""The sensor that tells people of failed runs: in its log, and on the channels that are set."""
+"""The sensor that reports failed runs to people: in its log, and on the configured channels.
+
+Which runs are new and what a message says is in `failures`.
+"""
 
 import time
 from collections.abc import Sequence
@@ -28,18 +31,19 @@ def failures_sensor(
     dagster_url: str,
     gallery_url: str,
 ) -> dg.SensorDefinition:
-    """Make the sensor that tells of runs that failed.
+    """Define the sensor that reports failed runs.
 
-    It reads the failures themselves rather than being called for each, as Dagster's own failure
-    sensors are: these drop a failure when their function raises, and know no pause.
+    It reads the failures from the event log. Dagster's own failure sensors are called for each
+    failure, but drop it if their function raises, and cannot pause between messages.
 
     Args:
-        families: whose runs, also those launched from an asset's page.
-        jobs: names of all our jobs.
-        channels: URLs of Apprise; without any, failures are only logged.
-        minutes: between two messages on a channel, at least. What fails meanwhile is in the next.
-        dagster_url: where people reach the Dagster UI.
-        gallery_url: where people reach the gallery.
+        families: Runs that make any of their assets are reported, whatever launched them.
+        jobs: Names of all our jobs.
+        channels: Apprise URLs; if empty, failures are only logged.
+        minutes: Minimum minutes between two messages on a channel; the next message includes what
+            failed in between.
+        dagster_url: Where people reach the Dagster UI.
+        gallery_url: Where people reach the gallery.
     """
     ours = frozenset(jobs)
     assets = frozenset().union(*(family.made for family in families))

@@ -1,4 +1,7 @@
-"""Failed runs as people are told of them: which are new, what to say, and to whom it was said."""
+"""Which failed runs are new, what a message says about them, and what each channel has received.
+
+The sensor that sends the messages is in `failure_sensor`.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,18 @@ from imgflow.foreign_text import visible
 from imgflow.orchestration.runs.execute import REJECTED_BEFORE
 from imgflow.settings.channels import digest_of
 
-# Ids of events are given before the events are stored, so one may appear behind a later one.
+# Event ids are assigned before the events are stored, so an event may appear after a later one.
 SETTLE_SECONDS = 2.0
 
-# Told at once. What is beyond follows in the next message.
+# Maximum runs per tick; the rest follow in the next message.
 MOST_RUNS = 200
 
-# Of a message: runs that are described, and lines of each.
+# Limits of a message: runs described in full, lines of each run, characters of each line.
 DESCRIBED_RUNS = 10
 LINES = 25
 LINE_CHARACTERS = 600
 
-# A channel that does not take a message is tried again after one minute, two, four … an hour.
+# A channel that refuses a message is retried after one minute, two, four … up to an hour.
 FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3_600.0
 
@@ -37,15 +40,14 @@ BY_ITSELF = "What it left undone is asked for again by itself, where the images 
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run that failed and is not retried by Dagster.
+    """A run that failed and that Dagster will not retry.
 
     Attributes:
-        id: of the run.
-        job: its name, as people know it.
-        asked_by: who launched it.
+        job: Name of the job, or the selected assets if it was launched from an asset's page.
+        asked_by: Who launched it, in words.
         ended_at: Unix time.
-        counts: images by what became of them; empty where the run died or broke.
-        text: what it said of its images, or of its end.
+        counts: Number of images by what became of them; empty if the run crashed or died.
+        text: What the run reported about its images or its end; may have several lines.
     """
 
     id: str
@@ -57,20 +59,20 @@ class FailedRun:
 
     @property
     def is_news(self) -> bool:
-        """Whether it tells more than of images that were rejected, and told of, before."""
+        """Whether it is about more than images that were rejected and reported before."""
         return not self.counts.get(REJECTED_BEFORE) or any(map(self.counts.get, COUNTS))
 
 
 @dataclass(frozen=True)
 class NewFailures:
-    """Failed runs in the order in which they failed, and the event up to which they were read."""
+    """Failed runs in the order they failed, and the id of the last event that was read."""
 
     runs: list[FailedRun]
     last: int
 
 
 def newest_failure(instance: dg.DagsterInstance) -> int:
-    """Id of the newest event of a failed run; 0 when none has failed yet."""
+    """Id of the newest event of a failed run; 0 if no run has failed yet."""
     found = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1).records
     return found[0].storage_id if found else 0
 
@@ -81,10 +83,10 @@ def failures_after(
     """Read which runs have failed since an event.
 
     Args:
-        instance: has them.
-        after: id of the event that was read last.
-        jobs: names of our jobs; runs of others are none of our business.
-        assets: ours, which may also be launched without a job.
+        instance: May also hold runs of other projects, which are skipped.
+        after: Id of the last event that was read.
+        jobs: Names of our jobs.
+        assets: Our assets, which can also be launched without one of our jobs.
     """
     wanted = dg.RunStatusChangeRecordsFilter(
         event_type=dg.DagsterEventType.RUN_FAILURE, after_storage_id=after
@@ -102,7 +104,7 @@ def failures_after(
             continue
         first, *_ = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
         if (first.timestamp, first.message) != (entry.timestamp, entry.message):
-            continue  # the code server and a tick may both find its process dead
+            continue  # the code server and a tick may both report that its process is dead
         if run.job_name in jobs or not assets.isdisjoint(run.asset_selection or ()):
             said = (entry.dagster_event and entry.dagster_event.message) or entry.user_message
             runs.append(_described(instance, run, entry.timestamp, said))
@@ -112,9 +114,9 @@ def failures_after(
 def _described(
     instance: dg.DagsterInstance, run: dg.DagsterRun, ended_at: float, said: str
 ) -> FailedRun:
-    """What a run said when it failed: of its images, of an error, or of its process."""
+    """Describe a failed run by what it reported: its images, an error, or its process's end."""
     counts: dict[str, int] = {}
-    # Of a process that was killed the code server says by which signal just before.
+    # If the process was killed, the code server's last event before names the signal.
     engine = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     before = engine[-1].dagster_event.message if engine and engine[-1].dagster_event else None
     text = "\n".join(filter(None, (before, said, BY_ITSELF)))
@@ -156,7 +158,7 @@ def _asked_by(tags: Mapping[str, str]) -> str:
 
 
 def title_of(runs: Sequence[FailedRun]) -> str:
-    """One line: how many runs, and what became of how many images."""
+    """One line: how many runs failed, and how many images were rejected or in trouble."""
     number = f"{len(runs)} runs" if len(runs) > 1 else "a run"
     sums = {name: sum(run.counts.get(name, 0) for run in runs) for name in COUNTS}
     images = ", ".join(f"{count} {name}" for name, count in sums.items() if count)
@@ -164,7 +166,7 @@ def title_of(runs: Sequence[FailedRun]) -> str:
 
 
 def message_of(runs: Sequence[FailedRun], *, dagster_url: str, gallery_url: str) -> str:
-    """What is sent: each run with its link and images, of bounded length."""
+    """The text of a message, of bounded length: each run with its link and images."""
     parts = [line_of(run, dagster_url) + "\n" + _shortened(run.text) for run in runs]
     if len(parts) > DESCRIBED_RUNS:
         more = "\n".join(line_of(run, dagster_url) for run in runs[DESCRIBED_RUNS:])
@@ -174,7 +176,7 @@ def message_of(runs: Sequence[FailedRun], *, dagster_url: str, gallery_url: str)
 
 
 def line_of(run: FailedRun, dagster_url: str) -> str:
-    """One run: what, by whom, when and where."""
+    """One line about a run: job, who launched it, when it failed, and its link."""
     ended = datetime.fromtimestamp(run.ended_at, UTC)
     return (
         f"{run.job}, asked for by {run.asked_by}, failed at {ended:%Y-%m-%d %H:%M:%S} UTC: "
@@ -194,13 +196,13 @@ def _shortened(text: str) -> str:
 
 @dataclass
 class Told:
-    """How far one channel has come.
+    """What one channel has received.
 
     Attributes:
-        after: id of the last event that it was told of.
-        sent_at: Unix time of the last message that it took.
-        attempts: that failed since.
-        not_before: Unix time of the next.
+        after: Id of the last event that was reported to it.
+        sent_at: Unix time of the last message that it accepted.
+        attempts: Number of failed attempts since then.
+        not_before: Unix time of the earliest next attempt.
     """
 
     after: int
@@ -209,15 +211,15 @@ class Told:
     not_before: float = 0.0
 
     def is_due(self, now: float, minutes: float) -> bool:
-        """Whether it may be sent something now."""
+        """Whether a message may be sent now, with this many minutes between two."""
         return now >= max(self.not_before, self.sent_at + 60 * minutes)
 
     def took(self, last: int, now: float) -> None:
-        """Note that it took a message about everything up to this event."""
+        """Note that the channel accepted a message about everything up to this event."""
         self.after, self.sent_at, self.attempts, self.not_before = last, now, 0, 0.0
 
     def refused(self, now: float) -> None:
-        """Note that it did not take a message, and when to try again."""
+        """Note that the channel refused a message, and when to retry."""
         pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self.attempts, 10))
         self.attempts += 1
         self.not_before = now + pause
@@ -225,11 +227,11 @@ class Told:
 
 @dataclass
 class Ledger:
-    """What was said to whom; the whole of the sensor's cursor, and without any URL.
+    """What was reported to whom. It is the sensor's complete cursor, and contains no URL.
 
     Attributes:
-        logged: id of the last event that the sensor's own log has.
-        channels: by the digest of their URL.
+        logged: Id of the last event that is in the sensor's own log.
+        channels: State of each channel, by the digest of its URL.
     """
 
     logged: int
@@ -237,7 +239,7 @@ class Ledger:
 
     @classmethod
     def from_cursor(cls, cursor: str | None) -> Ledger | None:
-        """Read a cursor; None for one that is not understood, or the first."""
+        """Read a cursor; None if there is none yet or it cannot be read."""
         try:
             found: Any = json.loads(cursor or "")
             known = {one.name for one in fields(Told)}
@@ -254,7 +256,7 @@ class Ledger:
         return json.dumps(asdict(self))
 
     def follow(self, urls: Sequence[str], since: int) -> None:
-        """Keep the channels that are set; a new one is told of what fails from now on."""
+        """Keep only the configured channels; a new one gets the failures after this event."""
         self.channels = {
             digest: self.channels.get(digest, Told(since)) for digest in map(digest_of, urls)
         }

@@ -1,1 +1,1 @@
-"""The assets of both families, and what their pages in Dagster's UI say."""
+"""The assets of both families, their jobs, and what their pages in Dagster's UI show."""

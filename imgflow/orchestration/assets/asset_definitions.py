@@ -1,7 +1,7 @@
-"""The assets of both families: one function each, which makes all outputs from one read.
+"""The assets of both families, and the job of each: one function makes all outputs from one read.
 
-What an operator selects in the UI, what the sensor asks for and what `imgflow ingest` runs goes
-through `process_partitions`, so all of them give the same result.
+Runs from the UI, from sensors and from `imgflow ingest` all go through `process_partitions` (in
+`runs.execute`), so they give the same results. Descriptions and links are in `asset_pages`.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class ProcessConfig(dg.Config):
 
 
 def store_kind(url: str) -> str:
-    """The kind that the UI shows for what lies in a store."""
+    """The kind tag that the UI shows for assets in a store: `s3` or `file`."""
     return "s3" if url.startswith("s3:") else "file"
 
 
@@ -57,7 +57,7 @@ def source_spec(family: Family, source_url: str) -> dg.AssetSpec:
 
 
 def freshness(hours: int) -> dg.FreshnessPolicy | None:
-    """How long a table may go without a new or changed row; None for 0 hours."""
+    """The policy for the longest time without a new or changed row; None for 0 hours."""
     if not hours:
         return None
     return dg.FreshnessPolicy.time_window(
@@ -66,7 +66,7 @@ def freshness(hours: int) -> dg.FreshnessPolicy | None:
 
 
 def output_specs(family: Family, output_url: str, freshness_hours: int = 0) -> list[dg.AssetSpec]:
-    """The assets that a family's function makes."""
+    """Specs of the assets that a family's function makes."""
     specs = [
         dg.AssetSpec(
             family.output(name),
@@ -101,7 +101,7 @@ def output_specs(family: Family, output_url: str, freshness_hours: int = 0) -> l
 
 
 def _installed(name: str) -> str:
-    """What the package that brings an output says of it; nothing of imgflow's own."""
+    """The description of an output from another package; empty for imgflow's own."""
     is_own = name in PHOTO_OUTPUTS or name in ("resized", "preview")
     return "" if is_own else find_output(name).description
 
@@ -114,14 +114,15 @@ def family_assets(
     *,
     freshness_hours: int = 0,
 ) -> dg.AssetsDefinition:
-    """Make the function of a family.
+    """Define the assets of a family.
 
     Args:
-        family: which one.
-        photo_recipe: with which its outputs are made, if these are photographs.
-        depth_recipe: with which its outputs are made, if these are depth images.
-        output_url: where they go.
-        freshness_hours: how long its table may go without a new or changed row; 0: for ever.
+        family: Gives kind, outputs and partitions.
+        photo_recipe: Used if the family is photographs.
+        depth_recipe: Used if the family is depth images.
+        output_url: Where outputs go; only shown here, as the assets' kind.
+        freshness_hours: Longest time that the table may go without a new or changed row; 0 sets no
+            limit.
     """
 
     @dg.multi_asset(
@@ -170,8 +171,8 @@ def family_assets(
                     finished=sample.add,
                 )
                 if context.run.asset_check_selection:
-                    # Dagster has planned checks in this run, and skips their step, since no result
-                    # is returned here.
+                    # Dagster planned checks in this run, but skips their step, since this function
+                    # yields no result.
                     sample.add(map(object_key, context.partition_keys))
                 result["imgflow.processed"] = summary.processed
                 result["imgflow.unchanged"] = summary.unchanged
@@ -183,22 +184,21 @@ def family_assets(
             examine_sample(context, examination, sample.keys)
             count_run(rows, family.kind, summary)
         conclude(context, summary)
-        # Results are reported image by image, since one returned here would stand for the whole
-        # range.
+        # Results are reported image by image; one yielded here would stand for the whole range.
         yield from ()
 
     return process
 
 
-# Jobs: one for each family, with all of its assets.
-
-
 def family_job(family: Family, assets: dg.AssetsDefinition) -> Any:
-    """Make the job that the sensor and `imgflow ingest` run; the class of such a job is private."""
+    """Define the job that sensors and `imgflow ingest` run, with all assets of a family.
+
+    It returns `Any` because the class of such a job is private to Dagster.
+    """
     return dg.define_asset_job(
         family.job,
-        # The checks of the assets are no part of it: they would plan and start a step more in
-        # each run. A run judges a sample of what it has made by itself.
+        # Without the assets' checks, which would add a step to each run. A run examines a sample
+        # of what it made itself.
         selection=dg.AssetSelection.assets(*assets.keys).without_checks(),
         description=f"All outputs of {family.kind} images, for a range of partitions.",
         executor_def=dg.in_process_executor,

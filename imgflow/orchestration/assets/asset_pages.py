@@ -1,7 +1,7 @@
-"""What the page of an asset shows before anything was made: words, links and columns.
+"""What an asset's page shows before anything is made: description, links and columns.
 
-Nothing that changes with the images: that stands in materialisations, since loading the definitions
-connects to nothing.
+Nothing here depends on images, since loading the definitions connects to nothing. What does is the
+metadata of materialisations, in `runs.materializations`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DESCRIPTIONS = {
     "depth/metadata": "Rows of the table images, one for each depth image.",
 }
 
-# What the comments in the schema leave to the name.
+# Descriptions of the columns that have no comment in the schema.
 MEANINGS = {
     "id": "of the image in the API and the gallery",
     "etag": "of the upload that was processed, as the store names it",
@@ -54,18 +54,18 @@ MEANINGS = {
 
 
 def description_of(family: Family, name: str, otherwise: str = "") -> str:
-    """Describe an asset in plain words: Dagster's catalogue shows Markdown as it is typed.
+    """Describe an asset in plain text, because Dagster's catalogue does not render Markdown.
 
     Args:
-        family: of the asset.
-        name: last part of its key.
-        otherwise: for an output of an installed package.
+        family: The asset's family.
+        name: Last part of the asset's key.
+        otherwise: Description to use for an output of another package.
     """
     return DESCRIPTIONS.get(f"{family.kind}/{name}", otherwise)
 
 
 def links_of(links: Links, kind: str) -> dict[str, Any]:
-    """Links as metadata of an asset."""
+    """Links to the gallery and the API, as metadata of an asset."""
     return {
         "gallery": dg.MetadataValue.url(links.gallery_of(kind)),
         "API": dg.MetadataValue.url(links.docs),
@@ -73,7 +73,7 @@ def links_of(links: Links, kind: str) -> dict[str, Any]:
 
 
 def table_metadata() -> Mapping[str, Any]:
-    """Name and columns of the table `images`, as Dagster shows those of tables."""
+    """Name and columns of the table `images`, under the metadata keys that Dagster shows."""
     return {
         "dagster/table_name": images.name,
         "dagster/column_schema": dg.TableSchema(columns=[_column(c) for c in images.columns]),

@@ -1,1 +1,1 @@
-"""Asset checks: what is examined, how it is judged, and where the result is reported."""
+"""Asset checks: what is examined, what counts as a defect, and how the result is reported."""

@@ -1,8 +1,8 @@
-"""Asset checks: what a person would find by looking, said at the assets it is about.
+"""Asset checks: the defects a person would find by looking, reported at the assets that have them.
 
-None of them is partitioned: Dagster would then plan a row for every check and image of a run. The
-evaluation of a run is about all images that were examined; those with a defect have evaluations of
-their own besides, which bear their partition.
+None of them is partitioned, or Dagster would plan a row for every check and image of a run. A run's
+evaluation covers all images examined; each defective image also gets one for its partition. How
+images are examined is in `examine`, what counts as a defect in `judge`.
 """
 
 import random
@@ -43,8 +43,8 @@ from imgflow.orchestration.families import MAINTENANCE_TAG, Family
 from imgflow.orchestration.resources import CatalogResource, StoresResource
 from imgflow.orchestration.runs.image_events import report_evaluations
 
-# Of the images of a run, so many are looked at again: one of a hundred takes a hundredth of the
-# time of making them, and of a small run a few take less than its launch.
+# How many of a run's images are examined: one in a hundred costs a hundredth of the time it took to
+# make them, and a few in a small run cost less than its launch.
 SAMPLE_IMAGES = 8
 FEWEST_IMAGES = 2
 IMAGES_PER_SAMPLE = 100
@@ -68,13 +68,13 @@ class CheckConfig(dg.Config):
 
 
 def boxes_of(family: Family, recipe: PhotoRecipe) -> dict[str, tuple[int, int]]:
-    """What pictures have to fit, by output."""
+    """Maximum width and height of pictures, by output."""
     boxes = {"thumbnail": recipe.thumbnail_size, "proof": recipe.proof_size}
     return {name: box for name, box in boxes.items() if name in family.outputs}
 
 
 def family_checks(family: Family, recipe: PhotoRecipe) -> dg.AssetChecksDefinition:
-    """Make the checks of a family, which read every object once for all of them."""
+    """Define the checks of a family; each object is read once for all of them."""
     boxes = boxes_of(family, recipe)
 
     @dg.multi_asset_check(
@@ -130,10 +130,12 @@ def family_checks(family: Family, recipe: PhotoRecipe) -> dg.AssetChecksDefiniti
 def audit(
     definitions: Sequence[dg.AssetChecksDefinition],
 ) -> tuple[Any, dg.ScheduleDefinition]:
-    """Make the job that examines every image, and its schedule; the class of such a job is private.
+    """Define the job that examines every image, and its schedule.
+
+    The job is typed `Any` because its class is private to Dagster.
 
     Args:
-        definitions: the checks of all families.
+        definitions: The checks of all families.
     """
     job = dg.define_asset_job(
         AUDIT_JOB,
@@ -156,22 +158,22 @@ def audit(
 
 
 class Sample:
-    """A bounded, even choice of what comes by."""
+    """A uniform random sample of bounded size, drawn from keys as they come in."""
 
     def __init__(self, seed: str, most: int = SAMPLE_IMAGES) -> None:
-        """Start without any; the same seed chooses the same."""
+        """Start empty; the same seed and keys give the same sample."""
         self._keys: list[str] = []
         self._random = random.Random(seed)  # noqa: S311 - decides what is looked at, not a secret
         self._most = most
         self._seen = 0
 
     def add(self, keys: Iterable[str]) -> None:
-        """Let keys come by."""
+        """Offer keys to the sample."""
         for key in keys:
             self._seen += 1
             place = self._random.randrange(self._seen)
             if len(self._keys) < self._most:
-                # Wherever it comes to stand, so that the first few are an even choice too.
+                # At a random position, so that the first few are a uniform sample too.
                 self._keys.append(key)
                 self._keys[place], self._keys[-1] = key, self._keys[place]
             elif place < self._most:
@@ -179,7 +181,7 @@ class Sample:
 
     @property
     def keys(self) -> list[str]:
-        """The choice: fewer of a small run."""
+        """The sample: one in a hundred of the offered keys, but at least two and at most `most`."""
         share = self._seen // IMAGES_PER_SAMPLE
         return self._keys[: max(FEWEST_IMAGES, share)]
 
@@ -187,16 +189,16 @@ class Sample:
 def examine_sample(
     context: dg.AssetExecutionContext, examination: Examination, sample: Sequence[str]
 ) -> None:
-    """Judge a few of the images that a batch has made, so that a defect shows on the same day.
+    """Examine a few of the images that a run made, so that a defect shows up on the same day.
 
-    What keeps it from doing so is no verdict, and does not make the batch fail: its images are
-    done.
+    If that is impossible, it is only logged: no check is evaluated, and the run, whose images are
+    done, does not fail.
     """
     try:
         if sample:
             _examine_sample(context, examination, sample)
-    # Everything, a defect of ours in judging too: raised here, behind the last row and event, it
-    # would have a run fail whose images are done, and be retried for them.
+    # Everything, even a bug in judging: after the last row and event, an error here would fail a
+    # run whose images are done, and have it retried for them.
     except Exception as error:
         cause = str(error) if isinstance(error, Trouble) else f"{type(error).__name__}: {error}"
         cause = visible(cause, keep="\n")
@@ -221,7 +223,7 @@ def _examine_sample(
 
 
 def _keys_of_run(context: dg.AssetCheckExecutionContext, family: Family) -> list[str]:
-    """Object keys of the partitions that a run is about; none for a run without partitions."""
+    """Object keys of the run's partitions; empty for a run without partitions."""
     tags = context.run.tags
     if partition := tags.get(PARTITION_NAME_TAG):
         return [object_key(partition)]
@@ -232,7 +234,7 @@ def _keys_of_run(context: dg.AssetCheckExecutionContext, family: Family) -> list
         return []
     known = context.instance.get_dynamic_partitions(str(family.partitions.name))
     if first not in known or last not in known:
-        return []  # the range of a run that is about the other family too
+        return []  # the range belongs to the other family
     between = known[known.index(first) : known.index(last) + 1]
     return [object_key(partition) for partition in between]
 
@@ -248,15 +250,15 @@ def _each_image(
     instance: dg.DagsterInstance,
     examined: Sequence[str] | None,
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """Evaluations of single images: of those that had a defect before, and of those that have one.
+    """Evaluations of single images: first those that are fixed, then those with a defect.
 
     In this order, since Dagster shows the last evaluation of a check as its status.
 
     Args:
-        family: whose images.
-        found: by check.
-        instance: which knows earlier evaluations.
-        examined: keys that surely were examined; None: all.
+        family: Maps the checks' outputs to asset keys.
+        found: The findings, by check.
+        instance: Knows which partitions failed earlier.
+        examined: Object keys that were certainly examined; None for all.
     """
     surely = {check: f for check, f in found.items() if f.defective <= len(f.named)}
     keys = {check: (family.output(check[0]), check[1]) for check in surely}
@@ -288,7 +290,7 @@ def _of_image(
 def _evaluation(
     family: Family, check: Check, findings: Findings, scope: str
 ) -> dg.AssetCheckEvaluation:
-    """Say what a check found out about all that were examined."""
+    """The unpartitioned evaluation of a check, for all images that were examined."""
     name = check[1]
     metadata: dict[str, Any] = {
         "examined": findings.examined,

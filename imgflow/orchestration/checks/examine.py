@@ -1,7 +1,7 @@
-"""Looking at images as they are stored: the input and output around the decisions of `auditing`.
+"""Reads stored images, tables and listings for the checks; `judge` decides what is a defect.
 
-One image at a time is in memory, whatever the number. What a store does not answer is trouble and
-ends the examination; it is never a finding.
+One image is in memory at a time, however many there are. If a store does not answer, that is
+trouble and ends the examination; it is never a finding.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from imgflow.store.output_store import OutputStore
 PAGE_ROWS = 500
 LISTED_OBJECTS = 1_000
 
-# While the first million of images comes in, none of them has a row yet.
+# Bounds memory: while the first million images come in, none of them has a row yet.
 MOST_SUSPICIOUS = 10_000
 
 ORPHAN = "has a partition, and no row that it belongs to"
@@ -43,13 +43,11 @@ Check = tuple[str, str]
 
 @dataclass(frozen=True)
 class Examination:
-    """Where images are looked at, and by what.
+    """Examines images of one family.
 
     Attributes:
-        family: whose images.
-        checks: that are to be judged.
-        boxes: by output, what its pictures have to fit.
-        open_outputs: opens the output store.
+        checks: The checks to evaluate; `agreement` is not evaluated here.
+        boxes: Maximum width and height of pictures, by output.
     """
 
     family: Family
@@ -59,7 +57,7 @@ class Examination:
     boxes: Mapping[str, tuple[int, int]]
 
     def images(self, images: Iterable[Image]) -> dict[Check, Findings]:
-        """Examine the outputs of images that are ready; others have none to be judged."""
+        """Examine the outputs of ready images; others have none to examine."""
         found = {check: Findings() for check in sorted(self.checks) if check[1] != AGREEMENT}
         outputs = self.open_outputs() if found else None
         seen: dict[str, Image] = {}
@@ -96,21 +94,21 @@ class Examination:
     def _note(
         self, found: dict[Check, Findings], image: Image, name: str, problems: Mapping[str, str]
     ) -> bool:
-        """Add what was found out about an output; say whether it is defective."""
+        """Add an output to the findings, and return whether it is defective."""
         is_current = image.outputs[name]["fingerprint"] == self.family.outputs.get(name)
         defective = False
         for check, findings in found.items():
             if check[0] != name:
                 continue
             if check[1] == FITS_BOX and not is_current:
-                findings.skipped += 1  # of another recipe, which is what `backfill_stale` looks at
+                findings.skipped += 1  # made with another recipe; `backfill_stale` handles it
                 continue
             findings.add(image.key, problems.get(check[1]))
             defective |= check[1] in problems
         return defective
 
     def _take_back(self, found: Mapping[Check, Findings], seen: Mapping[str, Image]) -> None:
-        """Forget findings about images that were processed or deleted while they were looked at."""
+        """Drop findings about images that were processed or deleted during the examination."""
         named = {key for findings in found.values() for key in findings.named}
         now = self.catalog.by_keys(sorted(named)) if named else {}
         for key in named:
@@ -136,7 +134,7 @@ def checks_of(family: Family, boxes: Mapping[str, tuple[int, int]]) -> list[Chec
 
 
 def spread(catalog: PostgresCatalog, family: Family, most: int) -> Iterator[Image]:
-    """Images that are ready: all, or so many at even distances, in pages."""
+    """Ready images, read in pages: at most `most` at even distances, or all if it is 0."""
     total = sum(
         count.count
         for count in catalog.counts()
@@ -155,16 +153,16 @@ def spread(catalog: PostgresCatalog, family: Family, most: int) -> Iterator[Imag
 def agreement_of(
     keys: Sequence[str], catalog: PostgresCatalog, source: Source, known: set[str]
 ) -> Findings:
-    """Whether bucket, table and partitions know these images.
+    """Whether bucket, table and partitions agree about these images.
 
     Args:
-        keys: object keys.
-        catalog: the table.
-        source: the bucket.
-        known: partition keys.
+        keys: Object keys to compare.
+        catalog: The table.
+        source: The bucket; keys that it does not answer for are skipped.
+        known: Partition keys that Dagster has.
 
     Raises:
-        Trouble: the store or the database does not answer.
+        Trouble: The store or the database does not answer.
     """
     findings = Findings()
     rows = catalog.by_keys(keys)
@@ -186,13 +184,13 @@ def agreement_of(
 def agreement(
     family: Family, catalog: PostgresCatalog, source: Source, instance: dg.DagsterInstance
 ) -> Findings:
-    """Whether bucket, table and partitions know the same images of a family, all of them.
+    """Whether bucket, table and partitions agree about all images of a family.
 
-    In memory are the partition keys, of which there are `IMGFLOW_HOT_PARTITIONS` at most, and a
-    page of the listing.
+    It keeps in memory the partition keys, at most `IMGFLOW_HOT_PARTITIONS`, and one page of the
+    listing.
 
     Raises:
-        Trouble: the store or the database does not answer.
+        Trouble: The store or the database does not answer.
     """
     name = str(family.partitions.name)
     known = set(instance.get_dynamic_partitions(name))
@@ -200,7 +198,7 @@ def agreement(
     looks = (_in_bucket(family, catalog, source), _in_partitions(family, catalog, known))
     suspicious = dict(islice(chain.from_iterable(looks), MOST_SUSPICIOUS))
     findings.examined = len(known)
-    # What arrived, was processed or went while this looked is no difference.
+    # Images that arrived, were processed or were deleted meanwhile are no differences.
     known = set(instance.get_dynamic_partitions(name))
     again = agreement_of(sorted(suspicious), catalog, source, known)
     rows = catalog.by_keys(sorted(suspicious))
@@ -215,7 +213,7 @@ def agreement(
 def _in_bucket(
     family: Family, catalog: PostgresCatalog, source: Source
 ) -> Iterator[tuple[str, str]]:
-    """Objects without a row, and rows whose object is gone without anybody having noticed."""
+    """Objects without a row, and rows whose object is gone unnoticed."""
     after = None
     while True:
         page = source.list_page(after, LISTED_OBJECTS)
@@ -235,7 +233,7 @@ def _in_bucket(
 def _in_partitions(
     family: Family, catalog: PostgresCatalog, known: set[str]
 ) -> Iterator[tuple[str, str]]:
-    """Rows that lack their partition, and partitions without a row."""
+    """Rows without their partition, and partitions without a row."""
     left = set(known)
     after = 0
     while page := catalog.page(

@@ -1,7 +1,7 @@
-"""What a person would find wrong with an image: pure decisions, without Dagster or stores.
+"""What counts as a defect of an image: pure decisions, without Dagster or stores.
 
-A defect is something that is so and should not be. What could not be looked at is none: the stores
-raise `Trouble`, which ends an examination without a verdict.
+An image that could not be read has no defect: the stores raise `Trouble`, which ends an examination
+without a result. Reading is in `examine`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Of a defect that thousands of images have, the first few say as much.
+# If thousands of images share a defect, the first few say as much.
 MOST_NAMED = 50
 
 READABLE, FITS_BOX, NOTHING_PRIVATE = "readable", "fits_box", "nothing_private"
@@ -45,8 +45,8 @@ DESCRIPTIONS = {
     AGREEMENT: "Bucket, table and partitions know the same images.",
 }
 
-# An ERROR is what users of the images meet, or what must not get out. A WARN is what fixes itself
-# or does no harm.
+# ERROR: users of the images run into it, or it must not get out. WARN: it is fixed automatically or
+# does no harm.
 ERRORS = frozenset({READABLE, NOTHING_PRIVATE, DEPTHS_RISE})
 
 
@@ -55,10 +55,11 @@ class Findings:
     """What one check found.
 
     Attributes:
-        examined: images.
-        skipped: images that it does not apply to for now, made with another recipe than today's.
-        defective: how many have the defect.
-        named: key to what is wrong with it, of the first few.
+        examined: Number of images examined.
+        skipped: Number of images to which the check does not apply now, such as those made with
+            another recipe than the current one.
+        defective: Number of images with the defect.
+        named: What is wrong, by object key, for the first few.
     """
 
     examined: int = 0
@@ -67,19 +68,19 @@ class Findings:
     named: dict[str, str] = field(default_factory=dict)
 
     def add(self, key: str, problem: str | None) -> None:
-        """One more image was examined."""
+        """Count an examined image, and its defect if there is one."""
         self.examined += 1
         if problem:
             self.report(key, problem)
 
     def report(self, key: str, problem: str) -> None:
-        """One has the defect."""
+        """Count a defect, and keep it by name while there are few."""
         self.defective += 1
         if len(self.named) < MOST_NAMED:
             self.named[key] = problem
 
     def take_back(self, key: str) -> None:
-        """What was named turned out to have changed meanwhile."""
+        """Drop a named defect, because the image has changed meanwhile."""
         if self.named.pop(key, None) is not None:
             self.defective -= 1
 
@@ -87,13 +88,13 @@ class Findings:
 def judge_picture(
     image: Image, name: str, body: bytes | None, box: tuple[int, int] | None = None
 ) -> dict[str, str]:
-    """What is wrong with one output of an image, by check.
+    """What is wrong with one output of an image, by check; empty if nothing is.
 
     Args:
-        image: its row.
-        name: of the output.
-        body: the object; None when there is none.
-        box: largest width and height of the picture, where it has to fit one.
+        image: The row that the output has to match.
+        name: Name of the output, such as `thumbnail`.
+        body: The stored object; None if it is missing.
+        box: Maximum width and height in pixels, if the output has any.
     """
     record = image.outputs[name]
     if body is None:
@@ -140,11 +141,11 @@ def _by(size: Sequence[int]) -> str:
 
 
 def judge_depths(image: Image, depths: NDArray[np.float64]) -> str | None:
-    """What is wrong with the depths of an array.
+    """What is wrong with the depths of an array; None if nothing is.
 
     Args:
-        image: its row.
-        depths: float64 (n,) in the order in which they are stored.
+        image: The row that number and bounds of the depths have to match.
+        depths: Array of float64 and shape (rows,), in stored order.
     """
     import numpy as np  # for depth images only
 

@@ -1,1 +1,1 @@
-"""Everything that knows how Dagster stores things: its tables, its private names, its instance."""
+"""Everything that knows how Dagster stores things: its tables, private names and instance."""

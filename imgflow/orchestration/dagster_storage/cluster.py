@@ -1,6 +1,7 @@
-"""The run launcher of a cluster: Dagster's own for Celery, put right in three things.
+"""The run launcher and run coordinator of a cluster, based on Dagster's own for Celery.
 
-With dagster-celery 0.29.27; drop each when Dagster's answers so by itself.
+The launcher works around three things in dagster-celery 0.29.27; drop each workaround once Dagster
+behaves so itself. `instance` names both classes in `dagster.yaml`.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from imgflow.orchestration.runs.execute import BATCH_TAG
 if TYPE_CHECKING:
     import dagster as dg
 
-# Dagster's own launcher names its task again for each run, of which Celery warns in ten lines.
+# Dagster's launcher registers its task again for each run, and Celery warns about it in ten lines.
 warnings.filterwarnings("ignore", message="Task name 'execute_job' is already registered")
 
 
 class ClusterRunLauncher(CeleryRunLauncher):
-    """Runs go through the broker to warm workers."""
+    """Sends runs through the broker to warm workers."""
 
     def terminate(self, run_id: str) -> bool:
-        """Have the worker end a run, or forget it when it waits for one.
+        """Have the worker end a run, or drop it if it still waits for one.
 
-        The run becomes canceled; Dagster's own launcher does not say that it is being canceled, so
-        that it would look as if it had failed.
+        The run becomes canceled. Dagster's launcher does not report first that it is being
+        canceled, so the run would look as if it had failed.
         """
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
@@ -37,32 +38,32 @@ class ClusterRunLauncher(CeleryRunLauncher):
         return super().terminate(run_id)
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> Any:
-        """Ask the broker; a run of which it knows nothing counts as going on.
+        """Ask the broker; a run that it does not know counts as running.
 
-        Dagster's own launcher fails it, also when the broker has lost its data and the run goes on;
-        its images would then be processed twice. Whether a run of ours lives, the locks of the
-        catalogue tell; other jobs have a limit.
+        Dagster's launcher fails such a run, even if the broker lost its data and the run is still
+        active; its images would then be processed twice. The catalogue's locks show whether our own
+        runs are alive, and other jobs have a time limit.
         """
         health = super().check_run_worker_health(run)
         status = health.status
         return health._replace(status=type(status).RUNNING) if status.name == "UNKNOWN" else health
 
 
-# Which runs wait in Dagster's queue: those of people and backfills, not those of the sensor.
+# Runs of people and backfills wait in Dagster's queue; runs of sensors do not.
 #
-# The queue is looked at once a second or less often, which is what an upload would wait for longest
-# in a cluster. The sensor asks for no more runs than there are workers, so its runs need no queue.
+# Dagster reads the queue once a second at most, which would be an upload's longest wait in a
+# cluster. Sensors request no more runs than there are workers, so their runs need no queue.
 
 
 class SensorFirstRunCoordinator(QueuedRunCoordinator):
-    """Dagster's queue, past which runs of the sensor go straight to the launcher.
+    """Dagster's queue, which runs of sensors bypass on their way to the launcher.
 
-    They count for the limits of the queue all the same. A run never is in both places, so nothing
-    can launch it twice.
+    They still count for the queue's limits. A run is never in both places, so nothing can launch it
+    twice.
     """
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
-        """Launch a run of the sensor, or put another one into the queue."""
+        """Launch a run that a sensor requested, or queue any other run."""
         run = context.dagster_run
         if BATCH_TAG not in run.tags or run.status != dg.DagsterRunStatus.NOT_STARTED:
             return super().submit_run(context)

@@ -1,8 +1,9 @@
-"""The one module that uses private names of Dagster: an event log that takes events in bulk.
+"""An event log that stores events in bulk; the one module that imports Dagster's private names.
 
-Why it exists, with dagster 1.13.27: in a run over a range of partitions the public interface gives
-all of them the same metadata and data version, or costs 26 to 123 ms an event. Here each image has
-events of its own, and those of a few hundred images are stored with `COPY` in one transaction.
+Why it exists, as of dagster 1.13.27: in a run over a range of partitions, the public interface
+gives all of them the same metadata and data version, or costs 26 to 123 ms per event. Here each
+image has its own events, and those of a few hundred images are stored with `COPY` in one
+transaction. Serialising rows and the COPY itself are in `event_rows`, reading in `queries`.
 
 `imgflow_tests/orchestration/test_event_log.py` fails by name when Dagster changes what is used
 here.
@@ -86,9 +87,9 @@ __all__ = [
     "report_level",
 ]
 
-# Dagster sends events in batches only where this variable is set, in every process that creates or
-# executes runs. All of them load the storage class below, so it sets the variable rather than each
-# deployment.
+# Dagster sends events in batches only if this variable is set in every process that creates or
+# executes runs. All of them load the storage class below, so it sets the variable, and deployments
+# need not.
 BATCH_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 BATCH_EVENTS = 5_000
 
@@ -105,12 +106,11 @@ class ImageEvent:
     """A materialisation of one asset of one image.
 
     Attributes:
-        asset_key: the asset.
-        partition: the image's partition key.
-        data_version: changes exactly when the output does.
-        code_version: fingerprint of the recipe it was made with; None for external assets.
-        inputs: data versions of the assets it was made from, for Dagster's staleness.
-        metadata: what the UI shows; `event_rows` has types for Markdown and links.
+        partition: The image's partition key.
+        data_version: Changes exactly when the output does.
+        code_version: Fingerprint of the recipe; None for external assets.
+        inputs: Data versions of the assets it was made from, by which Dagster judges staleness.
+        metadata: What the UI shows; `event_rows` has types for Markdown and links.
     """
 
     asset_key: dg.AssetKey
@@ -121,10 +121,10 @@ class ImageEvent:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def tags(self, pointer: int) -> dict[str, str]:
-        """Versions and provenance, as Dagster keeps them.
+        """Versions and provenance as event tags, in Dagster's form.
 
         Args:
-            pointer: id of the newest event that its inputs may have had when it was made.
+            pointer: Id of the newest event that the inputs can have had when this was made.
         """
         tags = {DATA_VERSION_TAG: self.data_version}
         if self.code_version is not None:
@@ -152,7 +152,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
         os.environ.setdefault(BATCH_VARIABLE, str(BATCH_EVENTS))
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         self._writer: tuple[str, RowWriter] | None = None
-        # The parent connects anew for each statement, about forty times in a run: 2 ms each.
+        # The parent opens a connection for each statement, about forty in a run, at 2 ms each.
         self._engine = create_pg_engine(
             postgres_url,
             isolation_level="AUTOCOMMIT",
@@ -164,7 +164,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
         bound_server(self._engine)
 
     def dispose(self) -> None:
-        """Close the connection that is kept."""
+        """Also close the connection that is kept open."""
         super().dispose()
         self._engine.dispose()
 
@@ -172,7 +172,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> BulkPostgresEventLogStorage:
-        """Make the storage of a `dagster.yaml`; the parent's method names its own class."""
+        """Make the storage that `dagster.yaml` names; the parent's method would make a parent."""
         return cls(
             postgres_url=pg_url_from_config(config_value),
             should_autocreate_tables=config_value.get("should_autocreate_tables", True),
@@ -180,7 +180,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
         )
 
     def has_table(self, table_name: str) -> bool:
-        """Whether the database has a table; see `run_storage`, also for the columns."""
+        """Whether the database has a table; remembers a yes, for the reason given in `storages`."""
         return is_present(self.postgres_url, table_name, partial(super().has_table, table_name))
 
     def _has_asset_key_col_on_connection(self, conn: sa.Connection, column_name: str) -> bool:
@@ -188,7 +188,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
         return is_present(self.postgres_url, f"{column_name} of assets", look)
 
     def get_dynamic_partitions(self, partitions_def_name: str) -> Sequence[str]:
-        """Read all keys as one array: as 100,000 rows they take ten times as long.
+        """Read all keys as one array, which is ten times as fast as 100,000 rows.
 
         Dagster reads them four times for each run over a range.
         """
@@ -206,7 +206,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
             return int(connection.execute(query).scalar_one())
 
     def delete_dynamic_partitions(self, partitions_def_name: str, keys: Sequence[str]) -> None:
-        """Delete many partitions with one statement; Dagster's own way takes two for each."""
+        """Delete many partitions in one statement; Dagster needs two for each."""
         with self.index_transaction() as connection:
             connection.execute(
                 DynamicPartitionsTable.delete().where(
@@ -216,10 +216,10 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
             )
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store a batch: all of it or, when the database refuses, nothing.
+        """Store all events of a batch or, if the database refuses, none.
 
-        Dagster stores the events of a failed batch again one by one, so a batch that was stored in
-        part would be stored twice.
+        Dagster retries the events of a failed batch one by one, so those of a partly stored batch
+        would be stored twice.
         """
         if not {event.dagster_event_type for event in events} <= BULK_TYPES:
             super().store_event_batch(events)
@@ -244,14 +244,14 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
     def store_images(
         self, step: StepExecutionContext, levels: Sequence[Sequence[ImageEvent]]
     ) -> None:
-        """Store events of images in one transaction, without Dagster's objects for most of them.
+        """Store events of images in one transaction, mostly without creating Dagster's objects.
 
         Args:
-            step: whose events they are.
-            levels: of the asset graph; the inputs of each are in those before it.
+            step: The running step that the events belong to.
+            levels: Events by level of the asset graph; inputs are in earlier levels.
 
         Raises:
-            Trouble: the database does not answer, again and again.
+            Trouble: The database did not answer, even after retries.
         """
         retried(self._engine, partial(self._store_levels, step, levels))
 
@@ -263,8 +263,8 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
         with self.index_transaction() as connection:
             ids = reserved_ids(connection, sum(map(len, levels)))
             events: list[NewEvent] = []
-            # Dagster takes an image for stale when one of its inputs has an event after this one,
-            # so it stands behind all that are stored, and behind those of the levels before.
+            # Dagster considers an image stale if one of its inputs has an event after this id, so
+            # it must follow all stored events and those of the earlier levels.
             pointer = ids[0] - 1
             for level in levels:
                 for event in level:
@@ -282,14 +282,14 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
     def store_evaluations(
         self, step: StepExecutionContext, evaluations: Sequence[dg.AssetCheckEvaluation]
     ) -> None:
-        """Store evaluations of asset checks in one transaction; Dagster's own way takes two each.
+        """Store evaluations of asset checks in one transaction; Dagster needs two for each.
 
         Args:
-            step: whose events they are.
-            evaluations: of which none answers one that is planned in this run.
+            step: The running step that the evaluations belong to.
+            evaluations: None of them may be planned in this run; see `are_planned`.
 
         Raises:
-            Trouble: the database does not answer, again and again.
+            Trouble: The database did not answer, even after retries.
         """
         retried(self._engine, partial(self._store_evaluations, step, evaluations))
 
@@ -314,11 +314,11 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
             )
 
     def are_planned(self, run_id: str, evaluations: Sequence[dg.AssetCheckEvaluation]) -> bool:
-        """Whether a run is to execute such checks itself, so that rows wait for an evaluation."""
+        """Whether the run plans any of these checks, so that rows wait for their evaluations."""
         table = AssetCheckExecutionsTable.c
         whole = [one for one in evaluations if one.partition is None]
         if not whole:
-            return False  # plans are about all partitions
+            return False  # checks are planned without a partition
         query = sa.select(
             sa.exists().where(
                 table.asset_key.in_(sorted({one.asset_key.to_string() for one in whole})),
@@ -330,7 +330,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
             return bool(connection.execute(query).scalar())
 
     def _writer_of(self, run_id: str) -> RowWriter:
-        """The templates of a run, kept until another has events."""
+        """The templates of a run, kept until another run has events."""
         if self._writer is None or self._writer[0] != run_id:
             self._writer = run_id, RowWriter(self._event_to_row)
         return self._writer[1]
@@ -340,7 +340,7 @@ class BulkPostgresEventLogStorage(PostgresEventLogStorage):
 
     def _store(self, connection: sa.Connection, events: Sequence[NewEvent]) -> None:
         copy_events(connection, events, SqlEventLogStorageTable.name, AssetEventTagsTable.name)
-        # The asset table holds the newest event of each asset and kind.
+        # The table of assets holds the newest event of each asset and type.
         for event in newest(events):
             self._store_asset_event(connection, event.entry(), event.id)
 
@@ -350,7 +350,7 @@ def _itself(entry: EventLogEntry) -> EventLogEntry:
 
 
 def has_open_backfill(instance: dg.DagsterInstance) -> bool:
-    """Whether somebody's backfill has not been turned into runs completely."""
+    """Whether any backfill still has runs to launch."""
     return bool(instance.get_backfills(status=BulkActionStatus.REQUESTED, limit=1))
 
 
@@ -359,7 +359,7 @@ def report_counts(
 ) -> None:
     """Log a message of the running step with counts as its metadata.
 
-    The public way, metadata of an output, needs an output, and one would stand for all partitions.
+    Dagster's public way, output metadata, needs an output, which would stand for all partitions.
     """
     metadata = {name: dg.MetadataValue.int(count) for name, count in counts.items()}
     DagsterEvent.engine_event(
@@ -368,14 +368,14 @@ def report_counts(
 
 
 def report_evaluation(step: StepExecutionContext, evaluation: dg.AssetCheckEvaluation) -> None:
-    """Report one evaluation in Dagster's own way."""
+    """Report one evaluation through Dagster itself."""
     DagsterEvent.asset_check_evaluation(step, evaluation)
 
 
 def report_level(
     instance: dg.DagsterInstance, step: StepExecutionContext, events: Sequence[ImageEvent]
 ) -> None:
-    """Report events of one level in Dagster's own way, to a storage that is not ours."""
+    """Report events of one level through Dagster itself, to a storage that is not ours."""
     pointer = instance.event_log_storage.get_maximum_record_id() or 0
     batch_id = str(uuid.uuid4())
     last = len(events) - 1

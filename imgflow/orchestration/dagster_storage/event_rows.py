@@ -1,11 +1,13 @@
-"""Rows of many events that differ in a few places, without serialising each as a whole.
+"""Makes rows for many similar events without serialising each, and copies them into the tables.
 
-Dagster takes 0.2 to 0.5 ms to make and serialise an event, and an image has seven of them. Events
-of one shape (the same kind, asset and run, and the same names and types of metadata) differ in
-time, partition, values and tags only. So the first of a shape is serialised by Dagster and becomes
-the template of the others: its JSON, cut at the places where they differ. The second is made both
-ways: a template that does not give the very bytes of Dagster is not used again, so that another
-version of Dagster makes this slower and never wrong.
+Dagster takes 0.2 to 0.5 ms to make and serialise an event, and an image has seven. Events of one
+shape (the same type, asset and run, and the same names and types of metadata) differ only in time,
+partition, values and tags. So Dagster serialises the first event of a shape, and its JSON, cut at
+the places where events differ, becomes the template for the others. The second event is made both
+ways: a template that does not reproduce Dagster's exact bytes is not used again, so that another
+version of Dagster makes this slower but never wrong.
+
+The storage that uses this, with its transactions, is in `event_log`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ PLANNED = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
 
 
 class Markdown(str):
-    """A value that the UI shows as Markdown; Dagster's own takes 3 µs to make."""
+    """A value that the UI shows as Markdown; Dagster's own type takes 3 µs to make."""
 
     __slots__ = ()
 
@@ -44,7 +46,7 @@ class Url(str):
 
 
 def as_dagster(value: Any) -> Any:
-    """A value as Dagster's events have it."""
+    """Convert a metadata value to Dagster's own type."""
     if isinstance(value, Markdown):
         return dg.MetadataValue.md(str(value))
     if isinstance(value, Url):
@@ -52,7 +54,7 @@ def as_dagster(value: Any) -> Any:
     return value
 
 
-# Under which name Dagster stores a metadata value of a type; others make no template.
+# The name under which Dagster stores a metadata value, by type; other types have no template.
 SLOTS: Mapping[type, str] = {
     **{int: "value", float: "value", bool: "value", str: "text"},
     Markdown: "md_str",
@@ -61,18 +63,18 @@ SLOTS: Mapping[type, str] = {
 
 TEXTS = frozenset({str, Markdown, Url})
 
-# The NUL is in no text that PostgreSQL can store, so no event has this of its own.
+# PostgreSQL cannot store a text with a NUL, so no event contains this.
 HOLE = re.compile(r'"\\u0000(\d+)\\u0000"')
 
 
 class Shape(NamedTuple):
-    """What events of one template have in common.
+    """What the events of one template have in common.
 
     Attributes:
-        kind: type of the event.
-        subject: all else that is the same in them and not the same in others.
-        tags: names of a materialisation's tags.
-        labels: of its metadata, with the type of each value.
+        kind: Type of the event, as Dagster stores it.
+        subject: Everything else that is the same in these events and differs in others.
+        tags: Names of a materialisation's tags.
+        labels: Labels of its metadata, with the type of each value.
     """
 
     kind: str
@@ -81,7 +83,7 @@ class Shape(NamedTuple):
     labels: tuple[tuple[str, type], ...] = ()
 
     def places(self) -> list[Place]:
-        """Where events of this shape differ, in the order of `Outline.values`."""
+        """Paths into the JSON where events of this shape differ, ordered as `Outline.values`."""
         data: Place = ("dagster_event", "event_specific_data")
         if self.kind == PLANNED:
             return [("timestamp",), (*data, "partition")]
@@ -98,7 +100,7 @@ class Shape(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """An event without what it shares with others: its time, partition, tags and metadata."""
+    """An event as its shape and what is its own: time, partition, tags and metadata."""
 
     shape: Shape
     values: Sequence[Any]
@@ -111,7 +113,7 @@ def materialization_outline(
     metadata: Mapping[str, Any],
     time: float,
 ) -> Outline | None:
-    """Outline a materialisation; None when its metadata has values that make no template."""
+    """Outline a materialisation; None if its metadata has values of types without a template."""
     labels = tuple((label, type(value)) for label, value in metadata.items())
     if any(kind not in SLOTS for _, kind in labels):
         return None
@@ -120,7 +122,7 @@ def materialization_outline(
 
 
 def planned_outline(entry: Any) -> Outline | None:
-    """Outline what Dagster says of a partition before a run; None of any other entry."""
+    """Outline Dagster's planned event of a partition; None for any other entry."""
     event = entry.dagster_event
     if event is None or event.event_type_value != PLANNED:
         return None
@@ -130,13 +132,14 @@ def planned_outline(entry: Any) -> Outline | None:
 
 
 class RowWriter:
-    """Makes the rows of one run's events."""
+    """Makes the rows of one run's events, from templates where possible."""
 
     def __init__(self, row_of: Callable[[Any], Row]) -> None:
-        """Take Dagster's own way.
+        """Start without templates.
 
         Args:
-            row_of: makes the row of an event: columns by name, `event` as JSON.
+            row_of: Dagster's own function for the row of an event: columns by name, `event` as
+                JSON.
         """
         self._row_of = row_of
         self._templates: dict[Shape, _Template] = {}
@@ -145,8 +148,8 @@ class RowWriter:
         """Make the row of an event.
 
         Args:
-            outline: what it is like, when it may have a template.
-            entry: makes Dagster's object of it, which most do not need.
+            outline: The event's outline; None if it cannot have a template.
+            entry: Makes Dagster's object of the event; not called for most events.
         """
         if outline is None:
             return self._row_of(entry())
@@ -164,13 +167,13 @@ class RowWriter:
 
 @dataclass
 class _Template:
-    """The row of one event, its JSON cut where others differ.
+    """The row of one event, with its JSON cut at the places where events differ.
 
     Attributes:
-        columns: all columns; those that differ are written over.
-        texts: between the places, one more than there are places.
-        order: which value goes where.
-        is_right: None until it has been compared with Dagster's own.
+        columns: All columns; those that differ are overwritten.
+        texts: The JSON between the places, one more text than there are places.
+        order: For each place, the index of its value.
+        is_right: Whether it reproduces Dagster's own row; None until compared.
     """
 
     columns: Row
@@ -197,14 +200,14 @@ class _Template:
         return {
             **self.columns,
             "event": "".join(parts),
-            # PostgreSQL wants UTC without its name.
+            # The column holds UTC without a zone.
             "timestamp": datetime.fromtimestamp(time, UTC).replace(tzinfo=None),
             "partition": partition,
         }
 
 
 def _as_json(value: Any) -> str:
-    # As `json.dumps`, which takes five times as long for texts and whole numbers.
+    # Equivalent to `json.dumps`, which takes five times as long for texts and integers.
     kind = type(value)
     if kind in TEXTS:
         return encode_basestring_ascii(value)
@@ -215,19 +218,18 @@ def _as_json(value: Any) -> str:
     return json.dumps(value)
 
 
-# Statements that put many events at once into the tables of Dagster's event log.
-#
-# They know the columns; the names of the tables are Dagster's own, which `event_log` has.
+# Statements that copy many events at once into the tables of Dagster's event log. They know the
+# columns; the tables' names come from Dagster, by way of `event_log`.
 
 
 class NewEvent(NamedTuple):
     """An event that is about to be stored.
 
     Attributes:
-        id: reserved for it.
-        row: its columns.
-        tags: those that Dagster indexes.
-        entry: makes Dagster's object of it.
+        id: Id that was reserved for it.
+        row: Columns by name.
+        tags: The tags that Dagster indexes.
+        entry: Makes Dagster's object of the event.
     """
 
     id: int
@@ -240,11 +242,10 @@ class NewEvaluation(NamedTuple):
     """An evaluation of an asset check that is about to be stored.
 
     Attributes:
-        event_id: reserved for its event.
-        run_id: of the run whose step reports it.
-        evaluation: what was found.
-        row: columns of its event.
-        text: its event, serialised.
+        event_id: Id that was reserved for its event.
+        run_id: Id of the run whose step reports it.
+        row: Columns of its event, by name.
+        text: Its event, serialised by Dagster.
     """
 
     event_id: int
@@ -255,7 +256,7 @@ class NewEvaluation(NamedTuple):
 
 
 def reserved_ids(connection: sa.Connection, count: int) -> list[int]:
-    """Reserve so many ids of new events, rising."""
+    """Reserve ids for new events, in rising order."""
     rows = connection.exec_driver_sql(
         "SELECT nextval(pg_get_serial_sequence('event_logs', 'id')) FROM generate_series(1, %s)",
         (count,),
@@ -286,9 +287,9 @@ def copy_events(
 
 
 def newest(events: Sequence[NewEvent]) -> list[NewEvent]:
-    """The last event of each asset and kind.
+    """The last event of each asset and type.
 
-    In the order of their keys, so that two runs that write them never wait for each other.
+    Sorted by asset and type, so that two runs that write them cannot deadlock.
     """
     last = {(event.row["asset_key"], event.row["dagster_event_type"]): event for event in events}
     return [event for _, event in sorted(last.items(), key=lambda item: item[0])]

@@ -1,4 +1,8 @@
-"""What Dagster knows of one image: what was made of it and when, and what failed."""
+"""The history of one image in Dagster: what was made of it and when, and what failed.
+
+It shows only what the event log still has. The API reads the same with SQL alone, in
+`catalog.postgres.event_history`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from imgflow.orchestration.families import Family
 
 MOST_EVENTS = 20
 
-# What a run that has made nothing of an image says about it; any other is waiting or going on.
+# Outcome by status of a run that made nothing of an image; with any other status it is in progress.
 ENDS = {
     dg.DagsterRunStatus.FAILURE: "failed",
     dg.DagsterRunStatus.CANCELED: "canceled",
@@ -29,12 +33,11 @@ class Event:
     """One event of an asset of an image.
 
     Attributes:
-        time: with its time zone.
-        asset: its key, such as `photo/thumbnail`.
-        outcome: `made`, `noop` or, of an uploaded object, `seen`; of a run that made nothing of the
-            asset `failed`, `canceled`, `left out` or `in progress`.
-        run_id: of Dagster.
-        data_version: of what was made or found.
+        time: Time of the event, in UTC.
+        asset: Asset key, such as `photo/thumbnail`.
+        outcome: `made`, `noop` or, for an uploaded object, `seen`. For a run that did not make the
+            asset: `failed`, `canceled`, `left out` or `in progress`.
+        data_version: Version of what was made or seen; None if nothing was.
     """
 
     time: datetime
@@ -44,11 +47,11 @@ class Event:
     data_version: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The event as JSON, for programs."""
         return {**asdict(self), "time": self.time.isoformat()}
 
     def line(self) -> str:
-        """For people, in UTC."""
+        """The event as one line for people, with its time in UTC."""
         version = f"  version {self.data_version}" if self.data_version else ""
         return (
             f"{self.time:%Y-%m-%d %H:%M:%S}  {self.asset}: {self.outcome}  "
@@ -59,16 +62,16 @@ class Event:
 def history(
     instance: dg.DagsterInstance, family: Family, image: Image, *, most: int = MOST_EVENTS
 ) -> list[Event]:
-    """The newest events of an image, newest first; of a sealed or deleted one too.
+    """The newest events of an image, newest first, even if it is sealed or deleted.
 
     Args:
-        instance: whose event log is asked, a few times for each asset.
-        family: of the image.
-        image: which one.
-        most: events.
+        instance: Its event log is queried a few times for each asset.
+        family: The image's family, which decides the assets.
+        image: The row of the image.
+        most: Maximum number of events.
 
     Raises:
-        SettingsError: the instance keeps its events elsewhere than in PostgreSQL.
+        SettingsError: The instance does not keep its events in PostgreSQL.
     """
     events: list[Event] = []
     for asset in (family.source, *sorted(family.made)):
@@ -81,7 +84,7 @@ def history(
         if asset == family.source:
             continue
         planned = planned_runs(instance, asset, partition_key(image.key), most=most)
-        if len(made) == most:  # what runs before the oldest of them have made is not known here
+        if len(made) == most:  # what earlier runs made was not read
             planned = {run_id: time for run_id, time in planned.items() if time >= made[-1].time}
         not_made = {run_id: planned[run_id] for run_id in planned.keys() - {e.run_id for e in made}}
         events += _not_made(instance, asset, not_made)
@@ -105,13 +108,13 @@ def _made(record: dg.EventLogRecord, *, is_source: bool) -> Event:
 def _not_made(
     instance: dg.DagsterInstance, asset: dg.AssetKey, planned: Mapping[str, datetime]
 ) -> Iterator[Event]:
-    """What became of runs that were to make an asset and have not."""
+    """The outcomes of runs that were planned to make an asset but did not."""
     if not planned:
         return
     for record in instance.get_run_records(dg.RunsFilter(run_ids=sorted(planned))):
         run = record.dagster_run
         yield Event(
-            # A failure is known when the run ends.
+            # A run counts as failed from its end on.
             time=_time(record.end_time) if record.end_time else planned[run.run_id],
             asset=asset.to_user_string(),
             outcome=ENDS.get(run.status, "in progress"),

@@ -1,4 +1,7 @@
-"""Dagster's home: its `dagster.yaml`, and the environment that its processes need."""
+"""Dagster's home: its `dagster.yaml`, the environment of its processes, and opening the instance.
+
+The classes that `dagster.yaml` names are in `storages`, `event_log` and `cluster`.
+"""
 
 from __future__ import annotations
 
@@ -32,48 +35,47 @@ STORAGES = {
 
 CELERY_LAUNCHER = ("imgflow.orchestration.dagster_storage.cluster", "ClusterRunLauncher")
 
-# Five seconds by default, of which an upload would wait half.
+# Dagster's default is five seconds, of which an upload would wait half.
 RUN_QUEUE: dict[str, object] = {"dequeue_interval_seconds": 1}
 
-# The digest tells a file that somebody has changed from one that follows the settings.
+# The digest shows whether somebody has changed the file or it still follows the settings.
 HEADER = "# Written by imgflow from its settings ({digest}); change it and it stays yours.\n"
 
-# For the launcher and the workers, whose app is the launcher's.
+# Celery's settings for the launcher and the workers, which share its app.
 CELERY: dict[str, object] = {
-    # A worker would else take a second run out of the queue, to begin it after the present one,
-    # while others are free.
+    # Otherwise a worker would take a second run to start after its current one, while others are
+    # free.
     "worker_prefetch_multiplier": 1,
     "worker_disable_prefetch": True,
     # Dagster formats its own log.
     "worker_redirect_stdouts": False,
     "worker_hijack_root_logger": False,
-    # A worker that starts before the broker, or outlives its restart, goes on trying.
+    # A worker that starts before the broker, or survives its restart, keeps trying.
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
-    # Dagster's defaults give a broker that restarts less than a second.
+    # Dagster's defaults allow a restarting broker less than a second.
     "broker_transport_options": {
         "max_retries": 10,
         "interval_start": 0,
         "interval_step": 0.2,
         "interval_max": 1.0,
-        # A connection that was cut without a word is noticed.
+        # Notices a connection that was cut silently.
         "socket_keepalive": True,
         "health_check_interval": 10,
     },
 }
 
-# Runs at the same time besides those of images: nightly jobs.
+# Concurrent runs besides those of images: nightly jobs.
 OTHER_RUNS = 4
 
 
 def instance_config(settings: Settings) -> dict[str, object]:
-    """What `dagster.yaml` says: all storage in the catalogue's database, nothing sent to anyone."""
+    """The contents of `dagster.yaml`: all storage in the catalogue's database, no telemetry."""
     storages: dict[str, object] = {
         name: {
             "module": module,
             "class": class_name,
-            # The address stays out of the file: it holds a password, or changes from start to
-            # start.
+            # The URL stays out of the file: it contains a password, or changes with each start.
             "config": {"postgres_url": {"env": DATABASE_VARIABLE}},
         }
         for name, (module, class_name) in STORAGES.items()
@@ -83,18 +85,18 @@ def instance_config(settings: Settings) -> dict[str, object]:
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},  # the dialog that asks for an e-mail address
         "run_queue": RUN_QUEUE,
-        # A sensor's tick may go on for seconds, which must not keep the others from theirs.
+        # A sensor's tick may take seconds and must not delay the others.
         "sensors": {"use_threads": True, "num_workers": 4},
-        # Of a process that is killed the code server or the catalogue's locks tell within seconds;
-        # this is for what never starts, or is never canceled. A run may have waited for a worker.
+        # The code server or the catalogue's locks notice a killed process within seconds; this is
+        # for runs that never start or are never canceled. A run may have waited for a worker.
         "run_monitoring": {
             "enabled": True,
             "start_timeout_seconds": 180,
             "cancel_timeout_seconds": 180,
             "poll_interval_seconds": 10,
         },
-        # Runs of people and backfills whose process died go on. A run that failed by itself has bad
-        # data, or trouble for which the sensor asks again; those that the sensor asked for too.
+        # Retries runs of people and backfills whose process died. Other failures are due to bad
+        # data or trouble; the sensor requests images in trouble again, and those of its dead runs.
         "run_retries": {
             "enabled": True,
             "max_retries": 2,
@@ -109,10 +111,10 @@ def instance_config(settings: Settings) -> dict[str, object]:
 
 
 def _run_limits(runs: int) -> dict[str, object]:
-    """Limits by which no more runs are launched than there are workers.
+    """Limits that keep Dagster from launching more runs than there are workers.
 
-    What waits does so in Dagster's queue, where the time in which a launched run must start does
-    not count yet.
+    The other runs wait in Dagster's queue, where the time limit for a launched run to start does
+    not apply yet.
     """
     return {
         **RUN_QUEUE,
@@ -124,7 +126,7 @@ def _run_limits(runs: int) -> dict[str, object]:
 
 
 def _cluster_config(runs: int) -> dict[str, object]:
-    """What a cluster has beside it: runs go through the broker to warm workers."""
+    """What a cluster adds to `dagster.yaml`: runs go through the broker to warm workers."""
     if find_spec("dagster_celery") is None:
         raise SettingsError(
             f"{BROKER_VARIABLE} is set, and what a cluster needs is not installed: "
@@ -141,13 +143,13 @@ def _cluster_config(runs: int) -> dict[str, object]:
             "class": CELERY_LAUNCHER[1],
             "config": {
                 "broker": {"env": BROKER_VARIABLE},
-                # Run monitoring asks it what became of a run.
+                # Run monitoring asks the backend what became of a run.
                 "backend": {"env": BROKER_VARIABLE},
                 "config_source": CELERY,
             },
         },
-        # Each machine has a disk of its own: standard output is in the log of the worker, and what
-        # a run says is in the event log.
+        # Machines share no disk: standard output is in the worker's log, and what a run reports is
+        # in the event log.
         "compute_logs": {
             "module": "dagster._core.storage.noop_compute_log_manager",
             "class": "NoOpComputeLogManager",
@@ -156,7 +158,7 @@ def _cluster_config(runs: int) -> dict[str, object]:
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
-    """Write Dagster's home; a `dagster.yaml` that the operator has changed is theirs and stays."""
+    """Write Dagster's home; a `dagster.yaml` that the operator has changed is left alone."""
     home = settings.home / "dagster"
     make_home(settings.home)
     make_folder(home)
@@ -166,7 +168,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
     if found is None or (found != text and _is_as_written(found)):
         new = home / f"dagster.yaml.{os.getpid()}"
         new.write_text(text)
-        new.replace(file)  # at once, since other processes may read it
+        new.replace(file)  # atomically, since other processes may read it
     return home
 
 
@@ -180,7 +182,7 @@ def _is_as_written(text: str) -> bool:
 
 
 def environment(settings: Settings, database_url: str) -> dict[str, str]:
-    """The variables that every process of imgflow and Dagster needs to see the same things."""
+    """The variables by which all processes of imgflow and Dagster use the same data."""
     return {
         "DAGSTER_HOME": str(prepare_dagster_home(settings)),
         DATABASE_VARIABLE: with_patience(database_url),
@@ -188,35 +190,35 @@ def environment(settings: Settings, database_url: str) -> dict[str, str]:
         "IMGFLOW_HOME": str(settings.home),
         "IMGFLOW_SOURCE_URL": settings.source_url,
         "IMGFLOW_OUTPUT_URL": settings.output_url,
-        # Dagster's gRPC library would else report forks of multiprocessing as errors.
+        # Otherwise gRPC would report the forks of multiprocessing as errors.
         "GRPC_ENABLE_FORK_SUPPORT": "0",
-        # Dagster evaluates each tick in another thread. glibc gives threads up to eight heaps a
-        # core, and each of them keeps the most that a tick has ever taken in it.
+        # Dagster evaluates each tick in another thread. glibc gives threads up to eight heaps per
+        # core, and each heap stays as large as the largest tick in it.
         "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
     }
 
 
 def has_instance(settings: Settings, engine: sa.Engine) -> bool:
-    """Whether there is anything to open, which to open makes otherwise: a home, or tables."""
+    """Whether an instance (its home or its tables) exists already; opening would create one."""
     config = settings.home / "dagster" / "dagster.yaml"
     return config.exists() or sa.inspect(engine).has_table("event_logs")
 
 
 def open_instance(settings: Settings, database_url: str) -> dg.DagsterInstance:
-    """Open the Dagster instance in this process."""
+    """Open the Dagster instance, after setting the variables it needs in this process."""
     os.environ.update(environment(settings, database_url))
     return dg.DagsterInstance.get()
 
 
 def is_outdated(instance: dg.DagsterInstance) -> bool:
-    """Whether Dagster's tables are of another version than the Dagster that is installed."""
+    """Whether Dagster's tables belong to another version than the installed Dagster."""
     storages = (instance.event_log_storage, instance.run_storage, instance.schedule_storage)
     versions = [storage.alembic_version() for storage in storages if storage is not None]
     return any(found is not None and found[0] != found[1] for found in versions)
 
 
 def check_storage(instance: dg.DagsterInstance) -> None:
-    """Raise `SettingsError`, which says what to do, where Dagster's tables are outdated."""
+    """Raise `SettingsError`, with the fix, if Dagster's tables belong to another version."""
     if is_outdated(instance):
         raise SettingsError(
             "Dagster's tables are of another version of Dagster. End whatever uses them, make a "

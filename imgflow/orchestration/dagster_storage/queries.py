@@ -1,4 +1,8 @@
-"""What is asked of Dagster's event log, and done to its partitions, past the public interface."""
+"""Queries of Dagster's event log, and changes of partitions, that the public interface lacks.
+
+They work in bulk where the storage is imgflow's `event_log`. The retention's queries are in
+`stale_events`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ from imgflow.orchestration.dagster_storage.event_log import (
 
 
 def count_partitions(instance: dg.DagsterInstance, name: str) -> int:
-    """How many partitions a dynamic set has."""
+    """The number of partitions in a dynamic set."""
     storage = instance.event_log_storage
     if isinstance(storage, BulkPostgresEventLogStorage):
         return storage.count_dynamic_partitions(name)
@@ -30,7 +34,7 @@ def count_partitions(instance: dg.DagsterInstance, name: str) -> int:
 
 
 def delete_partitions(instance: dg.DagsterInstance, name: str, keys: Sequence[str]) -> None:
-    """Delete partitions from a dynamic set, all at once where the storage can."""
+    """Delete partitions from a dynamic set, all at once if the storage can."""
     storage = instance.event_log_storage
     if isinstance(storage, BulkPostgresEventLogStorage):
         storage.delete_dynamic_partitions(name, keys)
@@ -45,7 +49,7 @@ def event_log_transaction(
     """Open a transaction in the database of Dagster's event log.
 
     Raises:
-        SettingsError: the instance keeps its events elsewhere than in PostgreSQL.
+        SettingsError: The instance does not keep its events in PostgreSQL.
     """
     storage = instance.event_log_storage
     if not isinstance(storage, PostgresEventLogStorage):
@@ -58,7 +62,7 @@ def event_log_transaction(
 
 
 def input_pointer_pattern(asset_key: dg.AssetKey) -> str:
-    """A PostgreSQL pattern whose group is a stored materialisation's pointer to one input."""
+    """A PostgreSQL pattern that captures a stored materialisation's pointer to one input."""
     tag = json.dumps(f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{asset_key.to_user_string()}")
     return re.escape(f'{tag}: "') + r"(\d+)"
 
@@ -70,13 +74,13 @@ def failing_partitions(
     *,
     most: int = 1_000,
 ) -> dict[tuple[dg.AssetKey, str], list[str]]:
-    """Partitions whose newest evaluation of a check is a failure, by check; one statement for all.
+    """Partitions whose newest evaluation of a check failed, by check; one statement for all.
 
     Args:
-        instance: which keeps the evaluations.
-        checks: assets, and names of their checks.
-        partitions: that are of interest; None: all.
-        most: of all checks together.
+        instance: If it keeps its events outside PostgreSQL, the result is empty.
+        checks: Asset keys with names of their checks.
+        partitions: Only these partition keys; None for all.
+        most: Maximum number of partitions, for all checks together.
     """
     storage = instance.event_log_storage
     if not checks or not isinstance(storage, PostgresEventLogStorage):
@@ -90,7 +94,7 @@ def failing_partitions(
         sa.select(table.partition, table.execution_status)
         .distinct(table.partition)
         .where(table.asset_key == wanted.c.asset_key, table.check_name == wanted.c.check_name)
-        # As ours are: the index of the table has this column before that of the partition.
+        # True of ours, and needed: in the table's index this column precedes the partition.
         .where(table.materialization_event_storage_id.is_(None), table.partition.is_not(None))
         .order_by(table.partition, table.id.desc())
     )
@@ -113,10 +117,10 @@ def failing_partitions(
 def planned_runs(
     instance: dg.DagsterInstance, asset_key: dg.AssetKey, partition: str, *, most: int
 ) -> dict[str, datetime]:
-    """The newest runs that were to make an asset of a partition, and when they were made.
+    """Ids of the newest runs planned to make an asset of a partition, with the time of the plan.
 
     Raises:
-        SettingsError: the instance keeps its events elsewhere than in PostgreSQL.
+        SettingsError: The instance does not keep its events in PostgreSQL.
     """
     events = SqlEventLogStorageTable.c
     query = (
@@ -128,5 +132,5 @@ def planned_runs(
     )
     with event_log_transaction(instance) as connection:
         rows = connection.execute(query).all()
-    # Dagster writes UTC without its name.
+    # Dagster stores times in UTC, without a zone.
     return {row.run_id: row.timestamp.replace(tzinfo=UTC) for row in rows}

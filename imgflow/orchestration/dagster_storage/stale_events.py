@@ -1,16 +1,17 @@
-"""Which rows of Dagster's event log decide nothing any more: the queries of the retention.
+"""The retention's queries: which events and check evaluations in Dagster's log decide nothing.
 
-What Dagster reads for its statuses, with 1.13.27:
+What Dagster reads for its statuses, as of 1.13.27:
 
-- A partition is green when it has a materialisation, and red when its newest planned event comes
-  after its newest materialisation and belongs to a failed run.
-- A partition's page names the run of its newest planned event unless that made its newest
+- A partition is green if it has a materialisation, and red if its newest planned event comes after
+  its newest materialisation and belongs to a failed run.
+- A partition's page names the run of its newest planned event, unless that run made its newest
   materialisation; an asset's badge is the run of the asset's newest planned event.
-- An asset is stale when the newest materialisation of an input has another data version than that
-  which its own newest materialisation points to. So an input's older event is needed as long as
-  something points to it.
+- An asset is stale if the newest materialisation of an input has another data version than the one
+  its own newest materialisation points to. So an input's older event is needed as long as something
+  points to it.
 
-Every statement looks at a bounded number of events and takes no lock but on the rows it deletes.
+Every statement reads a bounded number of events and locks only the rows it deletes. What is kept
+and for how long is decided in `upkeep.retention`.
 """
 
 from __future__ import annotations
@@ -45,10 +46,9 @@ class EventLog:
     """The events before a moment, of runs that are over.
 
     Attributes:
-        instance: whose event log.
-        before: events with this id or a greater one are never deleted.
-        unfinished: ids of the runs whose events are never deleted.
-        page_events: most events that one statement looks at or deletes.
+        before: Events with this id or a higher one are never deleted.
+        unfinished: Ids of runs whose events are never deleted.
+        page_events: Maximum events that one statement reads or deletes.
     """
 
     instance: dg.DagsterInstance
@@ -57,9 +57,9 @@ class EventLog:
     page_events: int
 
     def superseded_materializations(self, asset: dg.AssetKey) -> Iterator[list[int]]:
-        """Ids of materialisations that were superseded, page by page.
+        """Ids of materialisations with a newer one for the same partition, page by page.
 
-        Those superseded after the moment count as needed, and so do those that the newest
+        Those whose newer one came after the moment are kept, and so are those that the newest
         materialisation of another asset points to.
         """
         after: str | None = None
@@ -77,14 +77,14 @@ class EventLog:
             after = until
 
     def superseded_plans(self, assets: Sequence[dg.AssetKey]) -> Iterator[list[int]]:
-        """Ids of planned events that have a newer one for the same asset and partition."""
+        """Ids of planned events with a newer one for the same asset and partition, by page."""
         for page in self._plans(assets):
             yield [row.id for row in page if row.newest_plan > row.id]
 
     def answered_plans(self, assets: Sequence[dg.AssetKey]) -> Iterator[list[int]]:
         """Ids of newest planned events whose run made the partition's newest materialisation.
 
-        Where an older one is left, the newest stays, lest the older one take its place.
+        If an older planned event is left, the newest stays, or the older would take its place.
         """
         shown = self._newest_plans(assets)
         for page in self._plans(assets):
@@ -99,7 +99,7 @@ class EventLog:
             ]
 
     def log_lines(self, event_type: str | None) -> Iterator[list[Any]]:
-        """Rows `id`, `run_id` of one type of event; None: of what was sent to a log."""
+        """Rows `id`, `run_id` of one type of event, by page; None stands for log messages."""
         of_type = (
             events.c.dagster_event_type.is_(None)
             if event_type is None
@@ -108,7 +108,7 @@ class EventLog:
         yield from self._pages(sa.select(events.c.id, events.c.run_id).where(of_type))
 
     def runs_without_assets(self, run_ids: Sequence[str]) -> list[str]:
-        """Those of the runs that have no event of an asset left, and are no asset's last run."""
+        """Ids of those runs that have no asset event left and are not the last run of any asset."""
         runs = _table_of(run_ids)
         has_events = sa.exists().where(
             events.c.run_id == runs.c.value, events.c.asset_key.is_not(None)
@@ -120,21 +120,21 @@ class EventLog:
         return [row.value for row in rows if not row.has_events and not row.is_last]
 
     def events_of(self, run_ids: Sequence[str]) -> Iterator[list[int]]:
-        """Ids of all events of runs, page by page."""
+        """Ids of all events of the runs, page by page."""
         for page in self._pages(sa.select(events.c.id).where(events.c.run_id.in_(run_ids))):
             yield [row.id for row in page]
 
     def delete(self, event_ids: Sequence[int]) -> list[int]:
-        """Delete events with their tags, in one transaction; answers the bytes of each."""
+        """Delete events with their tags, in one transaction; returns the bytes of each event."""
         if not event_ids:
             return []
         with event_log_transaction(self.instance) as connection:
             return self.delete_with(connection, event_ids)
 
     def delete_with(self, connection: sa.Connection, event_ids: Sequence[int]) -> list[int]:
-        """Delete events with their tags in a transaction that is open."""
+        """Delete events with their tags in an open transaction; returns the bytes of each event."""
         ids = sa.cast(event_ids, sa.ARRAY(sa.BigInteger))
-        # No foreign key does it.
+        # Tags first: no foreign key deletes them.
         connection.execute(
             sa.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id == sa.any_(ids))
         )
@@ -146,7 +146,7 @@ class EventLog:
         return list(deleted.scalars())
 
     def _end_of_page(self, asset: dg.AssetKey, after: str | None) -> str | None:
-        """The last partition of a page; None: the page goes to the end."""
+        """The last partition of a page; None if the page reaches the end."""
         ends = self._fetch(
             sa.select(events.c.partition)
             .where(*self._between(asset, after, None))
@@ -192,7 +192,10 @@ class EventLog:
     def _pointers(
         self, asset: dg.AssetKey, partitions: Sequence[str]
     ) -> Mapping[str, Sequence[int]]:
-        """For each partition, ids of the asset's events that others were made from, or later."""
+        """Pointers by partition, from the newest materialisations that have this asset as input.
+
+        A pointer is the id of the asset's event that was the input, or a later id.
+        """
         pointers: dict[str, list[int]] = defaultdict(list)
         if not partitions:
             return pointers
@@ -221,7 +224,7 @@ class EventLog:
         return pointers
 
     def _plans(self, assets: Sequence[dg.AssetKey]) -> Iterator[list[Any]]:
-        """Planned events with what else their partition has."""
+        """Planned events, each with its partition's newest and oldest plan and newest result."""
         plan = sa.select(
             events.c.id, events.c.asset_key, events.c.partition, events.c.run_id
         ).where(
@@ -254,7 +257,7 @@ class EventLog:
         )
 
     def _newest_plans(self, assets: Sequence[dg.AssetKey]) -> set[int]:
-        """The newest planned event of each asset, whose run is the asset's badge."""
+        """Ids of the newest planned event of each asset, whose run is the asset's badge."""
         found = set()
         for key in assets:
             rows = self._fetch(
@@ -266,7 +269,7 @@ class EventLog:
         return found
 
     def _pages(self, query: sa.Select[Any], **extra: Any) -> Iterator[list[Any]]:
-        """Rows of events, in the order of their ids; with one more column for each extra."""
+        """Pages of event rows in order of id, with one more column for each extra."""
         after = 0
         while True:
             page = (
@@ -293,7 +296,7 @@ class EventLog:
 def first_id_since(instance: dg.DagsterInstance, moment: datetime) -> int:
     """The id below which all events are older than a moment.
 
-    Found by halving, since no index has the time: ids and times rise together.
+    Found by bisection, since no index has the time; ids and times rise together.
     """
     since = moment.astimezone(UTC).replace(tzinfo=None)
     with event_log_transaction(instance) as connection:
@@ -320,27 +323,27 @@ def _table_of(values: Sequence[str]) -> Any:
     return sa.func.unnest(array).table_valued("value", name="wanted").render_derived()
 
 
-# Which evaluations of asset checks decide nothing any more: the queries of the retention.
+# Evaluations of asset checks that decide nothing.
 #
-# What Dagster reads for the status of a check, with 1.13.27: its newest execution, whatever its
-# partition; the newest that is not merely planned; and of each partition the newest. Those of runs
-# over images are five for each run, so they are what a check's history grows by.
+# For the status of a check, Dagster 1.13.27 reads its newest execution, whatever its partition; its
+# newest execution that is not merely planned; and the newest of each partition. Each run over
+# images adds five executions, which is what makes a check's history grow.
 
 
 executions = AssetCheckExecutionsTable
 
 
 class Evaluation(NamedTuple):
-    """An execution of a check, and the event that it came with."""
+    """Ids of a check's execution and of the event that reported it."""
 
     id: int
     event_id: int
 
 
 def superseded_evaluations(log: EventLog, asset: dg.AssetKey) -> Iterator[list[Evaluation]]:
-    """Executions of an asset's checks that a newer one superseded, page by page.
+    """Executions of an asset's checks that a newer one replaced, page by page.
 
-    Those superseded after the moment of the log count as needed.
+    Those replaced only after the moment of the log are kept.
     """
     needed = _needed(log, asset)
     after = 0
@@ -360,7 +363,7 @@ def superseded_evaluations(log: EventLog, asset: dg.AssetKey) -> Iterator[list[E
 
 
 def delete_evaluations(log: EventLog, page: Sequence[Evaluation]) -> list[int]:
-    """Delete executions with their events, in one transaction; answers the bytes of each."""
+    """Delete executions with their events, in one transaction; returns the bytes of each."""
     if not page:
         return []
     ids = sa.cast([one.id for one in page], sa.ARRAY(sa.BigInteger))
@@ -376,12 +379,12 @@ def delete_evaluations(log: EventLog, page: Sequence[Evaluation]) -> list[int]:
 
 
 def runs_of_evaluations(instance: dg.DagsterInstance) -> set[str]:
-    """Runs that the executions which are left lead to."""
+    """Ids of the runs that the remaining executions link to."""
     return {row.run_id for row in _fetch(instance, sa.select(executions.c.run_id).distinct())}
 
 
 def _needed(log: EventLog, asset: dg.AssetKey) -> set[int]:
-    """Ids of the newest execution of each check and partition, and of the newest that is over."""
+    """Ids of each check and partition's newest execution, and of its newest that is over."""
     is_over = executions.c.execution_status.in_(["SUCCEEDED", "FAILED"])
     newest = sa.func.max(executions.c.id)
     rows = _fetch(

@@ -1,1 +1,1 @@
-"""From queued rows to runs, and what a run does with its images and reports to Dagster."""
+"""Which runs are requested for queued images, what a run does, and what it reports to Dagster."""

@@ -1,4 +1,8 @@
-"""What a run does with its images: from partition keys to tasks, and from outcomes to its end."""
+"""What a run does with its images: from partition keys to tasks, and from outcomes to its end.
+
+Which images a run takes is decided in `requests`; planning and recording a batch is in
+`imgflow.work.batch`, the contents of events in `materializations`.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +34,9 @@ from imgflow.work import batch
 from imgflow.work.pool import WorkerPool, group_size
 from imgflow.work.tasks import Finished, Outcome, Summary, Task, WorkerConfig
 
-# How far a run is, said seldom: a line in Dagster's log is an event that costs milliseconds.
-
-
-# From one line to the next; each wait is twice as long as the one before: 6 lines in a minute, 15
-# in a quarter of an hour, and at most one a second whatever happens.
+# Seconds between lines of progress, each of which is an event that costs milliseconds. Each wait is
+# twice as long as the one before: 6 lines in a minute, 15 in a quarter of an hour, and never more
+# than one a second.
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 
 
@@ -42,7 +44,7 @@ Item = TypeVar("Item")
 
 
 class Progress:
-    """Counts images that are done and says so now and then."""
+    """Counts finished images and logs a line now and then."""
 
     def __init__(
         self,
@@ -50,12 +52,12 @@ class Progress:
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin.
+        """Start the clock.
 
         Args:
-            total: images that are to be done.
-            say: takes a line.
-            clock: in seconds.
+            total: Number of images to process.
+            say: Receives each line.
+            clock: Returns seconds that only ever rise.
         """
         self._total = total
         self._say = say
@@ -65,12 +67,12 @@ class Progress:
         self._wait = FIRST_SECONDS
 
     def counting(self, outcomes: Iterable[Item]) -> Iterator[Item]:
-        """Hand on what comes, one for each image that is done."""
+        """Pass on the outcomes, counting one image for each."""
         for outcome in outcomes:
             yield outcome
             self._done += 1
             now = self._clock()
-            # Of the last one the run itself says that it is done.
+            # No line for the last image: the run itself reports that it is done.
             if now - self._last >= self._wait and self._done < self._total:
                 self._last = now
                 self._wait = min(2 * self._wait, LONGEST_SECONDS)
@@ -78,12 +80,12 @@ class Progress:
 
 
 def progress_line(done: int, total: int, seconds: float) -> str:
-    """Done of total, rate and remaining time, in words.
+    """One line with the share done, the rate and the remaining time.
 
     Args:
-        done: images, at least 0.
-        total: images, more than are done.
-        seconds: that they took.
+        done: Number of finished images, at least 0.
+        total: Number of all images, larger than `done`.
+        seconds: Time that the finished images took.
     """
     share = f"{done:,} of {total:,} images ({100 * done // total} %)"
     if not done or seconds <= 0:
@@ -101,35 +103,34 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-# Names the batch in the tags of a run that the sensor or `imgflow ingest` asked for. Such a run
-# trusts the listing that led to it; any other was started by a person and looks at the objects
-# first.
+# Run tag with the name of the batch, on runs that a sensor or `imgflow ingest` requested. Such runs
+# trust the listing that led to them; others were started by a person and check the objects first.
 BATCH_TAG = "imgflow/batch"
 
-# Dagster's mark of a run that goes on where another failed: by its own retry, or by "from failure".
+# Dagster's tag for a run that resumes a failed one, by automatic retry or by "from failure".
 RESUME_TAG = "dagster/is_resume_retry"
 
 LISTED_IN_FAILURE = 50
 
 REJECTED_BEFORE = "rejected before"
-"""Name of a count in the end of a run: of what it covered, and has nothing new to say about."""
+"""Name of the count of images that a run covered but did not retry."""
 
 
 def asked_batch(run: dg.DagsterRun) -> str | None:
-    """The batch that a run was asked for; None when a person started it.
+    """The batch that a run was requested for; None if a person started it.
 
-    Re-executing a run copies its tags, and is a person's doing all the same.
+    Re-executing a run copies its tags, but a person did it all the same.
     """
     return None if run.parent_run_id else run.tags.get(BATCH_TAG)
 
 
 def batch_of(run: dg.DagsterRun) -> str:
-    """The name under which a run holds its images."""
+    """The name under which a run locks its images."""
     return asked_batch(run) or run.run_id
 
 
 def resumed_runs(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
-    """Ids of the runs that failed and with which this one goes on."""
+    """Ids of the failed runs that this one resumes, directly or through others."""
     found: set[str] = set()
     while run.tags.get(RESUME_TAG) == "true" and run.parent_run_id:
         found.add(run.parent_run_id)
@@ -152,7 +153,7 @@ def process_partitions(
     force: bool,
     finished: Callable[[Sequence[str]], None] = lambda _keys: None,
 ) -> Summary:
-    """Process the partitions of a run; `finished` is told the keys of what was made."""
+    """Process the partitions of a run; `finished` is called with the keys of images made."""
     keys = [object_key(partition) for partition in context.partition_keys]
     is_asked_by_person = asked_batch(context.run) is None
     selected = selected_names(context.selected_asset_keys)
@@ -180,7 +181,7 @@ def process_partitions(
         }
     )
     summary.overtaken += [image.key for image in plan.deleted]
-    # A range may cover thousands that are done; their events at once would take a gigabyte.
+    # A range may cover thousands of unchanged images; all their events would take a gigabyte.
     for start in range(0, len(plan.unchanged), batch.FLUSH_IMAGES):
         part = plan.unchanged[start : start + batch.FLUSH_IMAGES]
         report_images(context, list(unchanged_events(family, selected, part)))
@@ -198,7 +199,7 @@ def process_partitions(
         with WorkerPool(worker, min(workers, len(plan.tasks))) as pool:
 
             def run(tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
-                """Run tasks, and return the keys of those whose upload is not the announced one."""
+                """Run tasks, and return keys whose object is no longer the announced upload."""
                 together = group_size(worker.stores) if family.is_quick else 1
                 outcomes = pool.outcomes(tasks, family.work, worker.seconds_of, together=together)
                 kept = ((task, Outcome(trouble=trouble)) for task in tasks)
@@ -212,7 +213,7 @@ def process_partitions(
                 )
 
             if outdated := run(tasks, images):
-                # Overwritten since it was listed: the newer upload is processed in this run too.
+                # Overwritten since they were listed: this run processes the newer uploads too.
                 found = catalog.by_keys(outdated)
                 deleted = {key for key, image in found.items() if image.state == "deleted"}
                 summary.overtaken += sorted(deleted)
@@ -233,10 +234,10 @@ def process_partitions(
 
 
 def _trouble_with(catalog: PostgresCatalog, open_outputs: Callable[[], OutputStore]) -> str:
-    """What keeps this run from writing outputs; empty when nothing does.
+    """What prevents this run from writing outputs; empty if nothing does.
 
     Raises:
-        NotOurs: the location belongs to another catalogue.
+        NotOurs: The location belongs to another catalogue.
     """
     try:
         claim(catalog, open_outputs(), afresh=True)
@@ -252,14 +253,14 @@ def _report(
     finished: Callable[[Sequence[str]], None],
     done: Sequence[Finished],
 ) -> list[Finished]:
-    """Report images that are ready, and return those of which no events can be made."""
+    """Report ready images, and return, as rejected, those for which events cannot be made."""
     events: list[ImageEvent] = []
     made, failed = [], []
     for one in done:
         try:
             events += finished_events(family, selected, [one])
             made.append(one.image.key)
-        except Exception as error:  # whatever its facts are, the others are reported
+        except Exception as error:  # odd facts of one image must not stop the others
             failed.append(batch.failed(one, error))
     report_images(context, events)
     finished(made)
@@ -267,10 +268,10 @@ def _report(
 
 
 def look_again(keys: Sequence[str], source: Source, catalog: PostgresCatalog) -> dict[str, str]:
-    """Announce the present uploads of these keys, and return the keys without one that is known.
+    """Announce the current uploads of these keys.
 
     Returns:
-        Key to reason: it has no object, or could not be asked for.
+        Reason by key, where there is no object or the store did not answer.
     """
     found, unknown = look_at(source, keys)
     catalog.announce([upload for upload in found.values() if upload is not None])
@@ -284,12 +285,12 @@ def look_again(keys: Sequence[str], source: Source, catalog: PostgresCatalog) ->
 
 
 def conclude(context: dg.AssetExecutionContext, summary: Summary) -> None:
-    """Say what became of the batch, and fail the run when images have no outputs.
+    """Report what became of the batch, and fail the run if any image has no outputs.
 
     Raises:
-        Failure: some images were rejected or could not be processed. Their partitions turn red,
-        those of the others stay as they were reported. Dagster retries nothing: a rejected image
-        stays so until it changes, and the sensor asks again for the others.
+        Failure: Some images were rejected or could not be processed. Their partitions turn red;
+            the others stay as reported. Dagster retries nothing: a rejected image stays rejected
+            until it changes, and the sensor requests the others again.
     """
     done = f"{summary.processed} processed, {summary.unchanged} unchanged"
     if summary.overtaken:
@@ -313,7 +314,7 @@ def conclude(context: dg.AssetExecutionContext, summary: Summary) -> None:
         )
         lines += _listed(summary.rejected)
     if summary.still_rejected:
-        # A run that ended well would show their partitions as missing rather than red.
+        # If the run succeeded, Dagster would show their partitions as missing rather than red.
         lines.append("Between these, rejected before and unchanged since; nothing was tried:")
         lines += _listed(summary.still_rejected)
     if summary.troubled:

@@ -1,8 +1,8 @@
-"""Which images have a partition: all until there are too many, and none that is deleted.
+"""Which images have a partition: all, until there are too many; deleted images never do.
 
-Dagster stays quick up to about 100,000 partitions of an asset. Beyond that the images that changed
-longest ago are sealed: they lose their partition and nothing else. One that is uploaded again or
-asked for becomes pending, and what is pending gets a partition (see `requests`).
+Dagster stays quick up to about 100,000 partitions of an asset. Beyond that, the images that changed
+longest ago are sealed: they lose their partition and nothing else. If one is uploaded again or
+requested, it is queued, and queued images get a partition (in `requests`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def seal_excess(
     most: int,
     in_use: Collection[str],
 ) -> None:
-    """Seal images when a family has more partitions than `most`.
+    """Seal images if a family has more partitions than `most`.
 
-    A tenth more than must be, else every request for runs would have a few to seal.
+    It seals a tenth of `most` beyond the excess; otherwise every request would have a few to seal.
     """
     if partitions > most:
         excess = partitions - most + most // 10
@@ -49,22 +49,23 @@ def seal(
     in_use: Collection[str] = (),
     before: datetime | None = None,
 ) -> int:
-    """Take the partitions from images that are settled, those that changed longest ago first.
+    """Remove the partitions of settled images, starting with those that changed longest ago.
 
-    Row, outputs and events stay. What is uploaded again or asked for gets its partition back.
+    Row, outputs and events stay. An image that is uploaded again or requested gets its partition
+    back.
 
     Args:
-        family: of images.
-        catalog: knows which are settled, and keeps that they are sealed.
-        instance: has the partitions.
-        most: images.
-        in_use: partition keys that stay, since ranges begin or end with them.
-        before: only images that are unchanged since then.
+        family: The family whose images to seal.
+        catalog: Knows which images are settled, and records that they are sealed.
+        instance: The instance to delete partitions from.
+        most: Maximum number of images.
+        in_use: Partition keys to keep, because ranges start or end with them.
+        before: Seal only images that have not changed since then.
 
     Returns:
-        How many.
+        The number of sealed images.
     """
-    if has_open_backfill(instance):  # it names its partitions one by one
+    if has_open_backfill(instance):  # it lists its partitions one by one
         return 0
     keys = [
         key
@@ -80,9 +81,9 @@ def seal(
 def take_partitions(
     family: Family, catalog: PostgresCatalog, instance: dg.DagsterInstance, keys: Sequence[str]
 ) -> int:
-    """Delete the partitions of object keys, except those that images of other sources need.
+    """Delete the partitions of object keys, except those that other sources still need.
 
-    A set of partitions belongs to all sources in an instance. Returns how many were deleted.
+    All sources in an instance share a partition set. Returns the number of deleted partitions.
     """
     needed = catalog.needed_by_others(family.kind, keys)
     leaving = [partition_key(key) for key in keys if key not in needed]
@@ -91,7 +92,7 @@ def take_partitions(
 
 
 def is_idle(runs: Sequence[UnfinishedRun], catalog: PostgresCatalog) -> bool:
-    """Whether no run over partitions is queued, going on, or about to be launched."""
+    """Whether no run over partitions is queued, active, or about to be launched."""
     return not runs and not catalog.has_requests()
 
 
@@ -104,18 +105,18 @@ def remove_partitions(
 ) -> None:
     """Remove the partitions of deleted images, a bounded number at a time.
 
-    Only while no run is queued or going on: a run whose range begins or ends with a partition that
-    is not there any more breaks, and so does its page in the UI.
+    It does so only while no run is queued or active: a run whose range starts or ends with a
+    missing partition breaks, and so does its page in the UI.
 
     Args:
-        families: whose partitions.
-        catalog: knows which images are deleted.
-        instance: has the partitions.
-        erase_rows: delete the tombstones of images without a partition, too.
+        families: The families whose partitions to remove.
+        catalog: Knows which images are deleted.
+        instance: The instance to delete partitions from.
+        erase_rows: Also delete the rows that remain of deleted images without a partition.
     """
     if not catalog.has_leaving() and not erase_rows:
         return
-    with catalog.holds.asking():  # else another sensor may just be asking for one that came back
+    with catalog.holds.asking():  # another sensor may be requesting an image that came back
         if not is_idle(unfinished_runs(instance, catalog, families), catalog):
             return
         for family in families:

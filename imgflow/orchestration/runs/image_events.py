@@ -1,4 +1,8 @@
-"""Events of single images in a run over many: what happened to an asset of a partition."""
+"""Reports events of single images, and evaluations of checks, in a run over many images.
+
+Their contents come from `materializations` and `checks.asset_checks`; storing them is in
+`dagster_storage.event_log`.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,10 @@ from imgflow.orchestration.dagster_storage.event_log import (
 def report_images(context: dg.AssetExecutionContext, events: Sequence[ImageEvent]) -> None:
     """Store events as those of the running step.
 
-    They go past the console's log handlers, whose formatting costs a third of the bookkeeping.
+    They bypass the console's log handlers, whose formatting costs a third of the bookkeeping.
 
     Raises:
-        Trouble: the database does not answer, again and again.
+        Trouble: The database did not answer, even after retries.
     """
     if not events:
         return
@@ -39,10 +43,10 @@ def report_evaluations(
     context: dg.AssetExecutionContext | dg.OpExecutionContext,
     evaluations: Iterable[dg.AssetCheckEvaluation],
 ) -> None:
-    """Report evaluations of asset checks as those of the running step, also of single partitions.
+    """Report evaluations of asset checks for the running step, also those of single partitions.
 
-    The public way, results of a check, knows no partition and needs the check to be a part of the
-    run.
+    Dagster's public way, yielding check results, has no partitions and needs the check to be
+    selected in the run.
     """
     found = list(evaluations)
     if not found:
@@ -59,7 +63,7 @@ def report_evaluations(
 
 
 def _levels(events: Sequence[ImageEvent]) -> list[list[ImageEvent]]:
-    """Sort events by the levels of the asset graph, and those of a level by asset."""
+    """Group events by level of the asset graph, and sort each level by asset."""
     by_asset: dict[dg.AssetKey, list[ImageEvent]] = {}
     for event in events:
         by_asset.setdefault(event.asset_key, []).append(event)

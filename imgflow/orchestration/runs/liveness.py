@@ -1,4 +1,8 @@
-"""Runs over partitions that are queued or going on, and those that only look as if they did."""
+"""Which runs over partitions are live (queued or active), and which only look so.
+
+What a dead run leaves undone is recorded by `catalog.postgres.run_locks`; new runs are requested in
+`requests`.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,12 @@ from imgflow.orchestration.dagster_storage.event_log import (
 from imgflow.orchestration.families import Family
 from imgflow.orchestration.runs.execute import asked_batch, batch_of
 
-# From the start of a run to its hold on its batch, of which imports take most, and from its last
-# event to its end.
+# Maximum time from the start of a run to the lock on its batch, most of it imports, and from its
+# last event to its end.
 GRACE_SECONDS = 60
 
-# How long the code server is given to say by which signal a process that it started has ended. It
-# looks twice a second, and opens an instance to say it.
+# How long the code server gets to report the signal that ended a process it started. It checks
+# twice a second, and opens an instance to report it.
 WORD_SECONDS = 3.0
 LOOK_SECONDS = 0.1
 
@@ -48,13 +52,13 @@ GOING_ON = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A run over partitions that is queued or going on.
+    """A run over partitions that is queued or active.
 
     Attributes:
-        run: the run.
-        kind: of images; None when it is none of ours.
-        batch: its name in the catalogue; None unless the sensor or `imgflow ingest` asked for it.
-        bounds: the partition keys that its tags name.
+        kind: Kind of its images; None if the run is not ours.
+        batch: Name of its batch in the catalogue; None if neither a sensor nor `imgflow ingest`
+            requested it.
+        bounds: Partition keys in its tags: the ends of its range, or its single partition.
     """
 
     run: dg.DagsterRun
@@ -66,16 +70,16 @@ class UnfinishedRun:
 def unfinished_runs(
     instance: dg.DagsterInstance, catalog: PostgresCatalog, families: Sequence[Family]
 ) -> list[UnfinishedRun]:
-    """All runs over partitions that are queued or going on.
+    """All runs over partitions that are queued or active.
 
-    A run whose process died without a word looks to Dagster as if it went on for ever. Here it is
-    marked failed, and what it left unsaid is marked in the catalogue, so that its images are asked
-    for again.
+    To Dagster, a run whose process died silently looks active for ever. It is marked as failed
+    here, and what it did not report is marked in the catalogue, so that its images are requested
+    again.
     """
     abandoned = {hold.run_id for hold in catalog.holds.abandoned()}
     unfinished: Sequence[dg.RunRecord] = ()
     if instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), limit=1):
-        # Dagster looks up the columns of its table each time that records are asked for.
+        # Only if there are any: Dagster inspects its table's columns each time it reads records.
         unfinished = instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
     holds = catalog.holds.of_runs([record.dagster_run.run_id for record in unfinished])
     alive = []
@@ -89,14 +93,14 @@ def unfinished_runs(
             _report_dead(instance, run.run_id)
         else:
             alive.append(UnfinishedRun(run, kind, asked_batch(run), bounds))
-    # Also those of runs that Dagster knows to have ended: by an error between rows and events, or
-    # by an operator.
+    # Including runs that Dagster knows have ended, by an error between rows and events or by an
+    # operator.
     catalog.holds.take_up(sorted(abandoned))
     return alive
 
 
 def _report_dead(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Mark a run as failed, unless the code server does, which knows more of its processes."""
+    """Mark a run as failed, unless the code server does so, which can name the cause."""
     give_up = time.monotonic() + WORD_SECONDS
     while (run := instance.get_run_by_id(run_id)) is not None and run.status in UNFINISHED:
         if time.monotonic() > give_up or not _is_watched(instance, run):
@@ -108,17 +112,17 @@ def _report_dead(instance: dg.DagsterInstance, run_id: str) -> None:
 
 
 def _is_watched(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether the process of a run was started by a code server, which waits for its end."""
+    """Whether a code server started the process of a run, and so waits for its end."""
     return isinstance(instance.run_launcher, dg.DefaultRunLauncher) and INGEST_TAG not in run.tags
 
 
 def active_batches(runs: Sequence[UnfinishedRun], family: Family) -> list[str]:
-    """Names of the batches of a family that are queued or going on."""
+    """Names of a family's batches whose runs are queued or active."""
     return [run.batch for run in runs if run.batch and run.kind == family.kind]
 
 
 def _kind(run: dg.DagsterRun, families: Sequence[Family]) -> str | None:
-    """Of which images a run is, also when it was started from an asset's page."""
+    """The kind of images a run processes, whether started by job or from an asset's page."""
     selected = run.asset_selection or frozenset()
     for family in families:
         if run.job_name == family.job or not selected.isdisjoint(family.made):
@@ -132,19 +136,19 @@ def _is_dead(
     catalog: PostgresCatalog,
     families: Sequence[Family],
 ) -> bool:
-    """Whether a run that is not known to be abandoned has lost its process all the same."""
+    """Whether a run not known to be abandoned has lost its process nevertheless."""
     run = record.dagster_run
     hold = holds.get(run.run_id)
     if hold is not None and hold.ended_at is None:
-        return False  # its process lives, or it is too early to tell
+        return False  # its process is alive, or it is too early to tell
     if catalog.holds.is_held(batch_of(run)):
         return False
-    if INGEST_TAG in run.tags:  # its process holds the batch from before the run is made
+    if INGEST_TAG in run.tags:  # its process locks the batch before it creates the run
         return True
     if run.status not in GOING_ON or record.start_time is None:
         return False  # Dagster itself watches runs that do not start
     ours = frozenset().union(*(family.made for family in families))
     if run.asset_selection and not run.asset_selection <= ours:
-        return False  # it may be busy with what follows on our assets
+        return False  # it may be busy with assets downstream of ours
     since = hold.ended_at.timestamp() if hold and hold.ended_at else record.start_time
     return time.time() - since > GRACE_SECONDS

@@ -1,4 +1,7 @@
-"""Rows to materialisations: which assets an image has made, with which version and metadata."""
+"""From rows to materialisations: which assets an image has, with which versions and metadata.
+
+They are reported by `image_events` and stored by `dagster_storage.event_log`.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,9 @@ ARRAY_FACTS = (
 def finished_events(
     family: Family, selected: Iterable[str], finished: Iterable[Finished]
 ) -> Iterator[ImageEvent]:
-    """Events of images that were processed: of what was selected and of all that was made.
+    """Events of processed images, for the selected assets and for everything that was made.
 
-    An upload that is new brings an event of the source asset too.
+    A new upload also gets an event of the source asset.
     """
     selected = set(selected)
     for done in finished:
@@ -78,9 +81,10 @@ def finished_events(
 def unchanged_events(
     family: Family, selected: Iterable[str], images: Iterable[Image]
 ) -> Iterator[ImageEvent]:
-    """Events that say `noop`, of images on which nothing had to be done.
+    """Events marked `noop`, for images that needed nothing.
 
-    Dagster may not know of the uploads of those that a run left behind when it died.
+    Unreported images also get an event of the source asset: the run that processed them died, so
+    Dagster may not know their uploads.
     """
     names = set(selected)
     for image in images:
@@ -111,19 +115,19 @@ def unchanged_events(
 
 
 def _unsaid(image: Image) -> set[str]:
-    """Names of events that may be missing, whatever is selected in this run."""
+    """Names of assets whose events may be missing, whatever is selected in this run."""
     return {*image.outputs, "metadata"} if image.unreported else set()
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """What the events of one image are made of.
+    """What the events of one image are made from.
 
     Attributes:
-        row: columns that the event of the row shows.
-        made: names of what was made in this run; of the others the event is a no-op.
-        times: milliseconds by step.
-        pictures: small copies as text of what was made.
+        row: Columns that the event of the metadata asset shows.
+        made: Names of the assets made in this run; events of the others are no-ops.
+        times: Milliseconds by step.
+        pictures: Small copies of what was made as data URIs, by output.
     """
 
     upload: SourceObject
@@ -212,10 +216,10 @@ def _image_events(family: Family, shown: _Shown, names: set[str]) -> Iterator[Im
 
 
 def _picture(family: Family, shown: _Shown, name: str) -> dict[str, Any]:
-    """A small copy as the UI shows pictures, which leads to the image's page in the gallery.
+    """A small picture in Markdown that links to the image's page in the gallery.
 
-    Of what was not made in this run there is none at hand, and rows do not keep them: the picture
-    is then the one that the API has, which shows where the API can be reached.
+    Small copies exist only for what this run made, and most rows do not keep them. Otherwise the
+    picture is a link to the API, which shows only where the API can be reached.
     """
     inline = shown.pictures.get(name) or shown.outputs.get(name, {}).get("picture")
     if inline:
@@ -228,13 +232,13 @@ def _picture(family: Family, shown: _Shown, name: str) -> dict[str, Any]:
 
 
 def _markdown(family: Family, image_id: int, address: str, name: str) -> dict[str, Any]:
-    """A picture that leads to the image's page; nothing where there is no address of one."""
+    """A picture that links to the image's page; empty if the picture has no address."""
     page = family.links.gallery(image_id)
     return {"picture": Markdown(f"[![{name}]({address})]({page})")} if address else {}
 
 
 def _picture_of(outputs: Mapping[str, Mapping[str, Any]], name: str) -> str | None:
-    """The output that shows what an asset holds: itself, or the one that people look at."""
+    """The output that pictures an asset: its own, or else thumbnail or preview."""
     for candidate in (name, "thumbnail", "preview"):
         if str(outputs.get(candidate, {}).get("media_type", "")).startswith("image/"):
             return candidate
@@ -242,7 +246,7 @@ def _picture_of(outputs: Mapping[str, Mapping[str, Any]], name: str) -> str | No
 
 
 def _sizes(shown: _Shown, size: int) -> dict[str, Any]:
-    """Bytes out and in, and how they compare."""
+    """Bytes of the output and of the upload, and their ratio."""
     read = shown.upload.size
     return {"bytes": size, "upload bytes": read, "ratio": round(size / read, 4) if read else 0.0}
 
@@ -255,7 +259,7 @@ def _links(family: Family, image_id: int) -> dict[str, Any]:
 
 
 def _array_facts(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a depth array and of how regular its file was; nothing of pictures."""
+    """Facts about a depth array and how regular its file was; empty for pictures."""
     facts = record.get("facts")
     if facts is None:
         return {}
@@ -269,7 +273,7 @@ def _array_facts(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def selected_names(selected: Iterable[dg.AssetKey]) -> frozenset[str]:
-    """The last parts of asset keys: names of outputs, and `metadata`."""
+    """The last parts of asset keys: names of outputs, or `metadata`."""
     return frozenset(key.path[-1] for key in selected)
 
 

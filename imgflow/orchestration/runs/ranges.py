@@ -1,9 +1,9 @@
-"""What is to be run: pure decisions over keys and positions, without Dagster, database or store.
+"""How images are divided into ranges: pure decisions, without Dagster, database or store.
 
 A run costs seconds to launch and an image milliseconds, so images are processed in ranges of
-partition keys. A range also covers what lies between: a done image costs about as much as its
-bookkeeping, so ranges are merged until that outweighs a further run. An image that must stay out of
-a run (rejected, or already in the hands of another run) ends a range.
+partition keys. A range also covers what lies between: a finished image costs only its bookkeeping,
+so ranges are merged until that outweighs another run. An image that must stay out of a run
+(rejected, or already taken by another run) ends a range. `requests` makes runs of the ranges.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-# A further run costs 3 to 8 s, a done image in a range 1.5 ms.
+# Another run costs 3 to 8 s, a finished image in a range 1.5 ms.
 MOST_DONE_BETWEEN = 2_000
 
 
@@ -21,9 +21,7 @@ class Range:
     """A range of partition keys, both ends included, in the order of the partition set.
 
     Attributes:
-        start: first partition key.
-        end: last partition key.
-        wanted: the keys in it that are to be processed.
+        wanted: The keys in the range to be processed.
     """
 
     start: str
@@ -44,20 +42,20 @@ def plan_ranges(
     """Cover the wanted partition keys with as few ranges as pays.
 
     Args:
-        wanted: partition keys to be processed; those that are not known yet are taken to be added
-            to the set in sorted order.
-        known: the partition set in its own order, which is that of insertion.
-        blocked: keys that no range may cover.
-        most: wanted keys in a range.
-        seconds: what each wanted key is expected to take.
-        most_seconds: of the wanted keys in a range, unless a single one takes more.
-        most_between: other keys between two wanted ones of a range.
+        wanted: Partition keys to be processed. Keys not in `known` are assumed to be added to the
+            set in sorted order.
+        known: The partition set in order of insertion.
+        blocked: Keys that no range may cover.
+        most: Maximum number of wanted keys in a range.
+        seconds: Expected seconds for each wanted key.
+        most_seconds: Maximum expected seconds of a range, unless a single key takes more.
+        most_between: Maximum number of other keys between two wanted ones in a range.
 
     Returns:
         Ranges that cover every wanted key once, in order.
     """
     order = [*known, *new_keys(wanted, known)]
-    relevant = {*wanted, *blocked}  # few of maybe 100,000
+    relevant = {*wanted, *blocked}  # a few of perhaps 100,000
     position = {key: index for index, key in enumerate(order) if key in relevant}
     barriers = sorted(position[key] for key in set(blocked) - set(wanted) if key in position)
     places = sorted(position[key] for key in set(wanted))
@@ -90,5 +88,5 @@ def plan_ranges(
 
 
 def new_keys(wanted: Collection[str], known: Collection[str]) -> list[str]:
-    """The wanted keys that the set does not have, in the order in which they are added to it."""
+    """The wanted keys that are not known, in the order in which they are added to the set."""
     return sorted(set(wanted).difference(known))

@@ -1,4 +1,8 @@
-"""From pending rows to runs: what the sensor and `imgflow ingest` share."""
+"""Decides which runs to request for queued images; sensors and `imgflow ingest` share it.
+
+How images are divided into ranges is in `ranges`, which runs are still live in `liveness`, and what
+a run then does in `execute`.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +28,17 @@ from imgflow.orchestration.runs.liveness import UnfinishedRun, active_batches, u
 from imgflow.orchestration.runs.ranges import Range, new_keys, plan_ranges
 
 MAX_RETRIES_TAG = "dagster/max_retries"
-# For the list of runs in the UI, which shows the tags of each.
+# Shown in the UI's list of runs.
 IMAGES_TAG = "imgflow/images"
 
-# Before any run has ended; slow, since a first batch that is too small costs little.
+# Assumed until a first run has ended. Slow, because a first batch that is too small costs little.
 FIRST_PACE = Pace(images_per_second=20, bytes_per_second=20e6)
 
-# A further run costs about a second of its worker, so it should have more to do than that.
+# Each run costs about a second of its worker, so it should have more work than that.
 LEAST_RUN_SECONDS = 2.0
 
-# Of an even share: images differ in size, and with too little a few are left over for one run more.
-# The first that leaves none is taken, since all wait for the longest run.
+# Factors on an even share: images differ in size, so an exact share may leave a few for one more
+# run. The first factor that leaves none is used, since all wait for the longest run.
 SHARE_MARGINS = (1.005, 1.02, 1.05, 1.1)
 
 
@@ -43,14 +47,14 @@ class Batching:
     """How much a run takes, and how many runs there are at a time.
 
     Attributes:
-        images: in a run, at most.
-        seconds: that a run should take, by the pace of earlier ones.
-        runs: of a family at the same time. While one works the next starts; more would only compete
-            for the cores of one machine, and an upload that arrives meanwhile would wait behind all
-            of them. What waits is not queued as runs but in the catalogue.
-        hot: partitions of a family, at most; beyond it images are sealed.
-        is_spread: runs go to machines of their own, so what waits is divided among as many as are
-            free.
+        images: Maximum number of images in a run.
+        seconds: Target duration of a run, estimated from the pace of earlier runs.
+        runs: Maximum concurrent runs of a family. While one works, the next one starts; more would
+            only compete for the cores of one machine, and a new upload would wait behind all of
+            them. Waiting images are queued in the catalogue, not as runs.
+        hot: Maximum number of partitions of a family; beyond it, images are sealed.
+        is_spread: Runs go to separate machines, so waiting images are divided among all runs that
+            are free.
     """
 
     images: int = 5_000
@@ -60,11 +64,11 @@ class Batching:
     is_spread: bool = False
 
     def run_seconds(self, waiting: float, free: int) -> list[float]:
-        """What each run may take at most: what to try, the most even division first.
+        """Limits for the seconds of one run, to be tried in order, the most even division first.
 
         Args:
-            waiting: what all images are expected to take.
-            free: runs that may be asked for.
+            waiting: Expected seconds for all waiting images together.
+            free: Number of runs that may be requested.
         """
         if not self.is_spread:
             return [self.seconds]
@@ -78,10 +82,9 @@ class BatchRequest:
     """A run to be launched.
 
     Attributes:
-        family: whose job.
-        range: which partitions.
-        image_ids: rows of those that are to be processed.
-        batch: its name in the catalogue and in the run's tags.
+        range: The partitions that the run covers.
+        image_ids: Ids of the rows to process; the range may cover others.
+        batch: Name of the batch in the catalogue and in the run's tags.
     """
 
     family: Family
@@ -91,12 +94,12 @@ class BatchRequest:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags that make it a run over a range of partitions, and say how much it is about."""
+        """Tags that make the run cover a range of partitions and show its number of images."""
         return {
             ASSET_PARTITION_RANGE_START_TAG: self.range.start,
             ASSET_PARTITION_RANGE_END_TAG: self.range.end,
             BATCH_TAG: self.batch,
-            # Its images are asked for again by themselves; a retry would do the same beside that.
+            # Its images are requested again automatically; a retry would duplicate that.
             MAX_RETRIES_TAG: "0",
             IMAGES_TAG: str(len(self.image_ids)),
         }
@@ -104,7 +107,7 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class Requests:
-    """What is to be launched, and the partitions that were added for it, in this order."""
+    """The runs to launch, and the partitions already added for them, in order of insertion."""
 
     batches: list[BatchRequest] = field(default_factory=list)
     new_partitions: dict[str, list[str]] = field(default_factory=dict)
@@ -119,7 +122,7 @@ class Requests:
         unfinished: Sequence[UnfinishedRun],
         most: int,
     ) -> None:
-        """Add at most so many requests of a family, and the partitions that they need."""
+        """Add at most `most` requests of a family, and the partitions that they need."""
         active = active_batches(unfinished, family)
         waiting = catalog.waiting(family.kind, active=active, most=batching.images * most)
         if not waiting:
@@ -129,11 +132,11 @@ class Requests:
         existing = instance.get_existing_dynamic_partitions(name, list(images))
         if added := new_keys(images, existing):
             catalog.entering([images[partition].id for partition in added])
-            # Before anyone else asks: a range depends on the order in which keys were added.
+            # Before anyone else requests runs: ranges depend on the order in which keys are added.
             instance.add_dynamic_partitions(name, added)
             self.new_partitions[name] = added
-        # New partitions alone follow each other whatever stands before them, so that the usual
-        # arrival costs the same beside 100,000 partitions.
+        # If all partitions are new, they are adjacent whatever precedes them. So the usual arrival
+        # does not read the set, and costs the same with 100,000 partitions.
         known = instance.get_dynamic_partitions(name) if existing else []
         pace = catalog.holds.pace(family.kind) or FIRST_PACE
         seconds = {key: pace.seconds(image.announced_size) for key, image in images.items()}
@@ -158,9 +161,9 @@ class Requests:
 
         ranges = planned(rejected=True)
         if len(ranges) > most:
-            # Overwritten images that lie between rejected ones would take a run each, and whatever
-            # else waits would wait for all of them. A run that covers rejected images does nothing
-            # with them, and says once more that they are.
+            # Overwritten images between rejected ones would take a run each, and everything else
+            # would wait for all of them. A run that covers rejected images does not retry them; it
+            # only reports again that they are rejected.
             ranges = planned(rejected=False)
         ranges = sorted(ranges, key=lambda found: -sum(seconds[key] for key in found.wanted))[:most]
         for found in ranges:
@@ -189,18 +192,18 @@ def request_batches(
     batching: Batching,
     most: int | None = None,
 ) -> Requests:
-    """Cover everything that waits with ranged runs, and note in the catalogue what was asked for.
+    """Cover everything that waits with ranged runs, and note the requests in the catalogue.
 
-    Nothing is asked for twice while a run for it is queued or going on, also when several sensors
-    and commands ask at the same time. A crash after the note and before the launch delays these
-    images by seconds: a batch that still has no run by then counts for nothing.
+    No image is requested twice while a run for it is queued or active, even when several sensors
+    and commands make requests at the same time. A crash between the note and the launch delays
+    these images by seconds: a batch that still has no run by then is ignored.
 
     Args:
-        families: whose images.
-        catalog: knows what waits.
-        instance: has the partitions, and knows which runs are queued or going on.
-        batching: how much a run takes, and how many runs of a family there are at a time.
-        most: of runs that are asked for now; None for as many as `batching` allows.
+        families: The families to request runs for, in this order.
+        catalog: Knows which images wait.
+        instance: Has the partitions, and knows which runs are queued or active.
+        batching: How much a run takes, and how many runs of a family there are at a time.
+        most: Maximum number of requests; None for as many as `batching` allows.
     """
     with catalog.holds.asking():
         requests = Requests()
@@ -217,9 +220,9 @@ def request_batches(
 def sensor_result(
     requests: Requests, *, otherwise: str, cursor: str | None = None
 ) -> dg.SensorResult:
-    """What a sensor's tick answers: run requests, or a skip with a reason.
+    """The result of a sensor's tick: run requests, or a skip with a reason.
 
-    The partitions stand there already; they are requested again so that the tick shows them.
+    The partitions exist already; they are requested again so that the tick shows them.
     """
     if not requests.batches:
         return dg.SensorResult(skip_reason=visible(otherwise), cursor=cursor)

@@ -1,1 +1,1 @@
-"""New objects to the catalogue: by listing the source, and by notifications from a queue."""
+"""How new objects get into the catalogue: by listing the source, and by S3 notifications."""

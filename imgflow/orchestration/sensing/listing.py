@@ -1,4 +1,8 @@
-"""The sensor that sees uploads: input and output around decisions made elsewhere."""
+"""The sensor that finds uploads by listing the source, page by page.
+
+What it shares with other sensors and commands is here too: ticks, and what deleted uploads do.
+Which runs are requested is decided in `runs.requests`, what is new in the catalogue.
+"""
 
 import json
 import math
@@ -33,30 +37,30 @@ from imgflow.store.output_store import OutputStore
 
 PAGE_OBJECTS = 1_000
 
-# Dagster's daemon begins a sensor's ticks five seconds apart. A tick that finds nothing goes on
-# looking until shortly before the next, so that an upload does not wait for that.
+# Dagster's daemon starts a sensor's ticks five seconds apart. A tick that finds nothing keeps
+# looking until shortly before the next, so that an upload does not wait for it.
 WATCH_SECONDS = 4.5
 
-# The part of its time that a tick may spend on looking again where that costs nothing else.
+# The share of its time that a tick may spend listing again, where listing costs no money.
 LOOKING_SHARE = 0.1
 
 Follow = Callable[[Sequence[str]], str | None]
-"""Told the keys of objects that seem to be gone; returns a warning where it did nothing."""
+"""Called with the keys of objects that seem to be gone; returns a warning if it did nothing."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """How far the listing of the source has come; the whole of the sensor's cursor.
+    """How far the listing of the source has come; this is the sensor's complete cursor.
 
     Attributes:
-        resume_after: the key after which the next tick lists; None at the beginning of a round.
+        resume_after: The key after which the next tick lists; None at the start of a round.
     """
 
     resume_after: str | None = None
 
     @classmethod
     def from_cursor(cls, cursor: str | None) -> "Round":
-        """Read a cursor; one that is not understood begins a new round."""
+        """Read a cursor; one that cannot be read starts a new round."""
         try:
             return cls(json.loads(cursor or "{}").get("resume_after"))
         except (ValueError, AttributeError):
@@ -72,13 +76,13 @@ class Listed:
     """What a bounded part of a listing showed.
 
     Attributes:
-        next: where the next part begins.
-        listed: objects that may be images.
-        ignored: entries that are none: folder markers, outputs, names that can be no key.
-        unfinished: files that somebody still writes; they are listed once they are whole.
-        new: ids of rows that became pending, seen for the first time.
-        changed: ids of rows that became pending, overwritten.
-        warnings: what was left out or not done, in words.
+        next: Where the next part starts.
+        listed: Number of objects that may be images.
+        ignored: Number of entries that are not: folder markers, outputs, names that cannot be keys.
+        unfinished: Number of files that are still being written; they are listed once complete.
+        new: Ids of rows queued because their upload is new.
+        changed: Ids of rows queued because their upload was overwritten.
+        warnings: Sentences about what was left out or not done.
     """
 
     next: Round
@@ -90,7 +94,7 @@ class Listed:
     warnings: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        """What was seen, in words."""
+        """One line about what was listed."""
         said = [f"{self.listed} objects listed"]
         if self.ignored:
             said.append(f"{self.ignored} that are no images (folder markers, outputs) ignored")
@@ -102,14 +106,15 @@ class Listed:
 def list_and_announce(
     source: Source, catalog: PostgresCatalog, start: Round, *, pages: int, follow: Follow
 ) -> Listed:
-    """List a bounded part of the source, and record in the catalogue what it says.
+    """List a bounded part of the source, and record new and changed uploads in the catalogue.
 
     Args:
-        source: is listed.
-        catalog: is told about new and changed uploads.
-        start: where to begin.
-        pages: how much to list.
-        follow: is told the keys of images whose object a page should have shown and did not.
+        source: The source to list.
+        catalog: Also knows which pages have not changed since they were last listed.
+        start: Where to start.
+        pages: Maximum number of pages of 1,000 objects.
+        follow: Called once, with the keys of images whose object should have been listed but was
+            not.
     """
     seen = Listed(start)
     missing: list[str] = []
@@ -131,14 +136,14 @@ def list_and_announce(
             there = [*(upload.key for upload in page.objects), *page.unfinished]
             vanished = catalog.vanished(after, page.resume_after, there)
             missing += (image.key for image in vanished)
-    # All at once: a wrong bucket may lack a few of each page, and that all are gone is to be seen.
+    # All at once: a wrong bucket may lack a few on each page, and `follow` must see that all are.
     if missing and (warning := follow(missing)):
         seen.warnings.append(warning)
     return seen
 
 
 def pages_ahead(source: Source, resume_after: str | None, most: int) -> Generator[Page, None, None]:
-    """List pages one after the other, the next one while the caller is busy with the last.
+    """List pages in order, fetching the next while the caller works on the current one.
 
     Two pages are in memory at a time, however large the source is.
     """
@@ -159,7 +164,7 @@ def following(
     open_outputs: Callable[[], OutputStore],
     on_delete: OnDelete,
 ) -> Follow:
-    """Do with images that are missing what the setting says."""
+    """Make the function that does what the setting says with images whose object is gone."""
     return lambda missing: follow_deletions(catalog, source, open_outputs, missing, on_delete)
 
 
@@ -167,7 +172,7 @@ def following(
 def opened(
     catalog: CatalogResource, stores: StoresResource, on_delete: OnDelete
 ) -> Iterator[tuple[PostgresCatalog, Source, Follow]]:
-    """The catalogue, its source, and what deleted uploads do to their images."""
+    """Open the catalogue and its source; also gives what deleted uploads do to their images."""
     with catalog.open(stores.source_name) as rows:
         source = stores.open_source()
         yield rows, source, following(rows, source, stores.open_outputs, on_delete)
@@ -182,7 +187,7 @@ def ticking(
     sensor: str,
     interval_seconds: float,
 ) -> Iterator[tuple[PostgresCatalog, Source, Follow]]:
-    """The same for a tick, which is good when it ends without raising anything."""
+    """The same for a sensor's tick, which is recorded as successful if nothing is raised."""
     with (
         catalog.open(stores.source_name) as rows,
         recorded_tick(rows.engine, rows.source, sensor, interval_seconds),
@@ -192,22 +197,22 @@ def ticking(
 
 
 class Watch:
-    """The time in which a tick that finds nothing looks again and again."""
+    """The time in which a tick that finds nothing keeps listing."""
 
     def __init__(self, interval_seconds: float) -> None:
-        """Begin.
+        """Start the time of a tick.
 
         Args:
-            interval_seconds: the least between two looks; when ticks are as far apart, there is
-                one look in each. In a folder, where looking takes this machine's time instead of
-                money, looks follow each other so that they take a tenth of it.
+            interval_seconds: Minimum seconds between two listings; if ticks are as far apart, each
+                lists once. Listing a folder costs this machine's time instead of money, so there
+                the pauses are such that listing takes a tenth of it.
         """
         self._interval = interval_seconds
         self._until = time.monotonic() + WATCH_SECONDS
         self._looked = time.monotonic()
 
     def goes_on(self, source: Source) -> bool:
-        """Wait for the next look; False at once when it would be too late for one."""
+        """Wait until the next listing; return False at once if there is no time for one."""
         now = time.monotonic()
         pause = self._interval
         if source.location.scheme == "file" and pause < WATCH_SECONDS:
@@ -228,15 +233,15 @@ def arrivals_sensor(
     batching: Batching,
     on_delete: OnDelete,
 ) -> dg.SensorDefinition:
-    """Make the sensor that asks for runs over everything new or overwritten in the source.
+    """Define the sensor that requests runs over everything new or overwritten in the source.
 
     Args:
-        families: whose images it looks for.
-        jobs: the job of each family.
-        interval_seconds: between two ticks, at least, and between two looks of a tick.
-        pages: of 1,000 objects that one tick lists; a larger source is covered in rounds.
-        batching: how much a run takes, and how many runs there are at a time.
-        on_delete: what a deleted upload does to its image.
+        families: The families to request runs for.
+        jobs: The job of each family.
+        interval_seconds: Minimum seconds between two ticks, and between two listings in a tick.
+        pages: Maximum pages of 1,000 objects in one tick; a larger source is covered in rounds.
+        batching: How much a run takes, and how many runs there are at a time.
+        on_delete: What a deleted upload does to its image.
     """
 
     @dg.sensor(
@@ -262,7 +267,7 @@ def arrivals_sensor(
                 while True:
                     began = time.time()
                     seen = list_and_announce(source, rows, start, pages=pages, follow=follow)
-                    # First: the runs that are asked for below are not there yet to keep theirs.
+                    # Before requesting: new runs need their partitions, but do not show up yet.
                     remove_partitions(
                         families, rows, context.instance, erase_rows=on_delete == "delete"
                     )
@@ -283,8 +288,7 @@ def arrivals_sensor(
                 for warning in seen.warnings:
                     context.log.warning(visible(warning))
         except (Trouble, NotOurs) as trouble:
-            # Not an empty bucket: nothing is concluded, and the next tick lists the same part
-            # again.
+            # Not the same as an empty bucket: conclude nothing, and list the same part next tick.
             return dg.SensorResult(skip_reason=str(trouble), cursor=start.cursor())
         return _result(seen, requests)
 

@@ -1,9 +1,10 @@
 """The sensor that takes S3 event notifications from a queue, so that uploads are seen at once.
 
-A message only says which keys to look at: what counts is the object that the store has now, so that
-late, repeated and reordered messages cannot announce an older upload. A message is deleted once all
-that it led to is committed; whatever goes wrong before lets it come again, to no effect. The
-listing of the sensor `arrivals` stays, and finds what no message told.
+A message only says which keys to look up. What counts is the object that the store has now, so
+late, repeated and reordered messages cannot announce an older upload. A message is deleted once
+everything it led to is committed; after an error it comes again, which does no harm. The sensor
+`arrivals` (in `listing`) keeps listing and finds what no message announced. The messages' format is
+in `store.s3.bucket_events`, the queue in `store.s3.sqs`.
 """
 
 import time
@@ -36,12 +37,13 @@ from imgflow.store.s3.bucket_events import (
 )
 from imgflow.store.s3.sqs import Message, Queue
 
-# A request to an empty queue waits by itself, so ticks may follow each other closely.
+# A request to an empty queue waits for a message, so ticks may follow each other closely.
 INTERVAL_SECONDS = 1
 
 PAGE_KEYS = 1_000
 
-# A tick has a minute, and 500 heads take about a second; a store that is away would take them all.
+# A tick has a minute. 500 HEAD requests take about a second, but a store that is down would use up
+# the whole minute.
 HEADS_SECONDS = 20.0
 
 REASONS_SHOWN = 5
@@ -52,14 +54,15 @@ class Taken:
     """What one tick took from the queue.
 
     Attributes:
-        messages: received.
-        pending: images that became pending by them.
-        gone: keys without an object.
-        not_followed: why nothing was done about these, if nothing was.
-        ignored: events that are none of the source's, by what they are.
-        unreadable: messages of which something could not be read.
-        troubled: keys that could not be looked at; their messages come again.
-        undeleted: messages that the queue did not delete; they come again to no effect.
+        messages: Number of messages received.
+        pending: Number of images that they queued.
+        gone: Number of keys without an object.
+        not_followed: Why nothing was done about the gone objects; None if something was.
+        ignored: Number of ignored events by their kind; they do not concern the source, or a newer
+            event for the same key came with them.
+        unreadable: Messages of which at least a part could not be read.
+        troubled: Error by key, for objects that could not be looked up; their messages come again.
+        undeleted: Number of messages that the queue did not delete; they come again harmlessly.
     """
 
     messages: int = 0
@@ -72,7 +75,7 @@ class Taken:
     undeleted: int = 0
 
     def warnings(self) -> list[str]:
-        """What an operator should know, a sentence each."""
+        """What an operator should know, one sentence each."""
         said = [
             f"Message {message.message_id} could not be read: {message.reason}."
             for message in self.unreadable
@@ -87,7 +90,7 @@ class Taken:
         return said
 
     def line(self) -> str:
-        """The tick in words."""
+        """A summary of the tick in a few sentences."""
         if not self.messages:
             return "No messages."
         said = [f"{self.messages} messages: {self.pending} images new or changed, {self.gone} gone"]
@@ -99,7 +102,7 @@ class Taken:
 
 
 def scope_of(config: StoreConfig) -> Scope | None:
-    """Which objects a source lists; None for a folder, which sends no notifications."""
+    """Which objects belong to a source; None for a folder, which sends no notifications."""
     source, output = config.locations()
     if source.scheme != "s3":
         return None
@@ -117,16 +120,17 @@ def take_in(
     """Receive messages, commit what they lead to, and delete them.
 
     Args:
-        queue: is received from.
-        scope: which objects concern the source.
-        source: is asked for the present objects.
-        catalog: is told about them.
-        follow: is told the keys of objects that are gone, before their messages are deleted.
+        queue: The queue to receive from.
+        scope: Decides which objects concern the source.
+        source: Answers what each object is now.
+        catalog: Records uploads and unreadable messages.
+        follow: Called with the keys of objects that are gone, before their messages are deleted.
 
     Raises:
-        Trouble: the queue or the database does not answer; no message is lost.
+        Trouble: The queue or the database does not answer; no message is lost.
     """
-    catalog.check()  # what is received stays hidden for a while, also when it cannot be written
+    # First: messages once received stay hidden for a while, even if they cannot be recorded.
+    catalog.check()
     messages = queue.receive()
     taken = Taken(messages=len(messages))
     records_of = {message.id: _read(message, scope, taken) for message in messages}
@@ -160,14 +164,14 @@ def notifications_sensor(
     on_delete: OnDelete,
     interval_seconds: int = INTERVAL_SECONDS,
 ) -> dg.SensorDefinition:
-    """Make the sensor that asks for runs over what the queue's messages announce.
+    """Define the sensor that requests runs over what the queue's messages announce.
 
     Args:
-        families: whose images it looks for.
-        jobs: the job of each family.
-        batching: how much a run takes, and how many runs there are at a time.
-        on_delete: what a deleted upload does to its image.
-        interval_seconds: between two ticks, at least.
+        families: The families to request runs for.
+        jobs: The job of each family.
+        batching: How much a run takes, and how many runs there are at a time.
+        on_delete: What a deleted upload does to its image.
+        interval_seconds: Minimum seconds between two ticks.
     """
 
     @dg.sensor(
@@ -220,7 +224,7 @@ def notifications_sensor(
 
 
 def _read(message: Message, scope: Scope, taken: Taken) -> list[Record]:
-    """Note what is of no use in a message, and return the records that concern the source."""
+    """Return the records that concern the source; note in `taken` what else a message has."""
     reading = read_message(message.body)
     taken.ignored.update(reading.ignored)
     if reading.unreadable:
@@ -239,8 +243,8 @@ def _read(message: Message, scope: Scope, taken: Taken) -> list[Record]:
 
 
 def _announce(catalog: PostgresCatalog, uploads: Sequence[SourceObject]) -> int:
-    """Announce what is there, and return how many images became pending."""
-    # Of a key whose event told no size, it is known only now.
+    """Announce the objects that exist, and return how many images were queued."""
+    # Events may not name a size, so folder markers can be recognised only now.
     images = [upload for upload in uploads if not is_folder_marker(upload.key, upload.size)]
     pending = 0
     for start in range(0, len(images), PAGE_KEYS):
@@ -251,7 +255,7 @@ def _announce(catalog: PostgresCatalog, uploads: Sequence[SourceObject]) -> int:
 
 
 def _is_there(source: Source, gone: Sequence[str], taken: Taken) -> bool:
-    """Whether the bucket itself is there: without it, every object would seem to be gone."""
+    """Whether the bucket itself exists; without it, every object would seem to be gone."""
     try:
         source.check()
     except Trouble as trouble:

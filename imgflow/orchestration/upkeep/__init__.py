@@ -1,1 +1,1 @@
-"""What happens by the clock: backfill, reconciliation, retention."""
+"""The nightly jobs: backfill of stale images, reconciliation, retention of events."""

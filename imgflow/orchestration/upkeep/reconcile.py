@@ -1,7 +1,8 @@
-"""Bringing bucket, catalogue, outputs and partitions into agreement: the nightly reconciliation.
+"""The nightly reconciliation of bucket, catalogue, outputs and partitions, and the backfill.
 
-Every difference is counted and repaired by the ordinary way: what is missing becomes pending, and
-the sensor asks for it; what is our own and nothing points to is deleted.
+Every difference is counted and repaired in the ordinary way: images that lack something are queued,
+and the sensor requests runs for them; what is ours and unreferenced is deleted. The jobs that call
+this are in `schedules`; old events are deleted in `retention`.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from imgflow.store.naming import is_own, own_folders
 from imgflow.store.objects import Source
 from imgflow.store.output_store import OutputStore
 
-# Outputs and rows compared: what is missing is made again, what no row names is deleted.
+# Comparing outputs with rows: missing outputs are rebuilt, outputs that no row names are deleted.
 #
-# That no row names something is no knowledge of whose it is. So only names of our own form in the
-# part of our own source are looked at, at a location that belongs to this catalogue, and where they
-# are many, nothing is deleted before a person has said so.
+# An output that no row names may still be somebody's. So only names of our own form in our own
+# source's part are considered, at a location that belongs to this catalogue, and if there are many,
+# nothing is deleted until a person allows it.
 
 
-# An output is written before its row names it; what is older than this waits for no row any more.
+# An output is written before its row names it; one older than this no longer waits for its row.
 ORPHAN_AGE = timedelta(hours=1)
 
-# What a night's faults leave behind is fewer than either of these.
+# Ordinary faults leave fewer differences in a night than either of these.
 FEW = 100
 SHARE = 0.05
 
@@ -48,17 +49,17 @@ EXAMPLES = 3
 def refuse_many(
     count: int, total: int, what: str, *, examples: Sequence[str], is_allowed: bool
 ) -> None:
-    """Stop before a repair that is more likely to come from a mistake than from a fault.
+    """Stop before a repair whose size points to a mistake rather than a fault.
 
     Args:
-        count: of what would be repaired.
-        total: of what was looked at.
-        what: is so, in the plural: what follows the two numbers in a sentence.
-        examples: a few of them.
-        is_allowed: a person has said that it is right.
+        count: Number of items to be repaired.
+        total: Number of items compared.
+        what: The difference in the plural, as it follows the two numbers in a sentence.
+        examples: Names of a few of the items.
+        is_allowed: A person has confirmed that the difference is right.
 
     Raises:
-        TooMany: it is more than a few, and more than a share.
+        TooMany: It is more than `FEW`, and more than `SHARE` of the total.
     """
     if is_allowed or count <= max(FEW, SHARE * total):
         return
@@ -74,19 +75,19 @@ def refuse_many(
 def compare_outputs(
     catalog: PostgresCatalog, outputs: OutputStore, *, allow_many: bool
 ) -> tuple[int, int]:
-    """Reopen images that lack an output, and delete the outputs that no row names.
+    """Queue images that lack an output, and delete the outputs that no row names.
 
     Returns:
-        How many images, and how many outputs.
+        The number of images queued, and the number of outputs deleted.
 
     Raises:
-        NotOurs: the location is another catalogue's.
-        TooMany: so many are missing or orphaned that nothing was done.
+        NotOurs: The location belongs to another catalogue.
+        TooMany: Too many outputs are missing or orphaned; they were left as they are.
     """
     url = outputs.location.url
     with stored(catalog.engine, catalog.source) as found:
-        # Listed before the rows are read: an output written in between has a row that names it, at
-        # least by the next time.
+        # List before reading the rows, so that an output written in between has a row that names
+        # it, at the latest by the next time.
         found.add(
             output
             for output in outputs.names(*own_folders(catalog.source))
@@ -107,7 +108,7 @@ def compare_outputs(
             what = f"outputs in {url} are named by no row and would be deleted"
             examples = next(found.orphans(EXAMPLES))
             refuse_many(orphaned, found.listed, what, examples=examples, is_allowed=allow_many)
-            claim(catalog, outputs, afresh=True)  # right before, since a listing takes long
+            claim(catalog, outputs, afresh=True)  # once more, since listing takes long
             for names in found.orphans():
                 outputs.delete(names)
     return missing, orphaned
@@ -115,7 +116,7 @@ def compare_outputs(
 
 PAGE_ROWS = 1_000
 
-# No upload takes so long between two writes.
+# No upload pauses this long between two writes.
 ABANDONED_SECONDS = 24 * 3_600.0
 
 MOST_SEALED = 25_000
@@ -125,20 +126,20 @@ GREEN = "MATERIALIZED"
 
 @dataclass(frozen=True)
 class Differences:
-    """What the reconciliation found and repaired, in numbers.
+    """What the reconciliation found and repaired; all are counts.
 
     Attributes:
-        listed: objects in the source.
-        new: of these, unknown to the catalogue.
-        changed: of these, known as another upload.
-        stale: images that lacked an output or had one of another recipe.
-        missing_outputs: images whose row named an output that was not there.
-        orphaned_outputs: outputs that no row named.
-        missing_partitions: images without a partition.
-        orphaned_partitions: partitions without an image, or of a sealed one.
-        unreported: ready images of which Dagster says that something failed or is missing.
-        sealed: images that lost their partition since they are unchanged for so long.
-        abandoned_uploads: unfinished files that killed uploads left in the source.
+        listed: Objects in the source.
+        new: Objects that the catalogue did not know.
+        changed: Objects that the catalogue knew as another upload.
+        stale: Images that lacked an output or had one of another recipe.
+        missing_outputs: Images whose row named an output that did not exist.
+        orphaned_outputs: Outputs that no row named.
+        missing_partitions: Images without their partition.
+        orphaned_partitions: Partitions without an image, or of a sealed image.
+        unreported: Ready images that Dagster shows as failed or missing.
+        sealed: Images that lost their partition because they had not changed for long enough.
+        abandoned_uploads: Unfinished files that killed uploads left in the source.
     """
 
     listed: int = 0
@@ -154,20 +155,20 @@ class Differences:
     abandoned_uploads: int = 0
 
     def counts(self) -> dict[str, int]:
-        """The numbers by name."""
+        """The counts by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which images a backfill makes pending, beside those that are stale.
+    """Which images a backfill queues.
 
     Attributes:
-        prefix: only images whose key begins so.
-        keys: only these; None for all.
-        kind: only this family.
-        rejected: the rejected ones too.
-        force: all ready ones, and all of their outputs are made again.
+        prefix: Only images whose object key starts with it.
+        keys: Only images with these object keys; None for all.
+        kind: Only this family; empty for all.
+        rejected: Rejected images too.
+        force: All ready images, not just stale ones; all of their outputs are rebuilt.
     """
 
     prefix: str = ""
@@ -180,9 +181,10 @@ class Selection:
 def backfill_stale(
     families: Sequence[Family], catalog: PostgresCatalog, selection: Selection | None = None
 ) -> dict[str, int]:
-    """Make pending what lacks an output or has one of another recipe, and count it by kind.
+    """Queue images that lack an output or have one of another recipe; return counts by kind.
 
-    The sensor and `imgflow ingest` ask for runs over them, few and long ones wherever they lie.
+    The sensor and `imgflow ingest` request runs for them: few and long ones, however the images are
+    scattered.
     """
     wanted = selection or Selection()
     counts: dict[str, int] = {}
@@ -214,19 +216,19 @@ def reconcile(
     """Compare bucket, catalogue, outputs and partitions, and repair every difference.
 
     Args:
-        families: whose images.
-        catalog: is compared with the others.
-        instance: has partitions and events.
-        source: the bucket.
-        outputs: where pictures lie.
-        follow: is told about images whose object is gone.
-        seal_days: images unchanged for so long lose their partition; 0 for none.
-        allow_many: repair however much differs, since a person has looked at it.
+        families: The families whose assets and partitions to compare.
+        catalog: The catalogue that everything else is compared with.
+        instance: Has the partitions and events.
+        source: The bucket or folder of uploads.
+        outputs: The store of pictures; arrays are in the catalogue's database.
+        follow: Called with the keys of images whose object is gone.
+        seal_days: Seal images that have not changed for this many days; 0 for none.
+        allow_many: Repair however much differs, because a person has checked it.
 
     Raises:
-        NotOurs: the outputs belong to another catalogue.
-        TooMany: more differs than faults explain; nothing was deleted.
-        Trouble: a store or the database did not answer; what was repaired stays so.
+        NotOurs: The outputs belong to another catalogue.
+        TooMany: More differs than faults explain; nothing of that was deleted.
+        Trouble: A store or the database did not answer; repairs made so far remain.
     """
     claim(catalog, outputs, afresh=True)
     found = _compare_source(catalog, source, follow)
@@ -235,7 +237,7 @@ def reconcile(
     missing, orphans = compare_outputs(catalog, outputs, allow_many=allow_many)
     found = replace(found, missing_outputs=missing, orphaned_outputs=orphans)
     catalog.holds.forget()
-    with catalog.holds.asking():  # a run that is about to begin adds partitions in its own order
+    with catalog.holds.asking():  # a request for a run adds partitions in its own order
         if is_idle(unfinished_runs(instance, catalog, families), catalog):
             found = _compare_partitions(found, families, catalog, instance, allow_many)
             unreported = [_compare_events(family, catalog, instance) for family in families]
@@ -252,7 +254,7 @@ def reconcile(
             )
 
             arrays = DepthArrays(catalog.engine)
-            # Also of deleted images, whose worker may have been killed.
+            # Including deleted images, whose worker may have been killed.
             deleted = _rows(catalog, kind="depth", state="deleted")
             for images in chain(_rows(catalog, kind="depth"), deleted):
                 arrays.drop_superseded([image.id for image in images])
@@ -282,7 +284,7 @@ def _compare_partitions(
                 instance.add_dynamic_partitions(name, lacking)
                 missing += len(lacking)
             known -= expected
-        # Deleted images keep theirs until the next tick.
+        # Deleted images keep their partitions until the next tick.
         leaving = {partition_key(key) for key in catalog.leaving(family.kind, most=len(known))}
         keys = [object_key(partition) for partition in sorted(known - leaving)]
         explained = catalog.outside_partitions(family.kind, keys)
@@ -296,7 +298,7 @@ def _compare_partitions(
 
 
 def _compare_events(family: Family, catalog: PostgresCatalog, instance: dg.DagsterInstance) -> int:
-    """Have said again what Dagster does not know of ready images, and count them."""
+    """Mark ready images whose events Dagster lacks, so that they are reported; return how many."""
     known = instance.get_dynamic_partitions(str(family.partitions.name))
     green = set(known)
     for asset in family.made:
@@ -311,7 +313,7 @@ def _compare_events(family: Family, catalog: PostgresCatalog, instance: dg.Dagst
 
 
 def _rows(catalog: PostgresCatalog, **filters: Any) -> Iterator[list[Image]]:
-    """All images that are not deleted, in pages."""
+    """All matching images, in pages; deleted ones only if the filters ask for them."""
     after = 0
     while images := catalog.page(limit=PAGE_ROWS, after_id=after, **filters):
         yield images
@@ -319,5 +321,5 @@ def _rows(catalog: PostgresCatalog, **filters: Any) -> Iterator[list[Image]]:
 
 
 def as_metadata(counts: Mapping[str, int]) -> dict[str, int]:
-    """Numbers for the UI, with names for people."""
+    """Counts as metadata for the UI, with spaces in their names."""
     return {name.replace("_", " "): count for name, count in counts.items()}

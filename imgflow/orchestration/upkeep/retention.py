@@ -1,8 +1,9 @@
-"""What of Dagster's event log is kept for ever, and what goes when it is old.
+"""Which events of Dagster's log are kept for ever, and which are deleted when they are old.
 
-Kept: whatever decides a status in the UI, a staleness, or why a partition is red. The rest goes in
-small transactions, so that runs go on meanwhile, and a retention that is killed leaves a log that
-the next one goes on with.
+Kept are all that decide a status in the UI or staleness, or explain why a partition is red. The
+rest is deleted in small transactions, so that runs can continue meanwhile, and a retention that is
+killed leaves a log with which the next one continues. The queries are in
+`dagster_storage.stale_events`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from imgflow.orchestration.families import KIND_TAG, MAINTENANCE_TAG, Family
 
 PAGE_EVENTS = 2_000
 
-# Runs that are launched by selecting assets in the UI.
+# Job name of runs that are launched by selecting assets in the UI.
 ASSET_JOB = "__ASSET_JOB"
 
 OVER = [
@@ -33,8 +34,8 @@ OVER = [
     dg.DagsterRunStatus.CANCELED,
 ]
 
-# What a run page shows beside its steps, their times and outcomes. Types that are not named here
-# stay, those of later versions of Dagster among them.
+# Events that a run's page shows besides its steps, their times and outcomes. Types not listed here
+# are kept, including those of later versions of Dagster.
 LOG_LINES = (
     None,  # sent to `context.log`
     dg.DagsterEventType.ENGINE_EVENT.value,
@@ -52,15 +53,16 @@ LOG_LINES = (
 
 @dataclass
 class Freed:
-    """What a retention deleted.
+    """What a retention deleted, in numbers.
 
     Attributes:
-        materialisations: that a newer one of the same asset and partition superseded.
-        planned_events: that decided no status.
-        evaluations: of asset checks, that a newer one of the same check and partition superseded.
-        log_lines: of runs that did not fail.
-        runs: with all of their events, which count above or here as log lines.
-        bytes: of all deleted events, without indexes.
+        materialisations: Those replaced by a newer one of the same asset and partition.
+        planned_events: Those that decided no status.
+        evaluations: Evaluations of asset checks replaced by a newer one of the same check and
+            partition.
+        log_lines: Log lines of runs that did not fail, and the last events of deleted runs.
+        runs: Runs deleted with all of their events.
+        bytes: Size of all deleted events, without indexes.
     """
 
     materialisations: int = 0
@@ -71,7 +73,7 @@ class Freed:
     bytes: int = 0
 
     def counts(self) -> dict[str, int]:
-        """The numbers by name."""
+        """The counts by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
@@ -83,22 +85,22 @@ def clean_event_log(
     older_than: datetime,
     page_events: int = PAGE_EVENTS,
 ) -> Freed:
-    """Delete what is older than a moment and decides nothing any more.
+    """Delete events that are older than a moment and no longer decide anything.
 
     Assets and jobs of other projects in the same instance are left alone.
 
     Args:
-        instance: whose event log.
-        families: whose assets.
-        jobs: names of imgflow's jobs, whose runs go when no asset event of theirs is left.
-        older_than: with its time zone.
-        page_events: most events that one statement looks at or deletes.
+        instance: The instance whose event log to clean.
+        families: Only events of these families' assets are deleted.
+        jobs: Names of imgflow's jobs. Their runs are deleted once they have no asset events left.
+        older_than: A time with its zone.
+        page_events: Maximum events that one statement reads or deletes.
 
     Raises:
-        SettingsError: the instance keeps its events elsewhere than in PostgreSQL.
+        SettingsError: The instance does not keep its events in PostgreSQL.
     """
-    # In this order: an event below `before` is of a run that had been made by then, so a run that
-    # is not unfinished afterwards is over.
+    # In this order: the run of an event below `before` existed by then, so if it is not unfinished
+    # afterwards, it is over.
     before = first_id_since(instance, older_than)
     unfinished = instance.get_run_ids(
         dg.RunsFilter(statuses=[status for status in dg.DagsterRunStatus if status not in OVER])
@@ -111,7 +113,7 @@ def clean_event_log(
         freed.materialisations += _delete(log, log.superseded_materializations(key), freed)
     freed.planned_events += _delete(log, log.superseded_plans(assets), freed)
     freed.planned_events += _delete(log, log.answered_plans(assets), freed)
-    # The audit also evaluates checks of assets of which nothing was made yet.
+    # The audit also evaluates checks of assets that have no materialisation yet.
     names = [(family, name) for family in families for name in (*family.outputs, "metadata")]
     for key in {*assets, *(family.output(name) for family, name in names)}:
         for evaluations in superseded_evaluations(log, key):
@@ -143,7 +145,7 @@ def _without_failure(
     jobs: Sequence[str],
     assets: Sequence[dg.AssetKey],
 ) -> set[str]:
-    """Our own runs that have nothing to explain."""
+    """Those of the runs that are ours, are over and did not fail, so have nothing to explain."""
     runs = instance.get_runs(dg.RunsFilter(run_ids=sorted(run_ids)))
     return {
         run.run_id
@@ -153,7 +155,7 @@ def _without_failure(
 
 
 def _is_own(run: dg.DagsterRun, jobs: Sequence[str], assets: Sequence[dg.AssetKey]) -> bool:
-    """Whether imgflow made a run; another project in the instance may have a job of that name."""
+    """Whether a run is imgflow's; another project in the instance may have a job of that name."""
     if run.job_name == ASSET_JOB:
         checks = run.asset_check_selection or frozenset()
         touched = {*(run.asset_selection or ()), *(check.asset_key for check in checks)}
@@ -162,7 +164,7 @@ def _is_own(run: dg.DagsterRun, jobs: Sequence[str], assets: Sequence[dg.AssetKe
 
 
 def _delete_runs(log: EventLog, job: str, older_than: datetime, freed: Freed) -> None:
-    """Delete the runs of a job that are over, old, and have no event of an asset left."""
+    """Delete the runs of a job that are over and old and have no asset events left."""
     old = log.instance.get_run_ids(
         dg.RunsFilter(job_name=job, statuses=OVER, updated_before=older_than)
     )
@@ -171,7 +173,7 @@ def _delete_runs(log: EventLog, job: str, older_than: datetime, freed: Freed) ->
         runs = log.instance.get_runs(dg.RunsFilter(run_ids=old[start : start + log.page_events]))
         page = [run.run_id for run in runs if _is_own(run, [job], ())]
         leaving = [run_id for run_id in log.runs_without_assets(page) if run_id not in shown]
-        # Events first: without its run nothing would find them again.
+        # Events first: without their run, nothing would find them again.
         if leaving:
             freed.log_lines += _delete(log, log.events_of(leaving), freed)
         for run_id in leaving:

@@ -1,4 +1,7 @@
-"""What happens by the clock: the backfill of what is stale, the reconciliation, the retention."""
+"""The jobs `backfill_stale`, `reconcile` and `retention`, and their nightly schedules.
+
+What they do is in `reconcile` and `retention`; the nightly audit is in `checks.asset_checks`.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,9 +24,9 @@ WHAT = {
     "reconcile": "Compares bucket, catalogue, outputs and partitions, and repairs differences.",
     "retention": "Deletes old events that decide no status any more, and runs without others.",
 }
-"""The jobs, in words; also of their one op and of their schedule."""
+"""Descriptions of the jobs, of the one op of each, and of their schedules."""
 
-# Where run and code server are killed together nobody else would say that such a run is over.
+# If run and code server are killed together, nothing else would notice that such a run is over.
 BOUNDED = {"dagster/max_runtime": str(6 * 3_600), MAINTENANCE_TAG: "true"}
 
 
@@ -50,13 +53,13 @@ class ReconcileConfig(dg.Config):
 def maintenance(
     families: Sequence[Family], *, on_delete: OnDelete, seal_days: int, keep_events_days: int
 ) -> tuple[list[dg.JobDefinition], list[dg.ScheduleDefinition]]:
-    """Make the jobs `backfill_stale`, `reconcile` and `retention`, each with a nightly schedule.
+    """Define the jobs `backfill_stale`, `reconcile` and `retention`, each with a nightly schedule.
 
     Args:
-        families: whose images they look after.
-        on_delete: what a deleted upload does to its image.
-        seal_days: images unchanged for so long lose their partition; 0 for none.
-        keep_events_days: age of the events that the retention deletes; 0: there is no retention.
+        families: The families whose images, partitions and events the jobs look after.
+        on_delete: What a deleted upload does to its image.
+        seal_days: Images that have not changed for this many days lose their partition; 0 for none.
+        keep_events_days: Age in days at which events are deleted; 0 for no retention at all.
     """
 
     @dg.op(
