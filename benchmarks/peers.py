@@ -92,7 +92,7 @@ def ranged(source: Path, out: Path, url: str) -> float:
 
 
 def run_per_image(source: Path, out: Path, url: str) -> float:
-    """Time sensor, queue and default launcher, from creating the first run to the last one's end."""
+    """Time sensor, queue and default launcher, from the first run's creation to the last end."""
     with instance_of(source, out, url) as instance:
         wanted = len(list(source.iterdir()))
         daemon = subprocess.Popen(
