@@ -32,11 +32,7 @@ READING_PICTURES: Security = [*WITH_TOKEN, {"link": []}]
 
 
 def security_schemes(cookie: str) -> dict[str, Any]:
-    """Return the security schemes for OpenAPI.
-
-    Args:
-        cookie: Name of the cookie that holds a session.
-    """
+    """Return the security schemes for OpenAPI; `cookie` is the name of the session's cookie."""
     return {
         "token": {
             "type": "http",

@@ -37,13 +37,9 @@ def get(
 ) -> Callable[[Handler], Handler]:
     """Register a handler for GET and HEAD; servers omit the body of a HEAD.
 
-    Args:
-        router: Router to register with.
-        path: Template of the route's path.
-        access: Who may read. `open` is only for health checks and for learning how to sign in.
-        problems: Codes of the problems it answers with, besides those about access.
-        responses: Further answers, for OpenAPI.
-        options: Passed on to `APIRouter.add_api_route`.
+    `open` access is only for health checks and for learning how to sign in. `problems` are codes
+    that the handler answers with, besides those about access. `options` are those of
+    `APIRouter.add_api_route`.
     """
     if access == "reader":
         problems = (*PROBLEMS_OF_TOKENS, *problems)
@@ -77,14 +73,8 @@ def change(
 ) -> Callable[[Handler], Handler]:
     """Register a handler that changes something and so needs a token with the scope `write`.
 
-    Args:
-        router: Router to register with.
-        method: HTTP method.
-        path: Template of the route's path.
-        problems: Codes of the problems it answers with, besides those about tokens.
-        responses: Further answers, for OpenAPI.
-        openapi_extra: Further parts of the operation in OpenAPI, such as its body.
-        options: Passed on to `APIRouter.add_api_route`.
+    `problems` are codes that the handler answers with, besides those about tokens. `options` are
+    those of `APIRouter.add_api_route`.
     """
     declared = {**problem_responses(*PROBLEMS_OF_TOKENS, *problems), **(responses or {})}
 

@@ -27,11 +27,7 @@ def upload_all(
 ) -> Uploads:
     """Upload files, and folders with everything in them under the folder's name.
 
-    Args:
-        source: Where to upload to.
-        paths: Files and folders.
-        prefix: Put before every key as it is, without a slash.
-        progress: Called with a line about each file.
+    `prefix` is put before every key as it is: no slash is added.
     """
     done = Uploads()
 

@@ -44,10 +44,7 @@ class Extra:
 def policy(settings: Settings, extra: Extra = Extra(), *, region: str = "us-east-1") -> Statement:
     """Make the policy document for the settings' buckets, prefixes and queue.
 
-    Args:
-        settings: Their locations and queue are covered.
-        extra: Permissions beyond the minimum.
-        region: Region of the buckets; determines the partition in ARNs (China, GovCloud).
+    The region of the buckets determines the partition in ARNs, which differs in China and GovCloud.
 
     Raises:
         SettingsError: The settings use nothing on AWS, or a prefix cannot be written in a policy.

@@ -106,9 +106,7 @@ def _faults(config: dict[str, Any], settings: Settings) -> Iterator[tuple[State,
 def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:
     """Check Dagster's storage, daemon, sensors and runs.
 
-    Args:
-        settings: The home and the database to check.
-        process: Id of the `imgflow up` process; None if none is running.
+    `process` is the process id of the running `imgflow up`, or None if none runs.
     """
     if not has_database(settings):
         yield "dagster", "ok", "its storage is made at the first start"

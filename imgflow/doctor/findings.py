@@ -63,9 +63,7 @@ def notice(part: str, text: str) -> Finding:
 def examine(checks: Mapping[str, Check], *, seconds: float = PART_SECONDS) -> Iterator[Finding]:
     """Run checks in parallel, and yield their findings in the order of the checks.
 
-    Args:
-        checks: Checks by the name of the part.
-        seconds: Time limit for all; a part that has not answered by then is reported as wrong.
+    `seconds` is the limit for all together; a part that has not answered by then counts as wrong.
     """
     until = time.monotonic() + seconds
     running = {part: _start(part, check) for part, check in checks.items()}

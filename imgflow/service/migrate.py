@@ -15,14 +15,9 @@ from imgflow.settings.variables import Settings
 
 
 def migrate(settings: Settings, say: Callable[[str], None], *, make_buckets: bool) -> None:
-    """Migrate the catalogue's and Dagster's tables to this version.
+    """Migrate the catalogue's and Dagster's tables to this version, and make missing buckets.
 
     Doing it again changes nothing, and concurrent calls wait for each other.
-
-    Args:
-        settings: Name the database and the stores.
-        say: Called with each line to show.
-        make_buckets: Make the buckets of source and outputs if they are missing.
 
     Raises:
         Trouble: The database or the store does not answer.

@@ -116,11 +116,7 @@ def write_sample_depth_csv(target: str | Path | BinaryIO, seed: int = 1) -> None
 
     The header is `depth,col1..col200`. It has 5,460 rows with depths from 9000.1 to 9546.0 in steps
     of 0.1 and integers from 13 to 237: one block of 1,365 rows, four times. A last row contains
-    only commas.
-
-    Args:
-        target: Path, or a file open for writing bytes, which stays open.
-        seed: Seed of the random texture.
+    only commas. A `target` that is an open file stays open.
     """
     bodies = [",".join(map(str, row)) for row in sample_block(seed).tolist()] * BLOCKS
     lines = ["depth," + ",".join(f"col{i}" for i in range(1, PIXELS + 1))]

@@ -66,12 +66,7 @@ Answer = TypeVar("Answer")
 
 
 def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
-    """Start everything, show progress, and stop everything at a signal.
-
-    Args:
-        settings: Settings of all services.
-        say: Called with each line to show.
-        with_samples: Put sample input into the source, for a first look.
+    """Start everything, show progress with `say`, and stop everything at a signal.
 
     Raises:
         SettingsError: imgflow runs already, a port is taken, or a part did not start.

@@ -109,11 +109,8 @@ class Signatures:
     def check_link(self, image: str, picture: str, expires: str, signature: str) -> Verdict:
         """Check the signature in a request for a picture.
 
-        Args:
-            image: The image as named in the path; links are made with ids only.
-            picture: Last segment of the path.
-            expires: Query parameter, not checked before.
-            signature: Query parameter, not checked before.
+        All values are as the caller sent them. Links are made with ids only, so an `image` that is
+        a key never fits.
         """
         wanted = self._sign("picture", image, picture, expires)
         return self._judge(wanted, signature, expires)

@@ -38,8 +38,7 @@ class Filters:
     def query(self, **changed: object) -> str:
         """Return these filters as the query of a link, with its `?`; empty if there are none.
 
-        Args:
-            changed: Replacements for `kind`, `state` and `q`, and other parameters.
+        `changed` replaces `kind`, `state` and `q`, and adds any other parameters.
         """
         values = {"kind": self.kind, "state": self.state, "q": self.containing, **changed}
         text = urlencode({name: value for name, value in values.items() if value})

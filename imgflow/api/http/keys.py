@@ -81,12 +81,7 @@ def key_path(scope: Scope) -> str | None:
 
 
 def find_image(catalog: PostgresCatalog, named: str, *, also_deleted: bool = False) -> Image:
-    """Look up the image that a path names.
-
-    Args:
-        catalog: Where to look it up.
-        named: Segment of the path: an id, or `key:` and a key that is still encoded.
-        also_deleted: Find deleted images too.
+    """Look up the image that a path names, by id or by `key:` and a key that is still encoded.
 
     Raises:
         Refused: There is no such image, it was deleted, or the segment is neither an id nor a key.

@@ -59,11 +59,7 @@ PLAIN_PARAMETERS = frozenset({"depth_min", "depth_max", "colormap", "format", "r
 
 
 def quick_route(formats: frozenset[str]) -> type[APIRoute]:
-    """Make a route class that calls the handler directly for plain requests.
-
-    Args:
-        formats: Values that the parameter `format` may have.
-    """
+    """Make a route class that calls the handler directly for plain requests of these formats."""
 
     class QuickRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
