@@ -16,9 +16,9 @@ _ABOUT_ARGUMENTS = frozenset({errno.EINVAL, errno.EDOM, errno.ERANGE, errno.EOVE
 def is_of_machine(error: BaseException) -> bool:
     """Return whether an error is about this machine rather than the file being processed.
 
-    Examples: disk full, too many open files, out of memory below an image's own limit, or a part
-    of the installation that cannot be loaded. Decoders raise `OSError` about bytes too, but
-    without an `errno`.
+    Examples: disk full, too many open files, memory that runs out although the image is within its
+    limit, or a part of the installation that cannot be loaded. Decoders raise `OSError` about bytes
+    too, but without an `errno`.
     """
     if isinstance(error, (MemoryError, ImportError, ConnectionError, TimeoutError)):
         return True

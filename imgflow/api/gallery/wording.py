@@ -1,4 +1,4 @@
-"""Formats keys, sizes, times and states for people; the templates use these as filters."""
+"""Formats keys, sizes, times and states for people, in the gallery's templates and cards."""
 
 from __future__ import annotations
 
