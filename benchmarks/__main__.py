@@ -1,4 +1,4 @@
-"""`make bench`: all benchmarks, one table; with names, those only."""
+"""`make bench`: runs all benchmarks, or those named as arguments, and prints one table."""
 
 import sys
 

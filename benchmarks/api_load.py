@@ -1,10 +1,10 @@
 """The API under 200 clients at once: list, picture and frame, against a bare static file server.
 
 The peer serves the same thumbnails from a folder, with the same server (uvicorn, Starlette's
-`StaticFiles`) in a process of its own: what is left is what imgflow does for a picture, which is to
-look up its row, judge who may see it, and read it from the store.
+`StaticFiles`) in its own process. The difference is what imgflow does for a picture: look up its
+row, check who may see it, and read it from the store.
 
-    python -m benchmarks.api_load 60        # for a minute, and with what each route took
+    python -m benchmarks.api_load 60        # for a minute, with the times of each route
 """
 
 import asyncio
@@ -37,12 +37,12 @@ STATIC = "from starlette.staticfiles import StaticFiles; app = StaticFiles(direc
 
 @dataclass
 class Load:
-    """What clients saw.
+    """What clients measured.
 
     Attributes:
-        seconds: of every answer, by what was asked for.
-        errors: answers other than 200, and connections that broke.
-        megabytes: of the server's memory, taken all the time.
+        seconds: Duration of every answer, by kind of request.
+        errors: Answers other than 200, and broken connections.
+        megabytes: The server's memory, sampled all the time.
     """
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -50,11 +50,11 @@ class Load:
     megabytes: list[float] = field(default_factory=list)
 
     def answers(self) -> int:
-        """How many there were."""
+        """Return the number of answers."""
         return sum(map(len, self.seconds.values()))
 
     def quantile(self, share: float, kind: str | None = None) -> float:
-        """Milliseconds within which this share of the answers came."""
+        """Return the milliseconds within which this share of the answers came."""
         taken = sorted(
             second
             for name, seconds in self.seconds.items()
@@ -64,7 +64,7 @@ class Load:
         return 1_000 * taken[min(len(taken) - 1, int(share * len(taken)))]
 
     def growth(self) -> float:
-        """Memory in the last quarter of the time, compared with that in the second one."""
+        """Return the ratio of the memory in the last quarter of the time to the second quarter."""
         quarter = len(self.megabytes) // 4
         second, last = self.megabytes[quarter : 2 * quarter], self.megabytes[3 * quarter :]
         return (sum(last) / len(last)) / (sum(second) / len(second))
@@ -79,7 +79,7 @@ async def load(
     pid: int,
     token: str,
 ) -> Load:
-    """Ask for paths of each kind in turn, with so many connections at once, each kept open."""
+    """Request paths of each kind in turn, with one open connection for each of the clients."""
     seen = Load({kind: [] for kind in paths})
     process = psutil.Process(pid)
     end = time.monotonic() + seconds
@@ -117,7 +117,7 @@ async def load(
 async def ask(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, path: str, token: str
 ) -> int:
-    """One request and its whole answer; a client that costs as little as can be."""
+    """Send one request and read the complete answer, with a client as cheap as possible."""
     head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n"
     writer.write(head.encode())
     answered = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -128,7 +128,7 @@ async def ask(
 
 @contextlib.contextmanager
 def serving(code: str, variables: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """A uvicorn of its own process; its address and process id."""
+    """Run uvicorn in a separate process; yields its address and process id."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     run = f"{code}\nimport uvicorn\nuvicorn.run(app, port={port}, log_level='error')"
@@ -146,7 +146,7 @@ def serving(code: str, variables: dict[str, str]) -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def serving_library(library: Library) -> Iterator[tuple[str, int]]:
-    """The API over a library."""
+    """Serve a library by the API."""
     variables = {
         "IMGFLOW_HOME": str(library.settings.home),
         "IMGFLOW_DATABASE_URL": library.settings.database_url,
@@ -157,7 +157,7 @@ def serving_library(library: Library) -> Iterator[tuple[str, int]]:
 
 
 def fill(library: Library, photos: int) -> dict[str, Sequence[str]]:
-    """Put images in, and say which paths show them."""
+    """Put images in, and return the paths that show them, by kind."""
     for number in range(photos):
         library.put(f"{number:04d}.jpg", jpeg(640, 480, seed=number))
     library.put("well.csv", depth_csv(rows=5_000, first=1_000.0))
@@ -176,7 +176,7 @@ def fill(library: Library, photos: int) -> dict[str, Sequence[str]]:
 
 
 def measure(seconds: float = SECONDS, clients: int = CLIENTS) -> list[Measure]:
-    """Pictures alone beside the peer, then everything together."""
+    """Measure pictures alone beside the peer, then everything together."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         library = Library(home / "home", embedded_postgres(home / "pg").url)

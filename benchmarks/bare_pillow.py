@@ -1,4 +1,4 @@
-"""The peer: a loop in two processes that writes the same outputs and keeps no books.
+"""The peer: a loop in two processes that writes the same outputs but keeps no records.
 
 Called as `python -m benchmarks.bare_pillow IN OUT`; prints the seconds it took.
 """
@@ -18,7 +18,7 @@ BOX = (256, 256)
 
 
 def one(out: Path, file: Path) -> None:
-    """What a plain script does: luma of the colours, as imgflow makes it, and a scaled decode."""
+    """Work as a plain script does: luma of the colours, like imgflow's, and a scaled decode."""
     with Image.open(file) as image:
         image.convert("L").save(out / "grayscale" / file.name, quality=85)
     with Image.open(file) as image:

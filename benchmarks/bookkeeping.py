@@ -1,4 +1,4 @@
-"""What a ranged run costs beside the pixels: events and rows of images that take no work.
+"""What a ranged run costs besides pixels: events and rows of images that take no work.
 
 Called as `python -m benchmarks.bookkeeping IMAGES` for one measurement in a process of its own.
 """
@@ -28,7 +28,7 @@ PICTURE_BYTES = 450
 
 
 def no_work(task: Task) -> Outcome:
-    """What a worker answers, without having read or made anything."""
+    """Answer as a worker would, without reading or making anything."""
     from imgflow.catalog.records import Verdict
 
     outputs = {
@@ -65,7 +65,7 @@ def no_work(task: Task) -> Outcome:
 
 
 def _picture(seed: int) -> str:
-    """As much text as the small copy of a photograph, and as hard to compress."""
+    """Return as much text as the inline picture of a photograph, and as hard to compress."""
     body = base64.b64encode(random.Random(seed).randbytes(PICTURE_BYTES)).decode()
     return f"data:image/jpeg;base64,{body}"
 
@@ -74,7 +74,7 @@ class Bookkeeping:
     """An imgflow whose workers do nothing."""
 
     def __init__(self) -> None:
-        """Assemble it as the settings say."""
+        """Assemble it from the settings."""
         import dagster as dg
 
         from imgflow.assembly import build_families, build_resources
@@ -85,7 +85,7 @@ class Bookkeeping:
         from imgflow.settings.variables import load_settings
         from imgflow.store.config import StoreConfig
 
-        # Nothing is written here that a run could look at again.
+        # No output is written here that a check could read.
         setattr(examined, "examine_sample", lambda *_: None)  # noqa: B010 - not a part of its type
         self.settings = settings = load_settings()
         self.url = database_url(settings)
@@ -104,14 +104,14 @@ class Bookkeeping:
 
     @contextmanager
     def opened(self) -> Iterator[Bookkeeping]:
-        """With Dagster's instance."""
+        """Open Dagster's instance until the end of the block."""
         from imgflow.orchestration.dagster_storage.instance import open_instance
 
         with open_instance(self.settings, self.url) as self.instance:
             yield self
 
     def run(self, start: int, images: int) -> float:
-        """Announce so many new images, run over them, and say the seconds it took."""
+        """Announce this many new images, run over them, and return the seconds it took."""
         from imgflow.orchestration.runs.requests import Batching, request_batches
         from imgflow.service.ingest import QUIET
         from imgflow.store.objects import SourceObject
@@ -133,7 +133,7 @@ class Bookkeeping:
 
 
 def main() -> None:
-    """Three batches; the first finds caches cold."""
+    """Run three batches; the first has cold caches."""
     images = int(sys.argv[1])
     with Bookkeeping().opened() as books:
         seconds = [books.run(wave * images, images) for wave in range(3)]

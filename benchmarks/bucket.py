@@ -1,9 +1,9 @@
 """`imgflow ingest` of a bucket beside bare loops over it, on a real S3 server of this machine.
 
-The peers: what most people write first, one process with boto3 (`loop`), and two processes of eight
-threads each with `obstore`, which is the quickest loop that we know (`threads`). Both write the
-same pictures as imgflow and keep no books. Called as `python -m benchmarks.bucket PEER BUCKET`,
-prints the seconds that a peer took.
+The peers are what most people write first, one process with boto3 (`loop`), and the fastest loop
+that we know, two processes of eight threads each with `obstore` (`threads`). Both write the same
+pictures as imgflow but keep no records. `python -m benchmarks.bucket PEER BUCKET` prints the
+seconds that a peer took.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from imgflow_tests import ceph
 BOX = (256, 256)
 PROCESSES, THREADS = 2, 8
 
-# The loop takes minutes for all.
+# Number of images for the loop, which would take minutes for all.
 LOOPED = 100
 JPEG = "image/jpeg"
 
-# What a small request to a bucket of the same region takes.
+# Duration of a small request to a bucket in the same region.
 AWAY_SECONDS = 0.02
 
 
 def pictures(body: bytes) -> dict[str, bytes]:
-    """Grayscale and thumbnail, as `benchmarks.bare_pillow` makes them."""
+    """Make grayscale and thumbnail as `benchmarks.bare_pillow` does."""
     made = {}
     with Image.open(io.BytesIO(body)) as image:
         file = io.BytesIO()
@@ -59,13 +59,13 @@ def pictures(body: bytes) -> dict[str, bytes]:
 
 
 def keys_of(client: Any, bucket: str) -> list[str]:
-    """All keys below `in/`."""
+    """Return all keys below `in/`."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="in/")
     return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
 
 def loop(bucket: str) -> None:
-    """Some of them, one after the other."""
+    """Process the first `LOOPED` images, one after the other."""
     client = boto3.client("s3")
     for key in keys_of(client, bucket)[:LOOPED]:
         body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -74,7 +74,7 @@ def loop(bucket: str) -> None:
 
 
 def threads(bucket: str) -> None:
-    """All at once."""
+    """Process all images in parallel."""
     keys = keys_of(boto3.client("s3"), bucket)
     with Pool(PROCESSES) as pool:
         pool.starmap(_some, [(bucket, keys[start::PROCESSES]) for start in range(PROCESSES)])
@@ -104,7 +104,7 @@ def _some(bucket: str, keys: list[str]) -> None:
 
 
 def measure(images: int = 1_000, rounds: int = 2) -> list[Measure]:
-    """Run all in turn: with the server next door, and as far away as a bucket of one's region."""
+    """Run all in turn, with the server next door, and as far away as a bucket in one's region."""
     if not ceph.is_installed():
         raise SystemExit("The bucket is one of Ceph: install ceph-mon, ceph-osd and radosgw.")
     with tempfile.TemporaryDirectory() as name, _server(Path(name)) as server:

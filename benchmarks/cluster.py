@@ -1,10 +1,10 @@
-"""The services of `docker-compose.yml`: upload to ready with warm workers, and two beside one.
+"""The services of `docker-compose.yml`: upload to ready with warm workers, and two workers or one.
 
-`python -m benchmarks.cluster [UPLOADS [IMAGES]]` also prints what the time of an upload is made of.
+`python -m benchmarks.cluster [UPLOADS [IMAGES]]` also prints the parts of an upload's time.
 
-All machines of the cluster are this one. So that a second worker adds what a second machine would,
-each worker gets a share of a core, small enough that store, database and daemon have what they
-need. Where there are no control groups for it, each has a core that it shares with the services.
+This machine plays all machines of the cluster. So that a second worker adds what a second machine
+would, each worker gets a share of a core, small enough to leave store, database and daemon what
+they need. Without control groups, each worker has a core that it shares with the services.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from imgflow_tests.cluster.cluster import Cluster, until
 LIMIT_SECONDS = 1.5
 WANTED_SPEED_UP = 1.8
 
-# Of a core, for each worker.
+# Share of a core that each worker gets.
 SHARE = 0.3
 QUOTAS = Path("/sys/fs/cgroup/cpu")
 PERIOD_MICROSECONDS = 20_000
@@ -42,7 +42,7 @@ SOURCE = "s3://imgflow/in/"
 
 
 def measure(uploads: int = 8, images: int = 700, rounds: int = 1) -> list[Measure]:
-    """Single uploads, and many at once."""
+    """Measure single uploads, and many at once."""
     with running() as cluster:
         middle = median(upload.ready for upload in time_uploads(cluster, uploads))
         speeds = compare(cluster, images, rounds)
@@ -69,7 +69,7 @@ def measure(uploads: int = 8, images: int = 700, rounds: int = 1) -> list[Measur
 
 @contextmanager
 def running() -> Iterator[Cluster]:
-    """The cluster, well, with two workers of each kind and one process in each run."""
+    """Run a healthy cluster with two workers of each kind and one process in each run."""
     with (
         tempfile.TemporaryDirectory() as name,
         Cluster(Path(name), WORKERS="2", WORKER_PROCESSES="1") as cluster,
@@ -79,7 +79,7 @@ def running() -> Iterator[Cluster]:
 
 
 def time_uploads(cluster: Cluster, uploads: int) -> list[Upload]:
-    """Upload so many photographs one after the other, each some seconds after the last is ready."""
+    """Upload photographs one by one, each some seconds after the previous one is ready."""
     with tempfile.TemporaryDirectory() as name, cluster.environment("daemon"):
         write_jpegs(Path(name), uploads + 1)
         settings = load_settings(_env_file=None)
@@ -93,14 +93,14 @@ def time_uploads(cluster: Cluster, uploads: int) -> list[Upload]:
                 put = partial(s3.put_object, Bucket="imgflow", Key=f"in/{key}", Body=body)
                 found.append(time_one(key, put, catalog, instance))
         engine.dispose()
-        return found[1:]  # the first one of all finds caches cold
+        return found[1:]  # the very first has cold caches
 
 
 def compare(cluster: Cluster, images: int, rounds: int) -> dict[int, list[float]]:
-    """Images per second with one worker and with two, in turn."""
+    """Measure images per second with one worker and with two, in turn."""
     found: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as name:
-        # No two the same in all rounds, or the second would be a copy.
+        # All files differ, in all rounds, since imgflow copies outputs of known content.
         write_jpegs(Path(name), images * rounds * 2)
         files = sorted(Path(name).iterdir())
         for number in range(rounds * 2):
@@ -111,8 +111,8 @@ def compare(cluster: Cluster, images: int, rounds: int) -> dict[int, list[float]
 
 
 def _seconds(cluster: Cluster, folder: str, files: list[Path], workers: int) -> float:
-    """From the start of the first run to the last image, with so many workers."""
-    cluster.stop("daemon")  # so that all of it waits
+    """Return the seconds from the start of the first run to the last image being ready."""
+    cluster.stop("daemon")  # so that all images wait
     s3 = cluster.s3()
     keys = [f"{folder}/{file.name}" for file in files]
     with ThreadPoolExecutor(8) as threads:
@@ -147,13 +147,13 @@ def _seconds(cluster: Cluster, folder: str, files: list[Path], workers: int) -> 
 
 
 def share_in_words() -> str:
-    """What each worker has."""
+    """Describe what each worker gets."""
     return f"{SHARE:g} of a core" if QUOTAS.is_dir() else "a core that it shares with the services"
 
 
 @contextmanager
 def _shares(cluster: Cluster, names: list[str]) -> Iterator[None]:
-    """Let each worker have its share of a core."""
+    """Limit each worker to its share of a core."""
     groups = []
     for core, name in enumerate(names):
         processes = cluster.processes(name)
@@ -166,7 +166,7 @@ def _shares(cluster: Cluster, names: list[str]) -> Iterator[None]:
         groups.append(group)
         (group / "cpu.cfs_period_us").write_text(f"{PERIOD_MICROSECONDS}")
         (group / "cpu.cfs_quota_us").write_text(f"{round(SHARE * PERIOD_MICROSECONDS)}")
-        # Within its share, a worker comes before whatever else this machine does.
+        # Within its share, a worker has priority over everything else on this machine.
         (group / "cpu.shares").write_text("50000")
         for process in processes:
             (group / "cgroup.procs").write_text(f"{process.pid}")
@@ -178,9 +178,9 @@ def _shares(cluster: Cluster, names: list[str]) -> Iterator[None]:
 
 
 def _is_removed(group: Path) -> bool:
-    """Let what is left in a group be in none, and remove it."""
+    """Move the remaining processes out of a group, and remove it."""
     for pid in (group / "cgroup.procs").read_text().split():
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # it may have ended meanwhile
             (QUOTAS / "cgroup.procs").write_text(pid)
     try:
         group.rmdir()

@@ -1,8 +1,8 @@
 """What an image costs in PostgreSQL, measured in a real database after `imgflow ingest`.
 
-`python -m benchmarks.database_bytes [IMAGES [SINGLE]]` processes so many photographs in one run and
-then some alone in runs of their own, and prints bytes by table, with indexes.
-`benchmarks/sizing.py` computes with what it printed.
+`python -m benchmarks.database_bytes [IMAGES [SINGLE]]` processes IMAGES photographs in one run and
+then SINGLE more in a run each, and prints bytes by table, with indexes. `benchmarks/sizing.py`
+computes with what it printed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import sqlalchemy as sa
 
 from benchmarks.pictures import write_jpegs
 
-# What is deleted 30 days after its run, unless it makes a partition red.
+# Events of this type are deleted 30 days after their run, unless they make a partition red.
 PLANNED = "ASSET_MATERIALIZATION_PLANNED"
 TABLES = ("images", "event_logs", "asset_event_tags", "dynamic_partitions", "runs", "run_tags")
 
 
 def table_bytes(engine: sa.Engine) -> dict[str, int]:
-    """Bytes of each table without dead rows, indexes and long values included."""
+    """Return the bytes of each table, without dead rows but with indexes and long values."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         found = {}
         for table in TABLES:
@@ -39,22 +39,22 @@ def table_bytes(engine: sa.Engine) -> dict[str, int]:
 
 
 def drop_planned(engine: sa.Engine) -> None:
-    """Delete what retention deletes of images that were processed once."""
+    """Delete the events that retention would delete for images that were processed once."""
     with engine.begin() as connection:
         statement = "DELETE FROM event_logs WHERE dagster_event_type = :planned"
         connection.execute(sa.text(statement), {"planned": PLANNED})
 
 
 def per_image(engine: sa.Engine, images: int, empty: dict[str, int]) -> dict[str, float]:
-    """Bytes an image of a database whose images were processed once, in few runs.
+    """Return bytes per image in a database whose images were processed once, in few runs.
 
     Args:
-        engine: of the database.
-        images: how many it has.
-        empty: what `table_bytes` said before there were any: the first pages of indexes.
+        engine: Connects to the database.
+        images: Number of images in it.
+        empty: Result of `table_bytes` before there were any: the first pages of indexes.
 
     Returns:
-        By part: its row, its partition, events that stay, and events that go after 30 days.
+        Bytes by part: row, partition, events that stay, and events deleted after 30 days.
     """
     whole = _less(table_bytes(engine), empty)
     drop_planned(engine)
@@ -73,7 +73,7 @@ def _less(found: dict[str, int], empty: dict[str, int]) -> dict[str, int]:
 
 @contextmanager
 def counted_connections(url: str) -> Iterator[list[int]]:
-    """Count the connections of others to a database until the end; the list holds the most."""
+    """Count others' connections to a database until the end; the list has the maximum."""
     most, stop = [0], threading.Event()
     engine = sa.create_engine(url)
     query = sa.text(
@@ -129,7 +129,7 @@ def main(images: int, single: int) -> None:
         folder = Path(name)
         postgres = EmbeddedPostgres(folder / "pg")
         try:
-            # Keys as long as those of cameras in folders by date.
+            # Keys as long as in folders by date with names from cameras.
             source = folder / "in" / "2026" / "11"
             engine = sa.create_engine(postgres.url)
             first = source / "first.jpg"  # so that the tables are there

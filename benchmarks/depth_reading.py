@@ -1,6 +1,6 @@
 """Depth CSV to resized rows: imgflow against bare pandas and scikit-image, on the same file.
 
-The bare loop reads 20,000 rows at a time; it keeps neither order nor rules nor facts.
+The bare loop reads 20,000 rows at a time, and does no sorting, no checks and no statistics.
 """
 
 import tempfile
@@ -58,7 +58,7 @@ def imgflow_way(path: Path) -> int:
 
 
 def measure(megabytes: int = 150, rounds: int = 3) -> list[Measure]:
-    """Rounds alternate, and the best of each counts: other load only ever makes a round slower."""
+    """Alternate both, and take the best round of each, since other load only slows rounds down."""
     measures = []
     with tempfile.TemporaryDirectory() as folder:
         for name, spelling in SPELLINGS.items():

@@ -1,8 +1,8 @@
 """Depth frames of 500 rows: read and drawn by imgflow, against drawing the same rows from memory.
 
-A frame from the database is measured for a short and for a tall image, since it must not depend on
-the height; over HTTP from a server process, on a connection that stays open, with one request at a
-time. No interval is asked twice, and nothing is cached but by PostgreSQL.
+Frames from the database are measured for a short and for a tall image, since the height must not
+matter. Frames over HTTP come from a server process, on one open connection, one request at a time.
+No interval is requested twice, and only PostgreSQL caches.
 """
 
 import http.client
@@ -38,7 +38,7 @@ from imgflow_tests.api.library import Library
 
 FRAME_ROWS = 500
 WIDTH = 150
-# A new connection's process meets each page of PostgreSQL's shared buffers for the first time once.
+# Warm up, since the process of a new connection touches each shared buffer for the first time once.
 FRAMES, ROUNDS, WARM_UP = 100, 10, 1_600
 SMALL = 20_000
 
@@ -48,7 +48,7 @@ BLOCK = resize_width(sample_block().astype(np.float32), WIDTH)[300 : 300 + FRAME
 
 
 def chunks(rows: int) -> Iterator[ResizedChunk]:
-    """A picture over and over; row number n is at depth n."""
+    """Yield a picture over and over; row number n is at depth n."""
     block = resize_width(sample_block().astype(np.float32), WIDTH)
     for start in range(0, rows, CHUNK_ROWS):
         numbers = np.arange(start, min(start + CHUNK_ROWS, rows))
@@ -57,7 +57,7 @@ def chunks(rows: int) -> Iterator[ResizedChunk]:
 
 
 def store(library: Library, key: str, rows: int) -> int:
-    """Put an array of so many rows into the place of a small one, and return the image's id."""
+    """Replace a small array by one with this many rows, and return the image's id."""
     image = library.add(key, b"depth,a\n0,0\n1,255\n")
     DepthArrays(library.engine).store(image.id, image.outputs["resized"]["name"], chunks(rows))
     statement = sa.text(
@@ -66,7 +66,7 @@ def store(library: Library, key: str, rows: int) -> int:
     )
     with library.engine.begin() as connection:
         connection.execute(statement, {"last": rows - 1, "id": image.id})
-    # As the database does by itself within minutes. Before, whoever reads a page also writes one.
+    # The database does this itself within minutes; until then, reading a page also writes it.
     with library.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("VACUUM ANALYZE depth_chunks"))
         connection.execute(sa.text("CHECKPOINT"))
@@ -74,9 +74,9 @@ def store(library: Library, key: str, rows: int) -> int:
 
 
 def p50(work: Callable[[int], object], rows: int) -> float:
-    """Milliseconds of frames that begin anywhere: the median of the best round.
+    """Return the milliseconds of a frame that starts anywhere: the median of the best round.
 
-    Other load only ever makes a round slower, ours and the peer's.
+    The best round counts, since other load only slows rounds down, ours and the peer's.
     """
     starts = np.random.default_rng(0).integers(0, rows - FRAME_ROWS, WARM_UP + ROUNDS * FRAMES)
     for start in starts[:WARM_UP].tolist():
@@ -93,7 +93,7 @@ def p50(work: Callable[[int], object], rows: int) -> float:
 
 
 def bare(pixels: NDArray[np.float32]) -> bytes:
-    """Colour map and JPEG as they are written down with numpy and Pillow."""
+    """Apply a colour map and encode a JPEG, in the obvious way with numpy and Pillow."""
     out = io.BytesIO()
     colors = COLORS[np.clip(np.rint(pixels), 0, 255).astype(np.uint8)]
     Image.fromarray(colors).save(out, "JPEG", quality=85)
@@ -101,7 +101,7 @@ def bare(pixels: NDArray[np.float32]) -> bytes:
 
 
 async def bare_server(scope: Scope, receive: Receive, send: Send) -> None:
-    """The same behind uvicorn alone: rows in memory, no routes, no threads, nothing looked up."""
+    """Do the same behind uvicorn alone: rows in memory, no routes, no threads, no lookups."""
     if scope["type"] == "lifespan":
         while (await receive())["type"] == "lifespan.startup":
             await send({"type": "lifespan.startup.complete"})
@@ -114,14 +114,14 @@ async def bare_server(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def serve(app: ASGIApp | Settings, listening: socket.socket) -> None:
-    """Run a server in a process of its own, as a client meets it."""
+    """Run a server; called in a separate process."""
     made = create_app(app) if isinstance(app, Settings) else app
     config = uvicorn.Config(made, log_level="error", access_log=False)
     uvicorn.Server(config).run([listening])
 
 
 def over_http(app: ASGIApp | Settings, image_id: int, rows: int, token: str = "") -> float:
-    """The same on a connection to loopback that stays open."""
+    """Return the milliseconds of a frame as in `p50`, over one open connection to loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = get_context("spawn").Process(target=serve, args=(app, listening), daemon=True)
         server.start()
@@ -144,7 +144,7 @@ def over_http(app: ASGIApp | Settings, image_id: int, rows: int, token: str = ""
 
 
 def measure(rows: int = 1_000_000) -> list[Measure]:
-    """Each beside colour map and JPEG of 500 rows that are in memory already."""
+    """Measure each beside a colour map and JPEG of 500 rows that are in memory already."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         database = embedded_postgres(home)

@@ -1,6 +1,6 @@
-"""From an upload to its pictures, at a quiet time, in `imgflow up` as its user runs it.
+"""The time from an upload to its pictures while `imgflow up` is idle, started as users do.
 
-`python -m benchmarks.latency [UPLOADS]` also prints what the time is made of.
+`python -m benchmarks.latency [UPLOADS]` also prints the parts of that time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ QUIET_SECONDS = (3.0, 9.0)
 
 @dataclass(frozen=True)
 class Upload:
-    """Seconds from an upload to each step of its way."""
+    """Seconds from an upload to each step of its processing."""
 
     run_created: float
     run_taken_from_queue: float
@@ -65,7 +65,7 @@ def measure(uploads: int = 8) -> list[Measure]:
 
 
 def time_uploads(uploads: int) -> list[Upload]:
-    """Upload so many photographs one after the other, each some seconds after the last is ready."""
+    """Upload photographs one by one, each some seconds after the previous one is ready."""
     with tempfile.TemporaryDirectory() as name, _running(Path(name)) as home:
         write_jpegs(Path(name) / "new", uploads + 1)
         os.environ["IMGFLOW_HOME"] = str(home)
@@ -76,7 +76,7 @@ def time_uploads(uploads: int) -> list[Upload]:
         catalog = PostgresCatalog(engine, stores.locations()[0].url)
         found = []
         with open_instance(settings, url) as instance:
-            # The first one of all finds caches cold, which is another measure.
+            # The very first upload has cold caches, which is another measure.
             for file in sorted((Path(name) / "new").iterdir()):
                 time.sleep(random.uniform(*QUIET_SECONDS))
                 place = home / "source" / file.name
@@ -88,7 +88,7 @@ def time_uploads(uploads: int) -> list[Upload]:
 def time_one(
     key: str, put: Callable[[], object], catalog: PostgresCatalog, instance: dg.DagsterInstance
 ) -> Upload:
-    """Upload one photograph, and look when its image went which step."""
+    """Upload one photograph, and find out when its image reached each step."""
     uploaded = time.time()
     put()
     while True:
@@ -124,7 +124,7 @@ def time_one(
 
 @contextmanager
 def _running(folder: Path) -> Iterator[Path]:
-    """`imgflow up` in a folder, from the first "Ready." on."""
+    """Run `imgflow up` in a folder; the block starts once it is ready."""
     home, log = folder / "home", folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -150,7 +150,7 @@ def _running(folder: Path) -> Iterator[Path]:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """Return a port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,7 +1,7 @@
-"""An S3 server that can only list: every page of the answer lies ready in memory.
+"""An S3 server that can only list: all pages of its answers are ready in memory.
 
-Called as `python -m benchmarks.list_server OBJECTS`; prints its port. What a listing costs its
-reader is measured against it, and not what Ceph takes to answer, which is ten times as much.
+`python -m benchmarks.list_server OBJECTS` prints its port. With it, benchmarks measure what a
+listing costs its reader, without the time of a server like Ceph, which is ten times as much.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ PAGE = 1_000
 
 
 def key_of(number: int) -> str:
-    """The key of the n-th object; keys and numbers have the same order."""
+    """Return the key of the n-th object; keys and numbers have the same order."""
     return f"photos/2026/{number // PAGE:04d}/img_{number:07d}.jpg"
 
 
 def pages(objects: int) -> dict[str, bytes]:
-    """The body of every page, by the key after which it begins."""
+    """Return the body of every page, by the key after which it starts."""
     found = {}
     for start in range(0, objects, PAGE):
         numbers = range(start, min(start + PAGE, objects))
@@ -45,10 +45,10 @@ def pages(objects: int) -> dict[str, bytes]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers every request with the page that it asks for."""
+    """Answers every request with the requested page."""
 
     protocol_version = "HTTP/1.1"
-    bodies: dict[str, bytes] = {}  # noqa: RUF012 - of the one server of this process
+    bodies: dict[str, bytes] = {}  # noqa: RUF012 - a process has only one server
 
     def do_GET(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
@@ -61,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Peak memory of `imgflow ingest`: batches of 1,000 and of 10,000, ten batches, the largest image.
 
-Called as `python -m benchmarks.memory BATCHES IMAGES` in a process of its own, which prints what it
-took after each batch.
+`python -m benchmarks.memory BATCHES IMAGES`, in a separate process, prints its memory after each
+batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.05
 
 
 def measure() -> list[Measure]:
-    """Run all of it, with photographs small enough that bookkeeping is what counts."""
+    """Measure everything, with photographs so small that record keeping dominates."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         peaks = {count: _peaks(folder, count) for count in (1_000, 10_000)}
@@ -76,7 +76,7 @@ def _peaks(folder: Path, count: int) -> dict[str, float]:
 
 
 def _largest(folder: Path) -> float:
-    """A JPEG with as many pixels as the settings allow."""
+    """Measure a JPEG with as many pixels as the settings allow."""
     most = load_settings().photo_limits.max_pixels
     side = int(most**0.5) // 16 * 16
     (folder / "in").mkdir(parents=True)
@@ -85,7 +85,7 @@ def _largest(folder: Path) -> float:
 
 
 def _watched(home: Path, source: Path) -> dict[str, float]:
-    """The largest resident memory of the ingest and of a worker of it, in MiB."""
+    """Return the peak resident memory of the ingest and of one of its workers, in MiB."""
     process = subprocess.Popen(
         [sys.executable, "-m", "imgflow", "ingest", "--json"],
         env=_variables(home, source),
@@ -111,7 +111,7 @@ def _watched(home: Path, source: Path) -> dict[str, float]:
 
 
 def after_batches(folder: Path, batches: int, images: int) -> list[float]:
-    """Resident memory of a process after each batch that it has ingested, in MiB."""
+    """Return the resident memory of a process after each batch that it ingests, in MiB."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", str(batches), str(images)],
         env=_variables(folder / "home", folder / "in"),

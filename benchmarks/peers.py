@@ -1,13 +1,13 @@
-"""What others do with the same files: a function call an image, and plain Dagster in two ways.
+"""Other ways to process the same files: a function call per image, and plain Dagster in two ways.
 
-- `function`: the common serverless way. One call an object, each in a fresh state: download,
-  `convert("L")`, PNG, upload, insert with a new connection. No network and no cold start are
-  counted, only the work, in as many processes as imgflow has workers.
-- `run_per_image`: Dagster with a sensor that asks for a run for each file.
+- `function`: the common serverless way. One call per object, each with fresh state: download,
+  `convert("L")`, PNG, upload, insert with a new connection. Only the work counts, without network
+  and cold starts, in as many processes as imgflow has workers.
+- `run_per_image`: Dagster with a sensor that requests a run for each file.
 - `ranged`: Dagster with one run over all partitions, its own event log, and pictures made in the
   asset one after the other.
 
-Called as `python -m benchmarks.peers PEER IN OUT`; prints the seconds that it took.
+`python -m benchmarks.peers PEER IN OUT` prints the seconds that a peer took.
 """
 
 import io
@@ -43,7 +43,7 @@ PEERS = {
 
 
 def call(out: Path, url: str, file: Path) -> None:
-    """One call of the function."""
+    """Call the function once."""
     import psycopg2
 
     body = file.read_bytes()
@@ -59,7 +59,7 @@ def call(out: Path, url: str, file: Path) -> None:
 
 
 def function(source: Path, out: Path, url: str) -> float:
-    """All objects, in two processes."""
+    """Process all objects in two processes."""
     import psycopg2
 
     connection = psycopg2.connect(url)
@@ -73,7 +73,7 @@ def function(source: Path, out: Path, url: str) -> float:
 
 
 def ranged(source: Path, out: Path, url: str) -> float:
-    """One run over all partitions, in this process."""
+    """Process all files in one run over all partitions, in this process."""
     with instance_of(source, out, url) as instance:
         from benchmarks.plain_dagster import defs
 
@@ -92,7 +92,7 @@ def ranged(source: Path, out: Path, url: str) -> float:
 
 
 def run_per_image(source: Path, out: Path, url: str) -> float:
-    """Sensor, queue and default launcher, from the first run's creation to the last one's end."""
+    """Time sensor, queue and default launcher, from the first run's creation to the last end."""
     with instance_of(source, out, url) as instance:
         wanted = len(list(source.iterdir()))
         daemon = subprocess.Popen(
@@ -117,7 +117,7 @@ def run_per_image(source: Path, out: Path, url: str) -> float:
 
 @contextmanager
 def instance_of(source: Path, out: Path, url: str) -> Iterator[Any]:
-    """Dagster's instance over PostgreSQL, as its documentation sets it up."""
+    """Open a Dagster instance on PostgreSQL, set up as in Dagster's documentation."""
     home = out / "dagster"
     home.mkdir()
     config = {"storage": {"postgres": {"postgres_url": url}}, "telemetry": {"enabled": False}}
@@ -154,7 +154,7 @@ def measure() -> list[Measure]:
 
 
 def time_peer(name: str, folder: Path) -> float:
-    """Seconds of a peer over the files in `in`."""
+    """Return the seconds that a peer takes for the files in `in`."""
     database = embedded_postgres(folder / "home")
     try:
         done = subprocess.run(
@@ -171,7 +171,7 @@ def time_peer(name: str, folder: Path) -> float:
 
 
 def main() -> None:
-    """Run one of them."""
+    """Run the peer named in the arguments."""
     name, source, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     url = os.environ["PEER_DATABASE"]
     kinds = {"function": function, "ranged": ranged, "run_per_image": run_per_image}

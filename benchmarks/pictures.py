@@ -1,4 +1,4 @@
-"""Photographs for benchmarks, made from those that the scikit-image wheel carries."""
+"""Photographs for benchmarks, made from those in the scikit-image wheel."""
 
 from __future__ import annotations
 

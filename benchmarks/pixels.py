@@ -1,13 +1,12 @@
-"""Other ways to the same pixels: time, quality and bytes of each beside imgflow's own.
+"""Other ways to make the same pixels: time, quality and bytes of each beside imgflow's.
 
 `python -m benchmarks.pixels [GROUP…]` prints the tables; `make bench` shows the first. The
-photographs are those of `IMGFLOW_TEST_CORPUS`, else of the scikit-image wheel. Ways that need a
-package which is not installed (opencv-python-headless, pyvips with pyvips-binary, imagecodecs,
-simplejpeg) are skipped by name; none is a requirement of imgflow.
+photographs come from `IMGFLOW_TEST_CORPUS` or else from the scikit-image wheel. Ways that need a
+package that is not installed (opencv-python-headless, pyvips with pyvips-binary, imagecodecs,
+simplejpeg) are skipped by name; imgflow requires none of these.
 
-All ways of a group are run in turn on each photograph, in one process, so that what else the
-machine does falls on all of them; a way's time is the median over photographs of the ratio of its
-best time.
+All ways of a group run in turn on each photograph, in one process, so that other load affects them
+all. A way's time is the median over photographs of the ratio of its best time.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ Outputs = dict[str, bytes]
 
 @dataclass
 class Sample:
-    """A photograph: the file, its pixels, and what it should become."""
+    """A photograph: the file, its pixels, and the wanted results."""
 
     data: bytes
     pixels: Image.Image
@@ -59,7 +58,7 @@ class Sample:
 
 @dataclass
 class Way:
-    """One way of doing something; `reads` says which pixels its outputs are compared with."""
+    """One way to make outputs, with its times, sizes and likeness (SSIM) to the wanted pixels."""
 
     name: str
     work: Callable[[Sample], Outputs]
@@ -69,7 +68,7 @@ class Way:
 
 
 def photographs() -> list[bytes]:
-    """JPEGs of 1.6 to 3.4 megapixels, as cameras make them."""
+    """Return JPEGs of 1.6 to 3.4 megapixels, like those of cameras."""
     corpus = Path(os.environ.get("IMGFLOW_TEST_CORPUS", "../shared/fixtures")) / "photos"
     files = sorted(corpus.glob("clic-*.jpg"))[:PHOTOS]
     if files:
@@ -99,7 +98,7 @@ def saved(image: Image.Image, format_name: str, **options: Any) -> bytes:
 
 @cache
 def package(name: str) -> Any:
-    """An optional package, or None."""
+    """Return an optional package, or None if it is not installed."""
     try:
         return import_module(name)
     except (ImportError, OSError):
@@ -117,7 +116,7 @@ def thumbnail(image: Image.Image, size: tuple[int, int], **options: Any) -> byte
 
 
 def both_outputs() -> Iterator[Way]:
-    """A JPEG to its grayscale and its thumbnail, from bytes to bytes."""
+    """Yield ways from a JPEG to its grayscale and its thumbnail, from bytes to bytes."""
     recipe, limits = PhotoRecipe(), Limits()
 
     def ours(photo: Sample) -> Outputs:
@@ -189,7 +188,7 @@ def both_outputs() -> Iterator[Way]:
 
 
 def resizing() -> Iterator[Way]:
-    """The thumbnail's pixels of the decoded photograph."""
+    """Yield ways from the decoded photograph to the thumbnail's pixels."""
 
     def way(name: str, **options: Any) -> Way:
         def work(photo: Sample) -> Outputs:
@@ -220,7 +219,7 @@ def _opencv_resize(cv2: Any, name: str) -> Callable[[Sample], Outputs]:
 
 
 def thumbnail_files() -> Iterator[Way]:
-    """The thumbnail's file, from its pixels."""
+    """Yield ways from the thumbnail's pixels to its file."""
 
     def way(name: str, format_name: str, **options: Any) -> Way:
         def work(photo: Sample) -> Outputs:
@@ -244,7 +243,7 @@ def thumbnail_files() -> Iterator[Way]:
 
 
 def grayscale_files() -> Iterator[Way]:
-    """The grayscale's file, from its pixels: JPEG as of photographs."""
+    """Yield ways from the grayscale's pixels to its file: a JPEG, as for photographs."""
 
     def way(name: str, **options: Any) -> Way:
         def work(photo: Sample) -> Outputs:
@@ -259,7 +258,7 @@ def grayscale_files() -> Iterator[Way]:
 
 
 def pngs() -> Iterator[Way]:
-    """The grayscale's file as PNG, of lossless uploads."""
+    """Yield ways from the grayscale's pixels to a PNG, as for lossless uploads."""
 
     def way(name: str, **options: Any) -> Way:
         def work(photo: Sample) -> Outputs:
@@ -286,7 +285,7 @@ def pngs() -> Iterator[Way]:
 
 
 def wide_decoding() -> Iterator[Way]:
-    """A 16-bit colour PNG to its 16-bit luma, as pixels."""
+    """Yield ways from a 16-bit colour PNG to its 16-bit luma, as pixels."""
     from imgflow.images import wide
     from imgflow_tests.images.wide_pictures import png16
 
@@ -334,7 +333,7 @@ GROUPS: Mapping[str, Callable[[], Iterator[Way]]] = {
 
 
 def likeness(photo: Sample, name: str, made: bytes) -> float:
-    """SSIM of the luma beside the reference at equal size; 1 where it is not compared."""
+    """Return the SSIM of the luma and the reference at equal size; 1 if it is not compared."""
     if name == "wide":
         return 1.0
     reference = photo.thumbnail if name == "thumbnail" else photo.luma
@@ -349,7 +348,7 @@ def likeness(photo: Sample, name: str, made: bytes) -> float:
 
 
 def run(group: str, rounds: int = ROUNDS) -> list[Way]:
-    """Time all ways of a group in turn, and judge what they make."""
+    """Time all ways of a group in turn, and rate what they make."""
     ways = list(GROUPS[group]())
     for data in photographs():
         photo = sample(data)
@@ -370,7 +369,7 @@ def run(group: str, rounds: int = ROUNDS) -> list[Way]:
 
 
 def ratio(ways: list[Way], way: Way) -> float:
-    """Its time as a share of the first way's."""
+    """Return a way's time as a share of the first way's."""
     return median(one / first for one, first in zip(way.times, ways[0].times, strict=True))
 
 
@@ -391,7 +390,7 @@ def show_group(group: str) -> None:
 
 
 def measure() -> list[Measure]:
-    """Both outputs of a JPEG beside a plain Pillow loop of two decodes."""
+    """Measure both outputs of a JPEG beside a plain Pillow loop with two decodes."""
     ways = run("outputs")
     ours, plain = ways[0], ways[1]
     return [

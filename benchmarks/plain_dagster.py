@@ -1,6 +1,6 @@
-"""A Dagster project as one writes it first: an asset a picture, a sensor that asks for runs.
+"""A Dagster project as people first write it: an asset per picture, a sensor that requests runs.
 
-What `benchmarks.peers` compares imgflow with; the folders come from the environment.
+`benchmarks.peers` compares imgflow with it; the folders come from the environment.
 """
 
 import os

@@ -1,8 +1,8 @@
 """What a catalogue of a million images costs beside one of 10,000: ticks, runs, sealing, memory.
 
-`python -m benchmarks.scale [ROWS]` prints the table for so many images. The catalogues are filled
-by SQL, and up to `IMGFLOW_HOT_PARTITIONS` of their images have a partition. Both are measured in
-turn, each in a process of its own that stays for all rounds (`serve`); memory in fresh ones.
+`python -m benchmarks.scale [ROWS]` prints the table for ROWS images. The catalogues are filled by
+SQL, and up to `IMGFLOW_HOT_PARTITIONS` of their images have a partition. Both are measured in turn,
+each in its own process for all rounds (`serve`); memory is measured in fresh processes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NEW = 10
 SEALED = 500
 COMMANDS = ("fill", "serve", "tick", "run")
 
-# What counts or names images of a state takes longer the more there are.
+# Whatever counts or lists the images of a state takes longer if there are more.
 GROWS = ("counts", "reasons", "what no run may cover")
 
 FILL = """
@@ -67,24 +67,24 @@ MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def known(number: int) -> SourceObject:
-    """The upload of a row that `FILL` made."""
+    """Return the upload of a row that `FILL` made."""
     from imgflow.store.objects import SourceObject
 
     return SourceObject(f"photos/{number:08}.jpg", f"{number:x}", None, 100_000 + number, MOMENT)
 
 
 class Pages:
-    """A source that shows one page of what is known, and maybe some new uploads behind it."""
+    """A source that shows one page of known uploads, perhaps followed by some new ones."""
 
     def __init__(self, number: int, new: Sequence[SourceObject] = ()) -> None:
         """Show the page of this number, from 0."""
         first = number * PAGE
-        # Behind the new ones that an earlier round may have put there.
+        # Start after the new ones that an earlier round may have put there.
         self.start_after = f"{known(first).key}~~" if first else None
         self._objects = [*map(known, range(first + 1, first + PAGE + 1)), *new]
 
     def list_page(self, start_after: str | None, limit: int) -> Page:
-        """Answer with the same page whatever was asked for."""
+        """Answer every request with the same page."""
         del start_after, limit
         from imgflow.store.objects import Digest, Page
 
@@ -93,7 +93,7 @@ class Pages:
 
 
 class Imgflow(Bookkeeping):
-    """An imgflow over a catalogue of so many rows, whose runs leave the pixels out."""
+    """An imgflow with a catalogue of this many rows, whose runs skip the pixels."""
 
     def __init__(self, rows: int) -> None:
         """Open the database of the settings."""
@@ -104,11 +104,11 @@ class Imgflow(Bookkeeping):
         self.rows = rows
         self.hot = min(rows, self.settings.hot_partitions)
         self.instance = open_instance(self.settings, self.url)
-        # None is sealed but where that is measured.
+        # Nothing is sealed, except where sealing is measured.
         self.batching = Batching(5_000, seconds=1e9, hot=sys.maxsize)
 
     def fill(self) -> None:
-        """Make the rows, and partitions of the newest of them."""
+        """Make the rows, and the partitions of the newest ones."""
         import sqlalchemy as sa
 
         values = {
@@ -124,11 +124,11 @@ class Imgflow(Bookkeeping):
             connection.execute(sa.text("VACUUM ANALYZE images, dynamic_partitions"))
 
     def list_known(self) -> None:
-        """List a page of which everything is known."""
+        """List a page that has only known uploads."""
         self._list(Pages(9))
 
     def ask_for_new(self, number: int) -> Any:
-        """List the page of this number with new uploads on it, and ask for runs over them."""
+        """List a page that has new uploads too, and request runs over them."""
         from imgflow.orchestration.runs.requests import request_batches
 
         last = known((number + 1) * PAGE)
@@ -142,7 +142,7 @@ class Imgflow(Bookkeeping):
         return request
 
     def run_request(self, request: Any) -> None:
-        """Run what was asked for, to its end."""
+        """Run a request to its end."""
         from imgflow.service.ingest import QUIET
 
         if not self.job.execute_in_process(
@@ -158,7 +158,7 @@ class Imgflow(Bookkeeping):
             raise SystemExit("not all were sealed")
 
     def queries(self) -> dict[str, Callable[[], object]]:
-        """The catalogue's questions, by what is asked."""
+        """Return the catalogue's queries by name."""
         catalog, middle = self.catalog, self.rows // 2
         return {
             "one row by key": lambda: catalog.by_keys([known(middle).key]),
@@ -178,7 +178,7 @@ class Imgflow(Bookkeeping):
         }
 
     def measure(self, number: int) -> dict[str, float]:
-        """Measure everything once; seconds, by what was done."""
+        """Measure everything once, in seconds by what was done."""
         found = {"tick, a known page": _seconds(self.list_known)}
         began = time.perf_counter()
         request = self.ask_for_new(number)
@@ -214,7 +214,7 @@ def main() -> None:
         imgflow.list_known()
         request = imgflow.ask_for_new(ROUNDS + 1 + (what == "run"))
         megabytes = _peak()
-        imgflow.run_request(request)  # also after a tick, so that nothing is left waiting
+        imgflow.run_request(request)  # after a tick too, so that no image stays waiting
         if what == "run":
             megabytes = _peak()
     sys.stdout.write(json.dumps(megabytes) + "\n")
@@ -241,7 +241,7 @@ def _variables(home: Path) -> dict[str, str]:
 
 @contextmanager
 def served(rows: int, home: Path) -> Iterator[Callable[[int], dict[str, float]]]:
-    """Start a process that measures a round when it is called with the round's number."""
+    """Start a process; yields a function that has it measure the round with a given number."""
     with subprocess.Popen(
         _command("serve", rows),
         env=_variables(home),
@@ -264,7 +264,7 @@ def served(rows: int, home: Path) -> Iterator[Callable[[int], dict[str, float]]]
 
 
 def peak(what: str, rows: int, home: Path) -> float:
-    """Peak memory of a fresh process that does this once, MB."""
+    """Return the peak memory, in MB, of a fresh process that does this once."""
     done = subprocess.run(
         _command(what, rows), env=_variables(home), stdout=subprocess.PIPE, check=True, text=True
     )
@@ -272,7 +272,7 @@ def peak(what: str, rows: int, home: Path) -> float:
 
 
 def measure(rows: int = LARGE) -> list[Measure]:
-    """Measure so many images beside 10,000, in turn."""
+    """Measure this many images beside 10,000, in turn."""
     sizes = (SMALL, rows)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         homes = [Path(folder) / str(size) for size in sizes]
@@ -289,11 +289,11 @@ def measure(rows: int = LARGE) -> list[Measure]:
         ]
         rounds = []
         for number in range(ROUNDS + 1):
-            # Whoever comes second finds the caches of the processor full of the other's rows.
+            # The second one finds the processor's caches full of the other's rows, so alternate.
             order = (0, 1) if number % 2 else (1, 0)
             measured = {which: both[which](number) for which in order}
             rounds.append((measured[0], measured[1]))
-    del rounds[0]  # it fills caches, also those of Dagster
+    del rounds[0]  # it only fills caches, including Dagster's
     found = []
     for name in rounds[0][0]:
         small, large = ([1000 * measured[which][name] for measured in rounds] for which in (0, 1))

@@ -1,6 +1,6 @@
 """The arithmetic of docs/scaling.md: database, requests, workers, connections, storage and cost.
 
-Pure functions of a load; what was measured stands in `MEASURED` with where from, and prices are
+These are pure functions of a load. Measured figures and their origin are in `Measured`; prices are
 parameters. `python -m benchmarks.sizing` rewrites the tables of the document.
 """
 
@@ -21,20 +21,20 @@ MONTH_DAYS = 30
 
 @dataclass(frozen=True)
 class Measured:
-    """What an image costs; of photographs with grayscale, thumbnail and row.
+    """What an image costs, for photographs with grayscale, thumbnail and row.
 
     Attributes:
-        row: bytes of its row, with indexes (`benchmarks/database_bytes.py`, 2,000 images).
-        partition: bytes of its partition in Dagster.
-        kept: bytes of its newest events, which stay.
-        planned: bytes of its planned events, which go after `IMGFLOW_KEEP_EVENTS_DAYS`.
-        gray_bytes_a_pixel: of a grayscale JPEG, the mean of 22 photographs.
-        thumbnail: bytes of a thumbnail, the same.
-        rate: images of 12 megapixels a second and worker of two cores (docs/performance.md).
-        page_seconds: of a listing's page of 1,000 objects: S3 some 0.12 (assumed), imgflow 0.03
-            (there).
-        run_connections: to the database, the most of a run.
-        depth_overhead: bytes of a stored depth image beside 4 for a pixel and 8 for a depth.
+        row: Bytes of its row, with indexes (`benchmarks/database_bytes.py`, 2,000 images).
+        partition: Bytes of its partition in Dagster.
+        kept: Bytes of its newest events, which stay.
+        planned: Bytes of its planned events, deleted after `IMGFLOW_KEEP_EVENTS_DAYS`.
+        gray_bytes_a_pixel: Bytes per pixel of a grayscale JPEG, the mean of 22 photographs.
+        thumbnail: Bytes of a thumbnail, the mean of the same photographs.
+        rate: Images of 12 megapixels per second and worker of two cores (docs/performance.md).
+        page_seconds: Seconds for a listing's page of 1,000 objects: about 0.12 for S3 (assumed) and
+            0.03 for imgflow (docs/performance.md).
+        run_connections: Maximum number of a run's connections to the database.
+        depth_overhead: Ratio of the bytes of a stored depth image to 4 per pixel and 8 per depth.
     """
 
     row: int = 1_800
@@ -51,18 +51,18 @@ class Measured:
 
 MEASURED = Measured()
 
-# What imgflow asks for by itself: a read and two writes, and its share of a listing's page.
+# Requests per image: one read, two writes, and its share of a listing's page.
 READS, WRITES = 1, 2
 PAGE = 1_000
-# Of the API: rows, and depth frames with the overflow of their pool.
+# Connections of an API process: for rows, and for depth frames with the overflow of their pool.
 API_CONNECTIONS = 20 + 4
 
 
 @dataclass(frozen=True)
 class Prices:
-    """US dollars, list prices of us-east-1 as of early 2025; put yours here.
+    """Prices in US dollars: list prices of us-east-1 as of early 2025; put yours here.
 
-    Storage a GB and month, requests and transitions a thousand, retrieval a GB.
+    Storage is per GB and month, requests and transitions are per thousand, retrieval is per GB.
     """
 
     standard: float = 0.023
@@ -80,15 +80,15 @@ class Prices:
 
 @dataclass(frozen=True)
 class Load:
-    """How much there is and how much comes.
+    """How many images there are, and how many arrive.
 
     Attributes:
-        images: photographs in all.
-        arrivals: new ones a day.
-        megapixels: of each.
-        upload: bytes of each.
-        hot: `IMGFLOW_HOT_PARTITIONS`.
-        keep_days: `IMGFLOW_KEEP_EVENTS_DAYS`.
+        images: Total number of photographs.
+        arrivals: New photographs per day.
+        megapixels: Megapixels of each photograph.
+        upload: Bytes of each upload.
+        hot: Value of `IMGFLOW_HOT_PARTITIONS`.
+        keep_days: Value of `IMGFLOW_KEEP_EVENTS_DAYS`.
     """
 
     images: int
@@ -105,7 +105,7 @@ class Load:
 
 
 def database(load: Load) -> dict[str, float]:
-    """Bytes in PostgreSQL, by part."""
+    """Return the bytes in PostgreSQL, by part."""
     return {
         "rows": load.images * MEASURED.row,
         "events that stay": load.images * MEASURED.kept,
@@ -115,63 +115,63 @@ def database(load: Load) -> dict[str, float]:
 
 
 def depth_bytes(rows: int, width: int = 150) -> float:
-    """Bytes in PostgreSQL of a depth image with so many rows."""
+    """Return the bytes in PostgreSQL of a depth image with this many rows."""
     return rows * (4 * width + 8) * MEASURED.depth_overhead
 
 
 def first_load_days(load: Load, workers: int) -> float:
-    """Days in which so many workers process all images."""
+    """Return the days in which this many workers process all images."""
     return load.images / (workers * MEASURED.rate * DAY)
 
 
 def busy_share(load: Load) -> float:
-    """Which part of a worker's time the arrivals take."""
+    """Return the share of one worker's time that arrivals take."""
     return load.arrivals / (MEASURED.rate * DAY)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """How the sensor lists: `IMGFLOW_TICK_PAGES` each `IMGFLOW_SENSOR_SECONDS`, 5 at the least."""
+    """How the sensor lists: `IMGFLOW_TICK_PAGES` every `IMGFLOW_SENSOR_SECONDS` (minimum 5)."""
 
     pages: int
     seconds: float
 
     def round_seconds(self, images: int) -> float:
-        """Seconds in which everything was listed once."""
+        """Return the seconds that listing everything once takes."""
         pages = -(-images // PAGE)
         ticks = -(-pages // self.pages)
         return ticks * max(self.seconds, min(pages, self.pages) * MEASURED.page_seconds)
 
     def monthly_cost(self, images: int, prices: Prices) -> float:
-        """Dollars of listing round after round."""
+        """Return the dollars per month for listing round after round."""
         rounds = MONTH_DAYS * DAY / self.round_seconds(images)
         return rounds * -(-images // PAGE) / 1_000 * prices.put
 
 
-# By itself, and beside notifications.
+# The listing alone, and the listing in addition to notifications.
 ALONE = Listing(pages=20, seconds=5.0)
 BESIDE = Listing(pages=200, seconds=60.0)
 
 
 def connections(api: int, workers: int) -> int:
-    """Connections to PostgreSQL, at most: sensors, daemon, webserver and code server take 20."""
+    """Return the maximum of connections; sensors, daemon, webserver and code server take 20."""
     return 20 + api * API_CONNECTIONS + workers * MEASURED.run_connections
 
 
 def requests_cost(images: int, prices: Prices) -> float:
-    """Dollars of S3's requests for images that are processed once; transitions are apart."""
+    """Return the dollars for S3 requests to process images once, without transitions."""
     return images / 1_000 * (READS * prices.get + WRITES * prices.put) + images / PAGE**2 * (
-        prices.put  # a listing's page has the price of a write
+        prices.put  # a page of a listing costs as much as a write
     )
 
 
 def queue_cost(images: int, prices: Prices) -> float:
-    """Dollars of notifications: one sent, a tenth of a receive and of a deletion, each."""
+    """Return the dollars for notifications: per image one sent, 0.1 received and 0.1 deleted."""
     return images * 1.2 / 1e6 * prices.sqs_million
 
 
 def storage_cost(load: Load, prices: Prices) -> dict[str, float]:
-    """Dollars a month: all in STANDARD, and as deploy/aws moves it."""
+    """Return the dollars per month: all in STANDARD, and moved as in deploy/aws."""
     originals, gray = load.images * load.upload / GB, load.images * load.gray / GB
     thumbnails = load.images * MEASURED.thumbnail / GB
     return {
@@ -183,13 +183,13 @@ def storage_cost(load: Load, prices: Prices) -> dict[str, float]:
 
 
 def payback_months(size: int, cold: float, move: float, prices: Prices) -> float:
-    """Months after which moving an object has paid for its transition.
+    """Return the months after which moving an object has paid for its transition.
 
     Args:
-        size: bytes of the object.
-        cold: dollars a GB and month of the colder class.
-        move: dollars for a thousand transitions.
-        prices: of STANDARD.
+        size: Bytes of the object.
+        cold: Dollars per GB and month in the colder class.
+        move: Dollars for a thousand transitions.
+        prices: Prices, of which that of STANDARD is used.
     """
     return move / 1_000 / (size / GB * (prices.standard - cold))
 
@@ -199,7 +199,7 @@ LOADS = {
     "10 million": Load(10_000_000, 50_000),
     "100 million": Load(100_000_000, 500_000),
 }
-# API processes and workers that docs/scaling.md advises.
+# Numbers of API processes and workers that docs/scaling.md recommends.
 PROCESSES = {"1 million": (1, 2), "10 million": (2, 4), "100 million": (4, 16)}
 
 
@@ -221,7 +221,7 @@ def _duration(seconds: float) -> str:
 
 
 def database_table() -> str:
-    """Bytes in PostgreSQL by part."""
+    """Return the table of bytes in PostgreSQL by part."""
     parts = {name: database(load) for name, load in LOADS.items()}
     rows = {part: [_gigabytes(parts[name][part]) for name in LOADS] for part in parts["1 million"]}
     rows["**all of it**"] = [_gigabytes(sum(parts[name].values())) for name in LOADS]
@@ -229,7 +229,7 @@ def database_table() -> str:
 
 
 def work_table() -> str:
-    """Workers, listing and connections."""
+    """Return the table of workers, listing and connections."""
     loads = LOADS.items()
     return _table(
         {
@@ -253,7 +253,7 @@ def work_table() -> str:
 
 
 def cost_table(prices: Prices = Prices()) -> str:
-    """Dollars, once and a month."""
+    """Return the table of dollars, once and per month."""
     loads = list(LOADS.values())
     stored = [storage_cost(load, prices) for load in loads]
     month = [load.arrivals * MONTH_DAYS for load in loads]
@@ -288,7 +288,7 @@ def cost_table(prices: Prices = Prices()) -> str:
 
 
 def payback_table(prices: Prices = Prices()) -> str:
-    """When the transition of an object has paid for itself, in months."""
+    """Return the table of months after which an object's transition has paid for itself."""
     sizes = {"128 KiB": 128 * KIB, "500 KB": 500_000, "2 MB": 2 * MB, "4 MB": 4 * MB}
     lines = [f"| to | {' | '.join(sizes)} |", f"|{' --- |' * (len(sizes) + 1)}"]
     for name, cold, move in (
@@ -309,7 +309,7 @@ MAKERS = {
 
 
 def rewritten(text: str) -> str:
-    """The document with its tables as they are computed."""
+    """Return the document with newly computed tables."""
     return TABLES.sub(lambda found: found[1] + MAKERS[found[2]]() + found[4], text)
 
 

@@ -1,6 +1,6 @@
-"""A network between a client and a server of this machine: every answer takes a while longer.
+"""A slow network between a client and a server on this machine, which delays every answer.
 
-Called as `python -m benchmarks.slow_network PORT SECONDS`; prints the port that leads to PORT.
+`python -m benchmarks.slow_network PORT SECONDS` prints the port that leads to PORT.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 
 async def main(server_port: int, delay: float) -> None:
-    """Pass bytes on, those of the server later."""
+    """Forward bytes in both directions, with the server's delayed."""
 
     async def connected(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         server, to_server = await asyncio.open_connection("127.0.0.1", server_port)
@@ -24,7 +24,7 @@ async def main(server_port: int, delay: float) -> None:
 async def passed_on(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float
 ) -> None:
-    """Write what is read, in its order, each piece so many seconds later."""
+    """Forward what is read, in order, each piece after a delay in seconds."""
     loop = asyncio.get_running_loop()
     try:
         while data := await reader.read(2**20):

@@ -1,4 +1,4 @@
-"""One row of the table that `make bench` prints."""
+"""The table that `make bench` prints, and its rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of this project beside that of a peer or a limit."""
+    """A figure of imgflow beside that of a peer or a limit."""
 
     name: str
     ours: float

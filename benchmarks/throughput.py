@@ -15,7 +15,7 @@ from benchmarks.table import Measure
 
 
 def measure(images: int = 1_000, rounds: int = 3) -> list[Measure]:
-    """Photographs of 1024 x 768, and a tenth as many of 12 megapixels when there are enough."""
+    """Measure photographs of 1024 x 768, and a tenth as many of 12 megapixels if enough."""
     found = [_compare(images, rounds, (1024, 768), ">= 0.8")]
     if images >= 1_000:
         found.append(_compare(images // 10, rounds, (4000, 3000), ">= 0.95"))
@@ -23,7 +23,7 @@ def measure(images: int = 1_000, rounds: int = 3) -> list[Measure]:
 
 
 def _compare(images: int, rounds: int, size: tuple[int, int], wanted: str) -> Measure:
-    """Run both in turn, each from an empty folder."""
+    """Run both in turn, each starting with an empty folder."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_jpegs(folder / "in", images, size)
@@ -49,7 +49,7 @@ def _bare(folder: Path, number: int) -> float:
 
 
 def time_ingest(source: Path, home: Path) -> float:
-    """Seconds of `imgflow ingest` over a folder, from the listing to the last event."""
+    """Return the seconds of `imgflow ingest` of a folder, from the listing to the last event."""
     return _seconds(
         [sys.executable, "-m", "imgflow", "ingest", "--json"],
         {

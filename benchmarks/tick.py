@@ -1,8 +1,8 @@
 """What a tick over known uploads costs beside a bare listing of the same source.
 
-Called as `python -m benchmarks.tick (folder|s3) OBJECTS`, measures in a process of its own, against
-a home that is filled already; `measure` fills it. A tick is a whole evaluation of the sensor, with
-its connections and its questions to Dagster, and lists everything.
+`python -m benchmarks.tick (folder|s3) OBJECTS ROUNDS` measures in a separate process, with a home
+that `measure` has filled before (with 0 rounds). A tick is a complete evaluation of the sensor,
+including its connections and its queries to Dagster, and lists everything.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ ROUNDS = 5
 
 
 def bare_folder(folder: Path) -> int:
-    """List a folder as Python does it: key, size and time of every file, in no order."""
+    """List a folder in plain Python: key, size and time of every file, in no order."""
     seen = 0
     root = str(folder)
     for place, _, names in os.walk(root):
         for name in names:
             path = f"{place}/{name}"
-            status = os.stat(path)  # noqa: PTH116 - what is compared with is to be fast
+            status = os.stat(path)  # noqa: PTH116 - the peer should be fast
             seen += bool((path[len(root) + 1 :], status.st_size, status.st_mtime_ns))
     return seen
 
@@ -52,7 +52,7 @@ def bare_s3(bucket: str) -> int:
 
 
 def fill_catalog(catalog: Any) -> None:
-    """Mark as processed what a first tick announced."""
+    """Mark as processed everything that a first tick announced."""
     import sqlalchemy as sa
 
     with catalog.engine.begin() as connection:
@@ -67,7 +67,7 @@ def fill_catalog(catalog: Any) -> None:
 
 
 def make_files(folder: Path, objects: int) -> None:
-    """Write small files, each with another time."""
+    """Write small files, each with a different time."""
     for number in range(objects):
         file = folder / key_of(number)
         if number % 1_000 == 0:
@@ -88,7 +88,7 @@ def main() -> None:
     from imgflow.store.config import StoreConfig
     from imgflow.store.folder import writers
 
-    # The files were made just now, and are to count as the old ones that most known files are.
+    # The files are new, but should count as old, as most known files are.
     writers.RECENT_SECONDS = 0.0
     what, objects, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     settings = load_settings()
@@ -134,11 +134,11 @@ def main() -> None:
 
 @contextmanager
 def source_of(what: str, objects: int, folder: Path) -> Iterator[dict[str, str]]:
-    """Make a source of so many objects, and the settings of an imgflow that knows all of them."""
+    """Make a source with this many objects; yields the variables of an imgflow for it."""
     variables = {
         "IMGFLOW_HOME": str(folder / "home"),
         "IMGFLOW_TICK_PAGES": "1000",
-        "IMGFLOW_SENSOR_SECONDS": "5",  # a tick looks once
+        "IMGFLOW_SENSOR_SECONDS": "5",  # a tick lists only once
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     if what == "folder":

@@ -1,7 +1,7 @@
 """The Dagster UI's page of an asset with 100,000 partitions beside one with 1,000, in Chromium.
 
-`python -m benchmarks.ui [PARTITIONS]`; called with `fill PARTITIONS` it makes that many images by
-runs that leave the pixels out, so that the event log is what it would be.
+`python -m benchmarks.ui [PARTITIONS]` measures. With `fill PARTITIONS`, it makes that many images
+by runs that skip the pixels, which give a realistic event log.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PAGES = {
 
 
 def measure(partitions: int = LARGE) -> list[Measure]:
-    """Open each page some times, in turn."""
+    """Open each page several times, in turn."""
     with tempfile.TemporaryDirectory() as folder:
         found = {count: _times(Path(folder) / str(count), count) for count in (SMALL, partitions)}
     return [
@@ -118,7 +118,7 @@ def _webserver() -> Iterator[str]:
 
 
 def fill(partitions: int) -> None:
-    """Make so many images."""
+    """Make this many images."""
     with Bookkeeping().opened() as books:
         for start in range(0, partitions, BATCH):
             books.run(start, min(BATCH, partitions - start))

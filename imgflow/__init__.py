@@ -1,1 +1,4 @@
-"""imgflow: every image landing in a bucket becomes materialised Dagster assets."""
+"""imgflow turns every image that lands in a bucket into materialised Dagster assets.
+
+Nothing is imported here; `imgflow.assembly` builds the Dagster definitions.
+"""

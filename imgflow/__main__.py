@@ -1,6 +1,7 @@
 """The command `imgflow`, also `python -m imgflow`.
 
-As small as can be, since each pool worker imports the main module of the process that started it.
+Keep it tiny: each pool worker imports the main module of the process that started it. The
+subcommands are in `imgflow.cli`.
 """
 
 

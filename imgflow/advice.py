@@ -1,7 +1,8 @@
-"""What a person does about an image that was rejected or is kept waiting, by the reason's code.
+"""What a person can do about an image that was rejected or is waiting: one sentence per code.
 
-One sentence a code, the same in the failure of a run, in notifications, in `imgflow show`, the API
-and the gallery. The reason beside it says what was found, with the numbers.
+Run failures, notifications, `imgflow show`, the API and the gallery all show the same sentence. The
+reason beside it says what was found, with the numbers; it comes from the code that raised the error
+(`imgflow.errors`).
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ ADVICE = {
     "not_one_channel": "Export the depth map with one grey channel, and upload that.",
     "bad_depth_scale": "Write numbers into `depth_first` and `depth_step`, and upload it again.",
     "unknown_depth_format": "Give it the ending of a known format, and upload it under that key.",
-    # What the store keeps back.
+    # Blocked by the store.
     "archived": "Restore the object, then materialise it again.",
     "encrypted": "Upload it without a key of your own (SSE-C).",
-    # Kept waiting; nobody needs to ask again.
+    # Waiting; retried automatically.
     "trouble": "It is tried again by itself; `imgflow doctor` says whether store and database "
     "answer.",
     "unreadable": "Allow imgflow to read the object; it is tried again by itself.",
@@ -73,21 +74,20 @@ ADVICE = {
 }
 
 
-# Their reasons name the object's own command or permission already.
+# The reasons of these codes already name the command or permission for this very object.
 SAID_IN_REASON = {"archived", "encrypted", "unreadable"}
 
 
 def advice(code: str | None) -> str:
-    """What to do about an image with this code.
+    """Return what to do about an image with this code.
 
-    Readers and outputs of other packages have codes of their own, for which this is the general
-    answer.
+    Readers and outputs from other packages have their own codes, which get a general answer.
     """
     return ADVICE.get(code or "", ANOTHER_FILE)
 
 
 def with_advice(reason: str, code: str | None) -> str:
-    """A reason and what to do about it, as sentences."""
+    """Return a reason followed by the advice, as sentences."""
     if code in SAID_IN_REASON:
         return reason
     return f"{reason.rstrip('. ')}. {advice(code)}"

@@ -1,7 +1,8 @@
-"""The only assembly: everything that Dagster loads, from settings and parts.
+"""Builds everything that Dagster loads, from settings and parts; nothing else assembles it.
 
 Other projects call `build_definitions` with their own settings or resources. Importing this module
-has no side effect, and building definitions connects to nothing.
+has no side effects, and building definitions opens no connections. The `defs` that `dagster dev`
+loads are in `imgflow.definitions`; the API is assembled in `imgflow.api.app`.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from imgflow.orchestration.sensing.notifications import notifications_sensor
 from imgflow.orchestration.upkeep.schedules import maintenance
 from imgflow.settings.variables import Settings, load_settings
 
-# Resources that say where things lie.
+# Resources that say where data lives.
 PLACES = ("catalog", "stores", "queue")
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:
-    """The resources of the settings, as they are before a run may set anything of them."""
+    """Build the resources from the settings, before any run configures them."""
     resources: dict[str, Any] = {
         "catalog": CatalogResource(),
         "stores": StoresResource(
@@ -64,13 +65,13 @@ def build_resources(settings: Settings) -> dict[str, Any]:
 
 
 def build_families(settings: Settings) -> list[Family]:
-    """Both families, with the recipes of the settings."""
+    """Build both families with the recipes from the settings."""
     links = Links(settings.links_url)
     return [photo_family(settings.photo_recipe, links), depth_family(settings.depth_recipe, links)]
 
 
 def build_batching(settings: Settings) -> Batching:
-    """How much a run takes, by the settings."""
+    """Return how many images a run takes, from the settings."""
     return Batching(
         images=settings.batch_size,
         seconds=settings.batch_seconds,
@@ -89,11 +90,11 @@ def build_definitions(
     """Assemble the project.
 
     Args:
-        settings: read from the environment when left out.
-        resources: replace those of the same name. A launched run can set nothing of `catalog`,
-            `stores` and `queue`, unless they are given by their `configure_at_launch()`.
-        executor: of runs that are launched by selecting assets; None where these definitions are
-            merged into some that have an executor. The jobs run in one process in any case.
+        settings: Read from the environment when omitted.
+        resources: Replacements for the resources of the same name. Run config cannot change
+            `catalog`, `stores` or `queue`, unless you pass the result of `configure_at_launch()`.
+        executor: Runs launched by selecting assets use it. Pass None when merging into definitions
+            that already have an executor. The jobs always run in one process.
     """
     settings = settings or load_settings()
     families = build_families(settings)
@@ -154,7 +155,7 @@ def build_definitions(
 def _queue_sensors(
     settings: Settings, families: Sequence[Family], jobs: Sequence[Any]
 ) -> list[dg.SensorDefinition]:
-    """The sensor of the queue, where there is one."""
+    """Return the sensor that reads the queue, if a queue is configured."""
     if not settings.sqs_queue_url:
         return []
     batching = build_batching(settings)

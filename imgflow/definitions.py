@@ -1,7 +1,7 @@
-"""What `dagster dev`, `dg` and `workspace.yaml` load: `defs`, by the settings of the environment.
+"""The `defs` that `dagster dev`, `dg` and `workspace.yaml` load, from the environment's settings.
 
-For processes of imgflow alone. Another project imports `build_definitions` from `imgflow.assembly`,
-which sets up nothing.
+Only imgflow's own processes import this module, since it sets up logs and traces. Other projects
+import `build_definitions` from `imgflow.assembly`, which has no side effects.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from imgflow.settings.variables import load_settings
 
 
 def _load() -> dg.Definitions:
-    """What this process loads, with its log and its traces as the settings say."""
+    """Set up logs and traces for this process, then build its definitions."""
     settings = load_settings()
     configure_logs(settings.log_format, settings.log_level)
     configure_traces(settings.traces)
-    # Not for other projects, which may have an `io_manager` of their own.
+    # Only here: other projects may have their own `io_manager`.
     return build_definitions(settings, resources={"io_manager": nothing_kept()})
 
 
 defs = _load()
 
-# 200,000 objects of Dagster and its libraries, which live as long as the process: 60 ms each time
-# that the garbage collector looks through all of them.
+# Dagster and its libraries hold 200,000 objects that live as long as the process; each full garbage
+# collection would spend 60 ms on them.
 gc.freeze()

@@ -1,23 +1,24 @@
-"""The three kinds of failure, told apart because they are fixed by different people.
+"""The exceptions of imgflow, in three kinds because different people fix them.
 
-A wrong setting is fixed by whoever starts imgflow, a rejected image by whoever uploaded it, and
-trouble outside by waiting. Only `Rejected` is ever a verdict about an image.
+Whoever starts imgflow fixes a wrong setting, whoever uploaded an image fixes a rejected one, and
+external trouble passes with time. Only `Rejected` is ever a decision about an image. What to do
+about each code is in `imgflow.advice`; the API's own errors are in `imgflow.api.http.problems`.
 """
 
 import errno
 
 from imgflow.foreign_text import visible
 
-# What the operating system says of what it was handed, rather than of itself.
+# Errors in which the operating system complains about its arguments, not about itself.
 _ABOUT_ARGUMENTS = frozenset({errno.EINVAL, errno.EDOM, errno.ERANGE, errno.EOVERFLOW})
 
 
 def is_of_machine(error: BaseException) -> bool:
-    """Whether an error says something about this machine rather than about what was worked on.
+    """Return whether an error is about this machine rather than the file being processed.
 
-    Disk full, too many open files, no memory left beside an image's own limit, a part of the
-    installation that cannot be loaded. Decoders raise `OSError` about bytes too, without a number
-    of the operating system.
+    Examples: disk full, too many open files, memory that runs out although the image is within its
+    limit, or a part of the installation that cannot be loaded. Decoders raise `OSError` about bytes
+    too, but without an `errno`.
     """
     if isinstance(error, (MemoryError, ImportError, ConnectionError, TimeoutError)):
         return True
@@ -31,7 +32,7 @@ def is_of_machine(error: BaseException) -> bool:
 class ImgflowError(Exception):
     """Base of every error that imgflow raises on purpose.
 
-    Its text may quote keys, files and servers of strangers, and goes to terminals and logs.
+    Its text goes to terminals and logs, and may quote untrusted keys, files and servers.
     """
 
     def __str__(self) -> str:
@@ -39,27 +40,27 @@ class ImgflowError(Exception):
 
 
 class SettingsError(ImgflowError):
-    """A setting is missing or wrong; the text is one sentence that names it and the fix."""
+    """A setting is missing or wrong; the text names it and the fix in one sentence."""
 
 
 class NotOurs(SettingsError):
-    """The output location belongs to another catalogue, whose outputs are not ours to touch."""
+    """The output location belongs to another catalogue, so its outputs must not be touched."""
 
 
 class TooMany(ImgflowError):
-    """So much would be deleted or made again that a mistake is more likely; nothing was."""
+    """So much would be deleted or rebuilt that it is probably a mistake; nothing was done."""
 
 
 class BadKey(ImgflowError):
-    """Nothing can be put into the source under this key; another key is to be chosen."""
+    """Nothing can be put into the source under this key; choose another key."""
 
 
 class Rejected(ImgflowError):
-    """The object itself cannot become an image, now or at a rerun, until it changes.
+    """The object itself cannot become an image; a rerun will not help until it changes.
 
     Attributes:
-        code: short machine-readable name of the cause, such as `truncated` or `too_many_pixels`.
-        reason: one sentence for a person, with the numbers in it.
+        code: Short machine-readable name of the cause, such as `truncated` or `too_many_pixels`.
+        reason: One sentence for a person, including the numbers.
     """
 
     def __init__(self, code: str, reason: str) -> None:
@@ -73,45 +74,45 @@ class Rejected(ImgflowError):
 
 
 class Withheld(Rejected):
-    """The store keeps the bytes back until someone acts: they are archived, or encrypted.
+    """The store blocks access to the bytes until someone acts: they are archived or encrypted.
 
-    Nothing is wrong with the image, so what was made of this upload before stays.
+    Nothing is wrong with the image, so earlier outputs of this upload stay.
     """
 
 
 class Trouble(ImgflowError):
-    """Something outside does not answer (object store, database); a later attempt may succeed.
+    """Something external (object store, database) does not answer; a retry may succeed.
 
     Attributes:
-        code: what an image that is kept waiting by it says as its `reason_code`.
+        code: The `reason_code` of images that wait because of it.
     """
 
     code = "trouble"
 
 
 class Unreadable(Trouble):
-    """This object may not be read, while its store answers: a policy or file mode is to be fixed.
+    """The store answers but denies reading this object: a policy or file mode needs fixing.
 
-    Says nothing about other objects.
+    It says nothing about other objects.
     """
 
     code = "unreadable"
 
 
 class OutputFailed(Trouble):
-    """An output that an installed package makes raised an error; the image is tried again later.
+    """Code of an installed package raised an error while making its output; retried later.
 
-    No verdict about the image: the mistake may be the package's, or its service may be away.
+    This is no decision about the image: the package may have a bug, or its service may be down.
     """
 
     code = "output_failed"
 
 
 class SourceChanged(Trouble):
-    """The object is no longer the one that was announced: overwritten or deleted in between."""
+    """The object is no longer the announced one: it was overwritten or deleted in between."""
 
     code = "changing"
 
 
 TROUBLE_CODES = (Trouble.code, Unreadable.code, OutputFailed.code, SourceChanged.code)
-"""What images that are kept waiting say as their `reason_code`; every other code is a verdict."""
+"""The `reason_code` values of waiting images; every other code is a decision about the image."""

@@ -1,8 +1,9 @@
-"""Text of strangers, made harmless for the place in which it is shown.
+"""Escapes untrusted text for the place where it is shown.
 
-Whoever uploads chooses keys, and files bring names of columns, cells and comments along; libraries
-and servers quote them in their errors. Text that goes where text is interpreted goes through the
-function of that place first. HTML is not among them: the gallery's templates escape by default.
+Uploaders choose keys, and files contain column names, cells and comments; libraries and servers
+quote all of these in their errors. There is one function for each place that interprets text:
+terminals, Markdown, chats, JSON lines. HTML needs none, since the gallery's templates escape by
+default.
 """
 
 from __future__ import annotations
@@ -13,33 +14,33 @@ import unicodedata
 from string import punctuation
 from typing import Any
 
-# Controls, which terminals obey; what turns the direction of text or is not seen at all; what ends
-# a line in some places only; halves of characters, which no encoding takes.
+# Control characters, which terminals obey; invisible or direction-changing characters; characters
+# that end a line only in some places; lone surrogates, which no encoding accepts.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
-# Letters of some scripts, and emoji, are joined by these two.
+# These two join emoji, and letters of some scripts.
 JOINERS = "\u200c\u200d"
 
-# Punctuation that means nothing within a line, so that ordinary keys stay as they are; where a line
-# starts, some of it makes an entry of a list.
+# Punctuation without meaning inside a line, so ordinary keys stay as they are; at the start of a
+# line, some of it makes a list item.
 _PLAIN = ".,:;/'\"?%=+-"
 _PUNCTUATION = re.compile(f"[{re.escape(''.join(set(punctuation) - set(_PLAIN)))}]")
 _START = re.compile(r"^(\d*)([-+=.])")
 
-# Made into links where they are text, whatever is escaped in them; not within code.
+# These become links in text, however they are escaped, but not within code.
 _ADDRESS = re.compile(r"://|www\.|@", re.IGNORECASE)
 _WORD = re.compile(r"(\S+)")
 
-# Where `[text](address)` becomes a link, and `@here` calls everybody.
+# In chats `[text](address)` becomes a link, and `@here` notifies everybody.
 _CHAT = re.compile(r"(?<=\])(?=\()|(?<=@)(?=everyone|here|channel|all)", re.IGNORECASE)
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    r"""Text for terminals, logs and messages: characters that are not seen are spelled, as `\x1b`.
+    r"""Escape invisible characters, as `\x1b`, for terminals, logs and messages.
 
     Args:
-        text: of anyone; what is spelled already stays as it is.
-        keep: characters that stay, such as the line ends of a text of several lines.
+        text: Untrusted text; existing escapes stay as they are.
+        keep: Characters not to escape, such as the line ends of multi-line text.
     """
     if text.isprintable():
         return text
@@ -52,18 +53,18 @@ def visible(text: str, *, keep: str = "") -> str:
 
 
 def is_hidden(letter: str) -> bool:
-    """Whether a character is not seen, and changes how others are."""
+    """Return whether a character is invisible but may change how others are shown."""
     return unicodedata.category(letter) in HIDDEN and letter not in JOINERS
 
 
 def markdown(text: str) -> str:
-    """Text within a paragraph or an entry of Markdown, in which it looks as it is."""
+    """Escape text so that it appears verbatim in a Markdown paragraph or list item."""
     parts = _WORD.split(visible(text).strip())
     return _START.sub(r"\1\\\2", "".join(map(_word, parts)))
 
 
 def chat(text: str) -> str:
-    """Lines for a chat, some of which make links and calls of plain text too."""
+    """Escape lines for chats, some of which turn even plain text into links and mentions."""
     return _CHAT.sub(" ", visible(text, keep="\n"))
 
 
@@ -72,15 +73,15 @@ def _word(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Text as code, between more backticks than it has itself."""
+    """Return text as code, fenced by more backticks than it contains."""
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
 
 
 def json_line(value: Any, **options: Any) -> str:
-    r"""JSON of one line for people too: letters as they are, what is not seen as `\uXXXX`."""
+    r"""Return one line of readable JSON: only invisible characters become `\uXXXX`."""
     text = json.dumps(value, ensure_ascii=False, **options)
     if text.isprintable():
         return text
-    # Within strings only: outside of them JSON has none of these characters.
+    # This affects only strings: JSON has none of these characters outside them.
     return "".join(json.dumps(c)[1:-1] if is_hidden(c) else c for c in text)

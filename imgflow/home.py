@@ -1,4 +1,7 @@
-"""The home folder and what imgflow makes in it: nobody else on the machine looks inside."""
+"""Makes the home folder and its subfolders, closed to every other user of the machine.
+
+What is kept there belongs to other modules, such as `imgflow.settings` for tokens.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ from pathlib import Path
 PRIVATE = 0o700
 OTHERS = 0o077
 
-# The embedded PostgreSQL of root runs as another user of its group, and has to reach its folder.
+# Started by root, the embedded PostgreSQL runs as another user of root's group, and must be able to
+# reach its folder.
 ALSO_PASSED_BY_SERVER = 0o710
 
-# What tells a home from a folder that was named as one by mistake, such as /tmp or /home/me.
+# Files that distinguish a home from a folder set as home by mistake, such as /tmp or /home/me.
 SIGNS = ("postgres.users", "up.lock", "api-token", "link-key", "dagster")
 
 
 def make_home(home: Path) -> None:
-    """Make the home, or close one that others can look into."""
+    """Make the home, or close an existing one that others can look into."""
     if not home.exists():
         home.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
     elif any((home / sign).exists() for sign in SIGNS):
@@ -25,14 +29,14 @@ def make_home(home: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder in the home, for this user only, and what is missing above it."""
+    """Make a folder in the home, and any missing parents, accessible to this user only."""
     for missing in [*reversed(folder.parents), folder]:
         if not missing.exists():
             missing.mkdir(exist_ok=True, mode=PRIVATE)
 
 
 def close_home(home: Path) -> None:
-    """Take from others what they may do in the home; nothing where it is another user's."""
+    """Remove other users' access to the home; does nothing if another user owns it."""
     status = home.stat()
     if status.st_uid != os.geteuid():
         return
@@ -46,7 +50,7 @@ def close_home(home: Path) -> None:
 
 
 def who_looks_in(home: Path) -> str | None:
-    """Who besides its owner can look into the home, in words; None when nobody can."""
+    """Return in words who besides the owner can look into the home; None if nobody can."""
     status = home.stat()
     others = stat.S_IMODE(status.st_mode) & OTHERS
     if _has_server_of_another_user(home) and status.st_gid == os.getegid():
@@ -57,6 +61,6 @@ def who_looks_in(home: Path) -> str | None:
 
 
 def _has_server_of_another_user(home: Path) -> bool:
-    # By the file that is there before the server: whoever closes the home while another process
+    # Check the file that exists before the server does: closing the home while another process
     # makes the server's folder would lock that server out.
     return os.geteuid() == 0 and (home / "postgres.users").exists()

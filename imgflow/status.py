@@ -1,4 +1,7 @@
-"""What `imgflow status` and `imgflow show` say."""
+"""The contents of `imgflow status` and `imgflow show`, read from the catalogue.
+
+The commands themselves are in `imgflow.cli.image_commands`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from imgflow.catalog.records import Count, Failing, Image
 
 @dataclass(frozen=True)
 class Status:
-    """Counts by kind and state, and how long the oldest pending image has waited."""
+    """Counts by kind and state, and how long (in seconds) the oldest pending image has waited."""
 
     source: str
     counts: list[Count]
@@ -34,12 +37,12 @@ class Status:
 
     @property
     def failed(self) -> int:
-        """How many images wait because the last attempt failed."""
+        """Number of images that wait because their last attempt failed."""
         return sum(kind.count for kind in self.failing)
 
     @property
     def retry_seconds(self) -> float | None:
-        """When the first of these is due again; None without any."""
+        """Seconds until the first failed image is retried; None if none failed."""
         if not self.failing:
             return None
         now = datetime.now(UTC)
@@ -47,18 +50,18 @@ class Status:
         return round(max(0.0, (due - now).total_seconds()), 1)
 
     def failing_lines(self) -> list[str]:
-        """What keeps images waiting, a line for each kind of trouble."""
+        """Return one line for each kind of trouble that keeps images waiting."""
         return [
             f"{kind.count} failed and wait ({kind.code}), such as {kind.key!r}: {kind.reason}"
             for kind in self.failing
         ]
 
     def number(self, kind: str, state: str) -> int:
-        """How many images of a kind are in a state."""
+        """Return how many images of a kind are in a state."""
         return sum(c.count for c in self.counts if (c.kind, c.state) == (kind, state))
 
     def line(self) -> str:
-        """The counts in one line for people, and what keeps images waiting in those below it."""
+        """Return a line of counts for people, and lines below it with what keeps images waiting."""
         counts = " · ".join(
             f"{name}: "
             + ", ".join(
@@ -71,7 +74,7 @@ class Status:
         return "\n  ".join([counts, *self.failing_lines()])
 
     def pulse_lines(self) -> list[str]:
-        """Whether uploads are seen and processed, in words; nothing where Dagster never ran."""
+        """Return in words whether uploads are noticed and processed; empty if Dagster never ran."""
         said = []
         for sensor in self.pulse.sensors:
             if not sensor.is_on:
@@ -86,7 +89,7 @@ class Status:
         return said
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the status for programs."""
         return {
             "source": self.source,
             "photo": self._states("photo"),
@@ -125,7 +128,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def read_status(catalog: PostgresCatalog, sensors: tuple[str, ...] = ()) -> Status:
-    """Ask the catalogue, also how the sensors of these names are."""
+    """Read the status from the catalogue, including the health of the named sensors."""
     oldest = catalog.oldest_pending()
     waited = (datetime.now(UTC) - oldest).total_seconds() if oldest else None
     unreadable = UnreadableMessages(catalog.engine, catalog.source)
@@ -143,7 +146,7 @@ def read_status(catalog: PostgresCatalog, sensors: tuple[str, ...] = ()) -> Stat
 
 
 def describe(image: Image) -> Mapping[str, Any]:
-    """A row for `imgflow show`; JSON-ready."""
+    """Return a row for `imgflow show`, ready for JSON."""
     return {
         "id": image.id,
         "key": image.key,

@@ -1,4 +1,7 @@
-"""`python -m imgflow.api`: the API alone, on the address and port of the settings."""
+"""`python -m imgflow.api`: runs only the API, on the address and port from the settings.
+
+`imgflow up` (`imgflow.service.up`) runs it together with everything else.
+"""
 
 import sys
 
@@ -16,7 +19,7 @@ if __name__ == "__main__":
         app = create_app(settings)
     except SettingsError as error:
         sys.exit(f"imgflow: {error}")
-    # To a person alone: a log is read by others.
+    # Only to a terminal: others may read a log.
     is_shown = sys.stderr.isatty() and not settings.api_token
     if is_shown and not (settings.home / FILE_NAME).exists():
         sys.stderr.write(f"Token, shown this once: {own_token(settings.home)}\n")
@@ -25,6 +28,6 @@ if __name__ == "__main__":
         host=settings.api_host,
         port=settings.api_port,
         log_level=settings.log_level,
-        # The app has seen to it already, and the server would undo that.
+        # The app has configured logs already, and the server would undo it.
         log_config=None if settings.log_format == "json" else LOGGING_CONFIG,
     )

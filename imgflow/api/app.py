@@ -1,4 +1,7 @@
-"""The API's only assembly: `create_app`, which `python -m imgflow.api` serves."""
+"""Assembles the API: `create_app`, which `python -m imgflow.api` serves.
+
+Routes are in `imgflow.api.routes` and `imgflow.api.gallery`, middleware in `imgflow.api.http`.
+"""
 
 from __future__ import annotations
 
@@ -53,18 +56,18 @@ Errors are problem details (RFC 9457) with a `code`; `GET /problems` lists them 
 has the header `X-Request-ID`, which is taken from the request where it has a well-formed one.
 """
 
-# Pictures are compressed already, and their ETags and ranges are of the bytes as they are.
+# Pictures are compressed already, and their ETags and ranges refer to the uncompressed bytes.
 NEVER_GZIPPED = ("image/*", "application/octet-stream", "application/x-npy")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Make the API; nothing connects before the app starts.
+    """Create the app; nothing connects before it starts.
 
     Args:
-        settings: read from the environment when left out.
+        settings: Read from the environment when omitted.
 
     Raises:
-        SettingsError: a setting is missing or wrong.
+        SettingsError: A setting is missing or wrong.
     """
     settings = settings or load_settings()
     configure_logs(settings.log_format, settings.log_level)
@@ -87,7 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version="1",
         lifespan=lifespan,
-        # `explanations` has both, for those who may read
+        # `explanations` serves both, but only to those who may read.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -102,7 +105,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 exclude_content_types=NEVER_GZIPPED,
             ),
             Middleware(KeysInPaths),
-            # Within the layer above, which hands on a copy of what the router notes the route in.
+            # Inside the layer above, which passes on a copy of the scope: the router records the
+            # route in that copy.
             Middleware(Measured, measures=measures),
         ],
     )
@@ -111,7 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.gallery = Gallery(settings)
     add_handlers(app)
     for module in (
-        depth_frames,  # first, since routes are tried one after the other, and a frame takes 1 ms
+        depth_frames,  # first, since routes are tried in order, and a frame takes 1 ms
         image_table,
         pictures,
         process,
@@ -134,9 +138,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _cors(origins: tuple[str, ...]) -> list[Middleware]:
-    """What lets pages of other origins use the API; nothing unless some are set.
+    """Return the middleware that lets pages of other origins use the API; none by default.
 
-    Without cookies: such pages bring a token.
+    Cookies are not allowed: such pages send a token.
     """
     if not origins:
         return []
@@ -158,9 +162,9 @@ def _cors(origins: tuple[str, ...]) -> list[Middleware]:
 def _with_problems(
     openapi: Callable[[], dict[str, Any]], cookie: str
 ) -> Callable[[], dict[str, Any]]:
-    """Add the ways in and the schema of problems, and take out FastAPI's own errors.
+    """Add the security schemes and the schema of problems, and remove FastAPI's own errors.
 
-    FastAPI declares those for any route with a parameter that declares no 422 itself.
+    FastAPI declares its errors for any route that has a parameter and declares no 422 itself.
     """
 
     def described() -> dict[str, Any]:

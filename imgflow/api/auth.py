@@ -1,10 +1,11 @@
-"""Who may do what: tokens, sessions and picture links.
+"""Decides who may do what, by tokens, sessions and picture links.
 
-Nobody is let in by what a request lacks, or by where it seems to come from: a proxy, a forwarded
+Access never depends on what a request lacks or where it seems to come from: a proxy, a forwarded
 port and every user of the machine look like its owner. Reading needs a token with the scope `read`,
-changing something one with the scope `write`; a session stands for a token, and a signed link lets
-anyone see the one picture that it is for. `IMGFLOW_OPEN_READING` opens reading to all, by the
-operator's word.
+changing something needs one with `write`. A session stands for a token, and a signed link lets
+anyone see the one picture that it is for. Operators can open reading to all with
+`IMGFLOW_OPEN_READING`. Signing is in `imgflow.api.backend.signatures`; the routes for links and
+sessions are in `imgflow.api.routes.sharing`.
 """
 
 from __future__ import annotations
@@ -31,11 +32,7 @@ READING_PICTURES: Security = [*WITH_TOKEN, {"link": []}]
 
 
 def security_schemes(cookie: str) -> dict[str, Any]:
-    """The ways in, for OpenAPI.
-
-    Args:
-        cookie: name of the one that holds a session.
-    """
+    """Return the security schemes for OpenAPI; `cookie` is the name of the session's cookie."""
     return {
         "token": {
             "type": "http",
@@ -60,9 +57,9 @@ def security_schemes(cookie: str) -> dict[str, Any]:
 
 
 def needs(scope: Scope) -> Any:
-    """Let a route answer only those who may.
+    """Restrict a route to callers with a scope.
 
-    Checked before anything else of the request is, so that strangers learn nothing from it.
+    This is checked before anything else in the request, so strangers learn nothing from it.
     """
 
     async def check(request: Request, connections: Connected) -> None:
@@ -72,14 +69,14 @@ def needs(scope: Scope) -> Any:
 
 
 def needs_reader_or_link() -> Any:
-    """The same for reading a picture, to which a signed link may lead."""
+    """Restrict the reading of a picture to readers and to those with a signed link."""
 
     async def check(request: Request, connections: Connected) -> None:
         query = request.query_params
         if "signature" not in query:
             await check_access(request, connections, "read")
             return
-        # Judged whatever else the request bears, so that a link can be tried out where it is made.
+        # Check the link even if the caller is signed in, so that whoever makes it can try it out.
         image, picture = request.scope["path"].rpartition("/images/")[2].split("/", 1)
         given = query.get("expires", ""), query["signature"]
         verdict = connections.signatures.check_link(image, picture, *given)
@@ -92,11 +89,11 @@ def needs_reader_or_link() -> Any:
 
 
 async def check_access(request: Request, connections: Connections, scope: Scope) -> None:
-    """Return when whoever asks has a scope; every route asks here, and nowhere else.
+    """Return if the caller has a scope; every route checks it here and nowhere else.
 
     Raises:
-        Refused: says what is missing.
-        Trouble: the database does not say whether the session was ended.
+        Refused: The caller lacks it; the detail says what is missing.
+        Trouble: The database does not answer whether the session was ended.
     """
     if scope == "read" and connections.reading_is_open:
         return
@@ -112,11 +109,11 @@ async def check_access(request: Request, connections: Connections, scope: Scope)
 
 
 async def token_of(request: Request, connections: Connections) -> Token:
-    """The token that a request bears, itself or by its session.
+    """Return the token of a request, from its header or its session.
 
     Raises:
-        Refused: there is none, or none that is accepted.
-        Trouble: the database does not say whether the session was ended.
+        Refused: There is no token, or it is not accepted.
+        Trouble: The database does not answer whether the session was ended.
     """
     token = bearer_of(request, connections)
     if token is not None:
@@ -133,10 +130,10 @@ async def token_of(request: Request, connections: Connections) -> Token:
 
 
 def bearer_of(request: Request, connections: Connections) -> Token | None:
-    """The token in the header; None when there is none.
+    """Return the token in the header; None if there is none.
 
     Raises:
-        Refused: it is none that is accepted.
+        Refused: The token is not accepted.
     """
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != SCHEME or not given.strip():
@@ -152,10 +149,10 @@ def bearer_of(request: Request, connections: Connections) -> Token | None:
 
 
 async def session_of(request: Request, connections: Connections) -> Pass | None:
-    """The session of the browser that asks; None when there is none, or none that is valid.
+    """Return the browser's session; None if there is no valid one.
 
     Raises:
-        Trouble: the database does not say whether it was ended.
+        Trouble: The database does not answer whether the session was ended.
     """
     session = connections.signatures.read("session", request.cookies.get(connections.cookie, ""))
     if session is None or await connections.is_revoked(session.id):
@@ -164,7 +161,10 @@ async def session_of(request: Request, connections: Connections) -> Pass | None:
 
 
 def is_own_page(request: Request) -> bool:
-    """Whether a browser that changes something with its cookie was told to by our own page."""
+    """Return whether one of our own pages sent a request that relies on the browser's cookie.
+
+    Reading is always allowed.
+    """
     if request.method in ("GET", "HEAD"):
         return True
     origin = request.headers.get("Origin")
@@ -172,5 +172,5 @@ def is_own_page(request: Request) -> bool:
         return request.headers.get("Sec-Fetch-Site") == "same-origin"
     try:
         return urlsplit(origin).netloc == request.headers.get("Host")
-    except ValueError:  # no browser sends it
+    except ValueError:  # no browser sends such an origin
         return False

@@ -1,6 +1,7 @@
-"""Registering routes: what each needs of its caller, and the problems that it answers with.
+"""Registers routes with the access that each needs and the problems that it may answer with.
 
-Every GET is a HEAD too. Reading needs the scope `read`, and changing something the scope `write`.
+Every GET is a HEAD too. Reading needs the scope `read`, changing something needs `write`; `auth`
+checks them.
 """
 
 from __future__ import annotations
@@ -34,15 +35,11 @@ def get(
     responses: dict[int | str, dict[str, Any]] | None = None,
     **options: Any,
 ) -> Callable[[Handler], Handler]:
-    """Register a handler for GET and HEAD; servers leave the body of a HEAD out.
+    """Register a handler for GET and HEAD; servers omit the body of a HEAD.
 
-    Args:
-        router: to register with.
-        path: of the route.
-        access: who may read; `open` is for what says whether the API is up and how to get in.
-        problems: codes that it answers with, besides those of access.
-        responses: further answers, for OpenAPI.
-        options: of `APIRouter.add_api_route`.
+    `open` access is only for health checks and for learning how to sign in. `problems` are codes
+    that the handler answers with, besides those about access. `options` are those of
+    `APIRouter.add_api_route`.
     """
     if access == "reader":
         problems = (*PROBLEMS_OF_TOKENS, *problems)
@@ -56,7 +53,7 @@ def get(
 
     def register(handler: Handler) -> Handler:
         router.add_api_route(path, handler, methods=["GET"], responses=declared, **options)
-        # Apart, since one operation id for two methods is not valid OpenAPI.
+        # Registered separately, since OpenAPI forbids one operation id for two methods.
         options["include_in_schema"] = False
         router.add_api_route(path, handler, methods=["HEAD"], **options)
         return handler
@@ -74,16 +71,10 @@ def change(
     openapi_extra: dict[str, Any] | None = None,
     **options: Any,
 ) -> Callable[[Handler], Handler]:
-    """Register a handler of what changes something, which needs a token with the scope `write`.
+    """Register a handler that changes something and so needs a token with the scope `write`.
 
-    Args:
-        router: to register with.
-        method: of HTTP.
-        path: of the route.
-        problems: codes that it answers with, besides those of tokens.
-        responses: further answers, for OpenAPI.
-        openapi_extra: of the operation, for OpenAPI.
-        options: of `APIRouter.add_api_route`.
+    `problems` are codes that the handler answers with, besides those about tokens. `options` are
+    those of `APIRouter.add_api_route`.
     """
     declared = {**problem_responses(*PROBLEMS_OF_TOKENS, *problems), **(responses or {})}
 

@@ -1,1 +1,4 @@
-"""The command `imgflow`: `main` lists the subcommands, which are grouped by what they are about."""
+"""The command `imgflow`: `main` lists the subcommands, and the other modules group them by topic.
+
+Commands only read arguments and print; the work is done in other packages.
+"""

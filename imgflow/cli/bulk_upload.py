@@ -1,4 +1,4 @@
-"""Uploading files and folders into a source, several at once."""
+"""Uploads files and folders into a source, several at a time, for `imgflow upload`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARALLEL = 8
 
 @dataclass
 class Uploads:
-    """How many files were uploaded, and how many were there already with the same bytes."""
+    """Number of uploaded files, and of files skipped since the source has the same content."""
 
     uploaded: int = 0
     skipped: int = 0
@@ -25,13 +25,9 @@ class Uploads:
 def upload_all(
     source: Source, paths: Sequence[Path], *, prefix: str, progress: Callable[[str], None]
 ) -> Uploads:
-    """Upload files; folders with all that is in them, under their own name.
+    """Upload files, and folders with everything in them under the folder's name.
 
-    Args:
-        source: where to.
-        paths: files and folders.
-        prefix: put before every key as it is.
-        progress: told about every file.
+    `prefix` is put before every key as it is: no slash is added.
     """
     done = Uploads()
 
@@ -61,7 +57,7 @@ def _files(paths: Iterable[Path], prefix: str) -> Iterator[tuple[str, Path]]:
 
 
 def _is_there(source: Source, key: str, file: Path) -> bool:
-    """Whether the source has these very bytes; sizes first, since they mostly tell."""
+    """Return whether the source has the same bytes; compares sizes first, which are quick."""
     there = source.stat(key)
     if there is None or there.size != file.stat().st_size:
         return False

@@ -1,4 +1,4 @@
-"""What commands have in common: how they speak, and how they open what the settings name."""
+"""What commands share: printing for people, reading settings, opening the catalogue."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from imgflow.catalog.records import Image
     from imgflow.settings.variables import Settings
 
-# Progress and errors; what a command was asked for goes to standard output.
-# Keys may look like Rich's markup, `[red]`, or like the name of an emoji.
+# `people` gets progress and errors, `answer` the result, on standard output. Markup and emoji are
+# off, since keys may look like Rich's markup, `[red]`, or like the name of an emoji.
 people = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 answer = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
@@ -33,12 +33,12 @@ def say(line: str) -> None:
 
 
 def put(line: str, console: Console = answer) -> None:
-    """Print one line, in which keys and reasons may stand as they are."""
+    """Print one line; keys and reasons in it need no escaping."""
     console.print(visible(line))
 
 
 def read_settings() -> Settings:
-    """Read the settings; whoever only asks for help does not import them."""
+    """Read the settings; imported here, so that `--help` stays quick."""
     from imgflow.settings.variables import load_settings
 
     return load_settings()
@@ -46,7 +46,7 @@ def read_settings() -> Settings:
 
 @contextmanager
 def open_catalog() -> Iterator[tuple[Settings, PostgresCatalog]]:
-    """Open the catalogue, with its schema at this version, and give the settings with it."""
+    """Open the catalogue, migrated to this version; yields the settings with it."""
     from imgflow.catalog.database.engine import database_url, make_engine
     from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 
@@ -64,7 +64,7 @@ def find_image(catalog: PostgresCatalog, key: str) -> Image:
     """Find an image by its key, or else by its id.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: There is no such image.
     """
     image = catalog.by_keys([key]).get(key)
     if image is None and key.isdecimal():

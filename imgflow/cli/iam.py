@@ -1,7 +1,7 @@
-"""`imgflow iam`: the smallest AWS policy under which everything works, for one's settings.
+"""Makes the minimal AWS policy for given settings, which `imgflow iam` prints.
 
-Each action stands here because a request of the code needs it; a test takes them away one by one.
-Nothing is asked of AWS, so the command works before there are credentials.
+Each action is listed because some request in the code needs it; a test removes them one by one. AWS
+is never called, so the command works before there are credentials.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from imgflow.store.s3.amazon_hosts import sqs_region
 
 Statement = dict[str, Any]
 
-# Of the policy language: they would stand for any text.
+# Wildcards and variables of the policy language, which would match other text too.
 WILDCARDS = re.compile(r"[*?$]")
 
 
 @dataclass(frozen=True)
 class Extra:
-    """What is allowed beyond processing, showing and deleting pictures.
+    """Permissions beyond processing, showing and deleting pictures.
 
     Attributes:
-        upload: put objects into the source: `imgflow upload`, the gallery, `POST /process`.
-        delete_source: delete uploaded objects: `imgflow delete --source`, `?source=true`.
-        diagnosis: see whether the bucket sends its events to the queue: `imgflow doctor`.
-        kms_key: ARN of the key that encrypts the buckets; empty: none does.
+        upload: Put objects into the source, for `imgflow upload`, the gallery and `POST /process`.
+        delete_source: Delete uploads, for `imgflow delete --source` and `?source=true`.
+        diagnosis: See whether the bucket sends its events to the queue, for `imgflow doctor`.
+        kms_key: ARN of the KMS key that encrypts the buckets; empty if none does.
     """
 
     upload: bool = False
@@ -42,15 +42,12 @@ class Extra:
 
 
 def policy(settings: Settings, extra: Extra = Extra(), *, region: str = "us-east-1") -> Statement:
-    """Make the policy document.
+    """Make the policy document for the settings' buckets, prefixes and queue.
 
-    Args:
-        settings: whose bucket, prefixes and queue it is for.
-        extra: what is allowed beyond the least.
-        region: of the buckets, for the names in ARNs that China and GovCloud have.
+    The region of the buckets determines the partition in ARNs, which differs in China and GovCloud.
 
     Raises:
-        SettingsError: nothing of the settings lies on AWS, or a name cannot stand in a policy.
+        SettingsError: The settings use nothing on AWS, or a prefix cannot be written in a policy.
     """
     source, output = settings.stores.locations()
     if extra.kms_key and not extra.kms_key.startswith("arn:"):
@@ -76,7 +73,7 @@ def policy(settings: Settings, extra: Extra = Extra(), *, region: str = "us-east
 
 @dataclass(frozen=True)
 class _Names:
-    """ARNs of one partition of AWS."""
+    """Makes ARNs in one AWS partition."""
 
     partition: str
 
@@ -90,16 +87,16 @@ class _Names:
 def _source(names: _Names, source: Location, extra: Extra) -> Iterator[Statement]:
     listed = [f"{_plain(source.prefix)}*"] if source.prefix else []
     yield _list("ListUploads", names, source, listed)
-    # Versions are not asked for: what is read is compared with what was listed.
+    # s3:GetObjectVersion is not needed: reads are compared with the listing instead.
     actions = ["s3:GetObject"]
     if extra.upload:
-        # Large files go in parts; those of an upload that failed are removed.
+        # Large files are uploaded in parts; the parts of a failed upload are removed.
         actions += ["s3:PutObject", "s3:AbortMultipartUpload"]
     if extra.delete_source:
         actions += ["s3:DeleteObject"]
     yield _allow("Uploads", actions, [names.below(source)])
     if extra.upload and not extra.delete_source:
-        # What `POST /process` fetched and could not use.
+        # Removes what `POST /process` fetched and could not use.
         yield _allow("Fetched", ["s3:DeleteObject"], [names.below(source, FETCHED_FOLDER)])
 
 
@@ -112,7 +109,8 @@ def _outputs(names: _Names, output: Location) -> Iterator[Statement]:
         ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
         [names.below(output, folder) for folder in OUTPUT_FOLDERS],
     )
-    # Whoever deletes it hands the location over to another catalogue, which no service does.
+    # No DeleteObject: deleting the marker hands the location over to another catalogue, which no
+    # service does.
     marker = names.below(output, MARKER).removesuffix("*")
     yield _allow("Owner", ["s3:GetObject", "s3:PutObject"], [marker])
 
@@ -159,6 +157,6 @@ def _partition(region: str) -> str:
 
     try:
         found: str = get_session().get_partition_for_region(region)
-    except UnknownRegionError:  # a region of an S3-compatible server
+    except UnknownRegionError:  # the region of an S3-compatible server
         return "aws"
     return found

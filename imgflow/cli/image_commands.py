@@ -1,4 +1,7 @@
-"""Commands about images that the catalogue knows."""
+"""Commands about images in the catalogue: status, show, frame, retry, backfill, delete.
+
+Uploading is in `upload_commands`; processing, with `imgflow ingest`, in `service_commands`.
+"""
 
 from __future__ import annotations
 
@@ -198,7 +201,7 @@ def delete(
 
 
 def _history(settings: Settings, catalog: PostgresCatalog, image: Image) -> list[Event]:
-    """What Dagster knows of an image; nothing before Dagster has a home or tables."""
+    """Return an image's events in Dagster; empty before Dagster has a home or tables."""
     from imgflow.assembly import build_families
     from imgflow.orchestration.dagster_storage.history import history
     from imgflow.orchestration.dagster_storage.instance import has_instance, open_instance
@@ -212,4 +215,4 @@ def _history(settings: Settings, catalog: PostgresCatalog, image: Image) -> list
 
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 160 else f"{text[:159]}…"  # noqa: PLR2004 - a line of a terminal
+    return text if len(text) <= 160 else f"{text[:159]}…"  # noqa: PLR2004 - fits a terminal

@@ -1,4 +1,7 @@
-"""The command `imgflow`; each subcommand imports what it needs, so that `--help` is quick."""
+"""The Typer app of the command `imgflow`, with all subcommands.
+
+Each subcommand imports what it needs itself, so that `--help` is quick.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Every image landing in a bucket becomes materialised Dagster assets.",
 )
-# In the order in which `--help` lists them.
+# `--help` lists them in this order.
 for command in (
     service_commands.up,
     service_commands.sign_in,
@@ -40,7 +43,7 @@ for command in (
 
 
 def main() -> NoReturn:
-    """Run the command; what went wrong is one sentence, and a traceback only for our own errors."""
+    """Run the command; errors print one sentence, and only bugs of imgflow print a traceback."""
     try:
         app(standalone_mode=True)
     except SettingsError as error:

@@ -1,4 +1,7 @@
-"""Commands about the whole: start it, work once, see whether all is well."""
+"""Commands about imgflow as a whole: start it, process everything once, check that all is well.
+
+What they start is in `imgflow.service`, and the checks are in `imgflow.doctor`.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def ingest(as_json: AsJson = False) -> None:
 
         stores = settings.stores
         stores.make_default_source()
-        with suppress(Trouble):  # a store that is away is the images' trouble, counted at the end
+        with suppress(Trouble):  # if the store is down, the report counts the images as failed
             claim(catalog, stores.open_outputs())
         with open_instance(settings, catalog.engine.url.render_as_string(False)) as instance:
             source = stores.open_source()

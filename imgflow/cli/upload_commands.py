@@ -1,4 +1,4 @@
-"""Commands about the source's objects, which need no catalogue."""
+"""Commands about objects in the source, which need no catalogue: upload, presign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are told."""
+"""All checks, in the order of the report; the other modules define them, by the part they check."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from imgflow.settings.variables import Settings
 
 
 def local_checks(settings: Settings) -> dict[str, Check]:
-    """What can be said without the database."""
+    """Return the checks that need no database."""
     stores = settings.stores
     environment, env_file = environment_and_file()
     return {
@@ -43,9 +43,9 @@ def local_checks(settings: Settings) -> dict[str, Check]:
 
 
 def all_checks(settings: Settings) -> dict[str, Check]:
-    """Everything, in the order in which it is told."""
+    """Return all checks, in the order of the report."""
     from imgflow.doctor import dagster_checks
-    from imgflow.doctor.database_checks import check_database  # Dagster takes a second to import
+    from imgflow.doctor.database_checks import check_database  # importing Dagster takes a second
     from imgflow.doctor.store_checks import check_queue, check_wiring
 
     process = running_process(settings.home)

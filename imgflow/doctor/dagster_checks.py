@@ -1,4 +1,7 @@
-"""What `imgflow doctor` asks Dagster: its `dagster.yaml`, storage, daemon, sensors and runs."""
+"""Checks of Dagster: its `dagster.yaml`, storage, daemon, sensors and runs.
+
+The database below it is checked in `database_checks`.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,13 @@ from imgflow.orchestration.dagster_storage.instance import (
 from imgflow.orchestration.runs.liveness import UNFINISHED
 from imgflow.settings.variables import Settings
 
-# Daemons say every 30 seconds that they live.
+# Daemons write a heartbeat every 30 seconds.
 HEARTBEAT_SECONDS = 120.0
 
-# Runs start within seconds; a queue of them waits longer, but not without any that goes on.
+# Runs start within seconds; queued ones wait longer, but only while others are in progress.
 START_SECONDS = 600.0
 
-# Several checks at once may be the first to need the embedded server.
+# Several concurrent checks may be the first to need the embedded server.
 _starting = threading.Lock()
 
 State = Literal["ok", "notice", "wrong"]
@@ -42,18 +45,18 @@ Line = tuple[str, State, str]
 
 
 def has_database(settings: Settings) -> bool:
-    """Whether there is a database; the embedded one is made at the first start."""
+    """Return whether there is a database; the embedded one is made at the first start."""
     return bool(settings.database_url) or (settings.home / "postgres").is_dir()
 
 
 def running_url(settings: Settings) -> str:
-    """The database's URL; the embedded one is started once, whoever asks first."""
+    """Return the database's URL; the first caller starts the embedded database."""
     with _starting:
         return database_url(settings)
 
 
 def check_configuration(settings: Settings) -> Iterator[Line]:
-    """Whether `dagster.yaml` names what runs over many partitions need."""
+    """Check that `dagster.yaml` configures what runs over many partitions need."""
     file = settings.home / "dagster" / "dagster.yaml"
     if not file.exists():
         yield "dagster.yaml", "ok", "it is written at the first start"
@@ -75,7 +78,7 @@ def _configuration(file: Path, settings: Settings) -> Line:
 
 
 def _faults(config: dict[str, Any], settings: Settings) -> Iterator[tuple[State, str]]:
-    """What of `dagster.yaml` does not go with imgflow, the worst first."""
+    """Yield what in `dagster.yaml` does not work with imgflow, the worst first."""
     wanted = STORAGES["event_log_storage"][1]
     if (config.get("event_log_storage") or {}).get("class") != wanted:
         yield "wrong", f"event_log_storage is not {wanted}, so an image costs 20 times as long"
@@ -101,11 +104,9 @@ def _faults(config: dict[str, Any], settings: Settings) -> Iterator[tuple[State,
 
 
 def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:
-    """Dagster's storage, daemon, sensors and runs.
+    """Check Dagster's storage, daemon, sensors and runs.
 
-    Args:
-        settings: of this project.
-        process: id of the `imgflow up` that runs; None when none does.
+    `process` is the process id of the running `imgflow up`, or None if none runs.
     """
     if not has_database(settings):
         yield "dagster", "ok", "its storage is made at the first start"
@@ -122,7 +123,7 @@ def check_dagster(settings: Settings, process: str | None) -> Iterator[Line]:
             storage = _storage(instance)
             yield storage
             if storage[1] == "wrong":
-                return  # the questions below are of today's tables
+                return  # the queries below need up-to-date tables
             daemon = _daemon(instance, process)
             yield daemon
             is_at_work = bool(process) or daemon[1] == "ok"
@@ -161,7 +162,7 @@ def _daemon(instance: dg.DagsterInstance, process: str | None) -> Line:
 
 
 def _pulse(settings: Settings, engine: sa.Engine) -> Pulse:
-    """How sensors fare; nothing is known where the next start brings the schema up to date."""
+    """Read the health of the sensors; empty if the schema awaits a migration at the next start."""
     if schema.current_version(engine) != schema.known_versions()[0]:
         return Pulse()
     source, _ = settings.stores.locations()
@@ -177,7 +178,7 @@ def _sensors(instance: dg.DagsterInstance, pulse: Pulse, *, is_at_work: bool) ->
         elif sensor := silent.get(state.instigator_name):
             yield (
                 what,
-                "wrong" if is_at_work else "notice",  # of an imgflow that was ended on purpose
+                "wrong" if is_at_work else "notice",  # expected if imgflow was stopped on purpose
                 f"new uploads are not seen. {sensor.words()} See daemon.log and code-server.log",
             )
         else:

@@ -1,4 +1,4 @@
-"""The database: rights, version, schema, connections, clock, and who else works on it."""
+"""Checks of the database: rights, version, schema, connections, clock, and other users of it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from imgflow.doctor.dagster_checks import has_database, running_url
 from imgflow.doctor.findings import Finding, notice, ok, wrong
 from imgflow.settings.variables import Settings
 
-# A migration sets `autovacuum_vacuum_insert_scale_factor`, which 13 is the first to know.
+# A migration sets `autovacuum_vacuum_insert_scale_factor`, which is new in PostgreSQL 13.
 LEAST_POSTGRES = 13
 
-# Pauses, retention and run monitoring compare times of this machine with those of the database.
+# Pauses, retention and run monitoring compare this machine's times with the database's.
 MOST_CLOCK_SECONDS = 5.0
 
-# Daemon, code server, Dagster UI, `imgflow up`, and an API at rest.
+# Daemon, code server, Dagster UI, `imgflow up`, and an idle API.
 LEAST_CONNECTIONS = 25
-# The API's pools when they are full; event log, runs and catalogue of one run.
+# The API's pools at their maximum; event log, runs and catalogue of one run.
 API_CONNECTIONS, RUN_CONNECTIONS = 24, 4
 
 LIMITS = """
@@ -41,7 +41,7 @@ RIGHTS = """
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
-    """Everything that can be asked of the database itself."""
+    """Check everything about the database itself."""
     if not has_database(settings):
         yield ok("database", "the embedded PostgreSQL is made at the first start")
         return

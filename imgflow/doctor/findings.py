@@ -1,7 +1,7 @@
-"""What is said of a part, and looking at many parts side by side.
+"""Findings about parts, and running many checks in parallel.
 
-Each is looked at for a few seconds at most, so one that hangs keeps nothing from being said of the
-others.
+Each check has a time limit, so one that hangs does not keep the others from being reported. Which
+checks there are is in `all_checks`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 
 from imgflow.errors import ImgflowError
 
-# S3 is asked up to four times with pauses between; a healthy one answers the first time.
+# S3 requests are tried up to four times, with pauses; a healthy S3 answers the first time.
 PART_SECONDS = 15.0
 
 State = Literal["ok", "notice", "wrong"]
@@ -24,12 +24,12 @@ State = Literal["ok", "notice", "wrong"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the answer.
+    """One line of the report.
 
     Attributes:
-        part: what was looked at.
+        part: The part that was checked.
         state: `ok`, `notice` for what a person may want to know, `wrong` for what must be fixed.
-        text: what was found, and of what is wrong the fix.
+        text: What was found; if it is wrong, also the fix.
     """
 
     part: str
@@ -37,35 +37,33 @@ class Finding:
     text: str
 
     def line(self) -> str:
-        """For people."""
+        """Return the finding as a line for people."""
         return f"{self.state:>6}  {self.part}: {self.text}"
 
 
 Check = Callable[[], Iterable[Finding]]
-"""Looks at one part; raises `ImgflowError` with the fix in its text when it is wrong."""
+"""Checks one part; may raise `ImgflowError`, with the fix in its text, if the part is wrong."""
 
 
 def ok(part: str, text: str) -> Finding:
-    """A part that is well."""
+    """Report a part that works."""
     return Finding(part, "ok", text)
 
 
 def wrong(part: str, text: str) -> Finding:
-    """A part that must be fixed; the text says how."""
+    """Report a part that must be fixed; the text says how."""
     return Finding(part, "wrong", text)
 
 
 def notice(part: str, text: str) -> Finding:
-    """Something that nobody needs to fix."""
+    """Report something that nobody needs to fix."""
     return Finding(part, "notice", text)
 
 
 def examine(checks: Mapping[str, Check], *, seconds: float = PART_SECONDS) -> Iterator[Finding]:
-    """Run checks side by side, and yield what they find in their order.
+    """Run checks in parallel, and yield their findings in the order of the checks.
 
-    Args:
-        checks: by the part that they look at.
-        seconds: after which every part that has not answered counts as silent.
+    `seconds` is the limit for all together; a part that has not answered by then counts as wrong.
     """
     until = time.monotonic() + seconds
     running = {part: _start(part, check) for part, check in checks.items()}
@@ -76,26 +74,26 @@ def examine(checks: Mapping[str, Check], *, seconds: float = PART_SECONDS) -> It
             yield wrong(part, f"it did not answer within {seconds:g} seconds; see whether it hangs")
         except ImgflowError as error:
             yield wrong(part, str(error))
-        # Everything, since the doctor is asked when something is broken: what a check did not
-        # foresee, or a defect of its own, is told of its part, and the others are looked at.
+        # Catch everything, since people run the doctor when something is broken: report unforeseen
+        # errors and bugs of a check for its part, and go on with the others.
         except Exception as error:
             yield wrong(part, f"it could not be looked at ({type(error).__name__}: {error})")
 
 
 def as_json(findings: Iterable[Finding]) -> dict[str, object]:
-    """One object for programs."""
+    """Return the findings as one object for programs."""
     found = [asdict(finding) for finding in findings]
     return {"ok": all(finding["state"] != "wrong" for finding in found), "findings": found}
 
 
 def _start(part: str, check: Check) -> Future[list[Finding]]:
-    """Run a check in a thread that keeps nobody from ending the process."""
+    """Run a check in a daemon thread, which does not keep the process from ending."""
     future: Future[list[Finding]] = Future()
 
     def run() -> None:
         try:
             future.set_result(list(check()))
-        except BaseException as error:  # raised by whoever asks for the result
+        except BaseException as error:  # raised again where the result is read
             future.set_exception(error)
 
     threading.Thread(target=run, name=f"doctor-{part}", daemon=True).start()

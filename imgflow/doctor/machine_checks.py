@@ -1,4 +1,7 @@
-"""The machine: room, open files, ports, and what photographs are made with."""
+"""Checks of the machine and its settings: disk space, open files, ports, access, recipe, variables.
+
+Stores are checked in `store_checks`, and the database in `database_checks`.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ LOOPBACK = "127.0.0.1"
 
 LEAST_FREE_BYTES = 1_000_000_000
 
-# Workers, connections and the files that are read at a time take about 200 in each process.
+# Workers, connections and files being read take about 200 in each process.
 LEAST_FILES = 1_024
 
 
 def check_home(home: Path) -> Iterator[Finding]:
-    """Whether the home can be written to, or made, and has room."""
+    """Check that the home can be written to or made, has room, and is closed to other users."""
     folder = home
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -56,13 +59,13 @@ def check_home(home: Path) -> Iterator[Finding]:
 
 
 def room_in(folder: Path) -> tuple[str, bool]:
-    """How much is free on a folder's disk, in words, and whether that is enough to go on."""
+    """Return how much is free on a folder's disk, in words, and whether that is enough."""
     free = shutil.disk_usage(folder).free
     return f"{free / 1e9:,.1f} GB are free", free >= LEAST_FREE_BYTES
 
 
 def check_recipe(settings: Settings) -> Iterator[Finding]:
-    """Whether all outputs of photographs can be made: packages, parameters, letters, font."""
+    """Check that all outputs of photographs can be made: packages, parameters, letters, font."""
     from imgflow.images.outputs import enabled_outputs
 
     yield ok(
@@ -71,7 +74,7 @@ def check_recipe(settings: Settings) -> Iterator[Finding]:
 
 
 def check_open_files() -> Iterator[Finding]:
-    """Whether processes may open enough files."""
+    """Check that processes may open enough files."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= limit < LEAST_FILES:
         yield wrong(
@@ -82,7 +85,11 @@ def check_open_files() -> Iterator[Finding]:
 
 
 def check_access(settings: Settings) -> Iterator[Finding]:
-    """Who may read, by the settings and as a stranger finds it; raises when it would not start."""
+    """Check who may read, by the settings and by asking without a token.
+
+    Raises:
+        SettingsError: The API would not start with these settings.
+    """
     settings.check_api_access()
     part, page = "access", f"{settings.links_url}/images?limit=1"
     is_open = _shows_images(page)
@@ -99,7 +106,11 @@ def check_access(settings: Settings) -> Iterator[Finding]:
 
 
 def check_alerts(settings: Settings) -> Iterator[Finding]:
-    """Whether messages about failures could be sent; none is. Raises for a URL that is none."""
+    """Check that alerts could be sent, without sending any.
+
+    Raises:
+        SettingsError: The URL of a channel is invalid.
+    """
     for url in settings.alert_urls:
         check_channel(url)
     if not settings.alert_urls:
@@ -110,13 +121,17 @@ def check_alerts(settings: Settings) -> Iterator[Finding]:
 
 
 def look_at_traces(settings: Settings) -> Iterator[Finding]:
-    """Whether traces can be sent where they are asked for; raises when packages are missing."""
+    """Check that traces can be sent if they are on.
+
+    Raises:
+        SettingsError: The packages are not installed.
+    """
     check_traces(settings.traces)
     yield ok("traces", "they are sent" if settings.traces else "off")
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:
-    """Whether the ports are free, or used by imgflow itself."""
+    """Check that the ports are free or used by imgflow itself."""
     process = running_process(settings.home)
     dagster = f"http://{LOOPBACK}:{settings.dagster_port}"
     for host, port, setting, page in (
@@ -156,7 +171,7 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def _shows_images(page: str) -> bool:
-    """Whether a page lists images for somebody without a token; a proxy's own page is none."""
+    """Return whether a page lists images without a token; a proxy's own page does not count."""
     try:
         with urllib.request.urlopen(page, timeout=3) as answer:  # noqa: S310 - our own pages
             return "items" in json.load(answer)
@@ -172,18 +187,18 @@ def _answers(url: str) -> bool:
         return False
 
 
-# What is set: names that nobody reads, and processes that were started with other values.
+# Variables: names that nobody reads, and processes that were started with other values.
 
 
-# Of the project's own tests.
+# Variables of the project's own tests.
 NOT_SETTINGS = f"{PREFIX}TEST_"
 
-# Dagster sends events one by one below this, and an image then costs 20 times as long.
+# With less than this, Dagster stores events one by one, and an image takes 20 times as long.
 BATCH_VARIABLE, LEAST_BATCH = "DAGSTER_EVENT_BATCH_SIZE", 100
 
 
 def check_names(environment: Mapping[str, str], env_file: Path) -> Iterator[Finding]:
-    """Whether every `IMGFLOW_…` variable is one that exists."""
+    """Check that every `IMGFLOW_…` variable is a setting."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     given = dict.fromkeys(environment, "the environment")
     if env_file.is_file():
@@ -213,7 +228,7 @@ def check_names(environment: Mapping[str, str], env_file: Path) -> Iterator[Find
 
 
 def check_processes(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether Dagster's commands and the running `imgflow up` see what this shell sees."""
+    """Check that Dagster's commands and the running `imgflow up` have the values of this shell."""
     home = environment.get("DAGSTER_HOME")
     own = settings.home / "dagster"
     if home and Path(home).absolute() != own:
@@ -241,5 +256,5 @@ def check_processes(settings: Settings, environment: Mapping[str, str]) -> Itera
 
 
 def environment_and_file() -> tuple[Mapping[str, str], Path]:
-    """Where settings come from."""
+    """Return the environment and the path of `.env`, where settings come from."""
     return os.environ, Path(".env")

@@ -1,8 +1,8 @@
-"""`imgflow doctor --selftest`: the golden set on this very installation.
+"""`imgflow doctor --selftest`: processes the golden set with this installation.
 
-Pillow, its codecs and the fonts differ between machines; what they give here is compared with
-values that were computed from the standards (`imgflow/doctor/golden`). Nothing of the project is
-needed or touched: no settings, store or database.
+Pillow, its codecs and the fonts differ between machines; their results here are compared with
+values that were computed from the standards (`imgflow/doctor/golden`). It needs and touches no
+settings, store or database.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ RECIPE = PhotoRecipe(
 )
 LEAST_SSIM = 0.98
 _VISIBLE_LEVELS = 40
-_LEAST_SHARE, _MOST_SHARE = 0.02, 0.5  # of pixels that a watermark changes
+_LEAST_SHARE, _MOST_SHARE = 0.02, 0.5  # shares of pixels that a watermark changes
 _SECONDS = 120
 
 Case = Mapping[str, Any]
 
 
 def selftest() -> Iterator[Finding]:
-    """Run every case, and the whole set once more in another process."""
+    """Run every case, and compare the set's outputs with those of another process."""
     for case in cases():
         yield _examined(case)
     yield _deterministic()
 
 
 def cases() -> list[Case]:
-    """The golden set, in the order in which it is told."""
+    """Return the golden set, in the order of the report."""
     found: list[Case] = json.loads(_data("cases.json"))
     return found
 
@@ -78,7 +78,7 @@ def _examined(case: Case) -> Finding:  # noqa: PLR0911 - a table of cases
         return wrong(part, f"it was rejected: {rejection}")
     except ImgflowError as error:
         return wrong(part, str(error))
-    except Exception as error:  # whatever differs here is what the selftest is for
+    except Exception as error:  # any difference on this machine is worth reporting
         return wrong(part, f"it raised {type(error).__name__}: {error}")
     if "rejected" in case:
         return wrong(part, f"it was accepted, and has to be rejected as {case['rejected']}")
@@ -143,7 +143,7 @@ def _pixels(output: Encoded) -> np.ndarray[Any, Any]:
 
 
 def _points(what: str, pixels: Any, wanted: Any, tolerance: int) -> Iterator[str]:
-    """Compare single pixels, given as x, y and value."""
+    """Yield the differences at single pixels, given as x, y and value."""
     import numpy as np
 
     for x, y, value in wanted:
@@ -173,7 +173,7 @@ def _unlike(thumbnail: np.ndarray[Any, Any], reference: bytes) -> Iterator[str]:
 
 
 def _unmarked(proof: Encoded, level: int) -> Iterator[str]:
-    """Whether every ninth of a plain picture shows some of the watermark, and not only that."""
+    """Yield a difference if a ninth of a plain picture has too little or too much watermark."""
     import numpy as np
 
     changed = np.abs(_pixels(proof)[..., :3].astype(int) - level).max(axis=-1) > _VISIBLE_LEVELS
@@ -204,7 +204,7 @@ def _deterministic() -> Finding:
 
 
 def digests() -> dict[str, str]:
-    """SHA-256 of every output of the set, by file and output."""
+    """Return the SHA-256 of every output of the set, by file and output."""
     found = {}
     for case in cases():
         if "rejected" in case or _missing_decoder(case):
@@ -220,7 +220,7 @@ def digests() -> dict[str, str]:
 
 
 def covered() -> set[str]:
-    """The formats that the set has a picture of."""
+    """Return the formats of which the set has a picture."""
     return {case["facts"]["format"] for case in cases() if "facts" in case} & set(MEDIA_TYPES)
 
 

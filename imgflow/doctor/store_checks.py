@@ -1,4 +1,7 @@
-"""Source and outputs: permissions, credentials, endpoint, region, clock, room."""
+"""Checks of source, outputs and queue: permissions, credentials, endpoint, region, clock, events.
+
+The requests themselves are in `imgflow.store`.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,16 @@ from imgflow.store.location import Location
 from imgflow.store.naming import own_folders
 from imgflow.store.s3.sqs import SqsQueue
 
-# Signatures are refused from 15 minutes on; clocks that follow a time server differ by less.
+# Signatures are rejected from a difference of 15 minutes on; clocks that follow a time server
+# differ by less than this.
 MOST_CLOCK_SECONDS = 60.0
 
-# Objects of the source that are listed: one request, or what stands first in a folder.
+# Number of objects to list in the source: one request, or the first ones in a folder.
 LOOKED_AT = 1_000
 
 
 def check_source(stores: StoreConfig, home: Path) -> Iterator[Finding]:
-    """Whether the source can be listed, and its first object read."""
+    """Check that the source can be listed, and its first object read."""
     location, _ = stores.locations()
     if later := _made_at_start("source", location, home):
         yield later
@@ -51,13 +55,13 @@ def check_source(stores: StoreConfig, home: Path) -> Iterator[Finding]:
 
 
 def check_outputs(stores: StoreConfig, home: Path) -> Iterator[Finding]:
-    """Whether outputs can be written, read, listed and deleted."""
+    """Check that outputs can be written, read, listed and deleted."""
     source, location = stores.locations()
     if later := _made_at_start("outputs", location, home):
         yield later
         return
     outputs = stores.open_outputs()
-    # Should it stay behind, the nightly reconciliation removes what no row names.
+    # If it is left behind, the nightly reconciliation removes it, since no row names it.
     name, body = f"{own_folders(source.url)[0]}imgflow-doctor/@{uuid.uuid4().hex}", b"probe"
     try:
         outputs.put(name, body, "text/plain")
@@ -90,7 +94,7 @@ def check_outputs(stores: StoreConfig, home: Path) -> Iterator[Finding]:
 
 
 def check_owner(settings: Settings, stores: StoreConfig) -> Iterator[Finding]:
-    """Whether the output location is this catalogue's; nothing is claimed by looking."""
+    """Check that the output location belongs to this catalogue, without claiming it."""
     from imgflow.doctor.dagster_checks import has_database, running_url
 
     source, location = stores.locations()
@@ -102,7 +106,7 @@ def check_owner(settings: Settings, stores: StoreConfig) -> Iterator[Finding]:
     try:
         with outages_in_words(engine):
             owner = owner_of(outputs)
-            # Also before the next start brings the schema up to date.
+            # Works even if the schema awaits a migration at the next start.
             is_made = sa.inspect(engine).has_table("catalogue")
             own = identity(Connected(engine, source.url)) if is_made else Owner("", "")
     except Trouble as trouble:
@@ -119,7 +123,7 @@ def check_owner(settings: Settings, stores: StoreConfig) -> Iterator[Finding]:
 
 
 def check_bucket(stores: StoreConfig) -> Iterator[Finding]:
-    """What the service says beside its answers: the bucket's region, and what time it is."""
+    """Check the bucket's region and the service's clock, from the headers of its answers."""
     from imgflow.store.s3.admin import look_at_service  # boto3
 
     seen = set()
@@ -153,7 +157,7 @@ def check_bucket(stores: StoreConfig) -> Iterator[Finding]:
 
 
 def _made_at_start(part: str, location: Location, home: Path) -> Finding | None:
-    """What is said of a folder of the home before the first start; None of all others."""
+    """Return a finding for a folder in the home that the first start will make; otherwise None."""
     if (
         location.scheme == "file"
         and location.folder.is_relative_to(home)
@@ -163,14 +167,14 @@ def _made_at_start(part: str, location: Location, home: Path) -> Finding | None:
     return None
 
 
-# The queue: whether it may be received from, and whether the bucket sends it what it should.
+# The queue: whether messages may be received, and whether the bucket sends the right events to it.
 
 
 CREATED = ("s3:ObjectCreated:*", "s3:ObjectCreated:Put")
 
 
 def check_queue(settings: Settings) -> Iterator[Finding]:
-    """Whether the queue answers and lets us receive and delete."""
+    """Check that the queue answers and lets us receive and delete messages."""
     if not settings.sqs_queue_url:
         yield ok("queue", "none is set; the listing finds uploads")
         return
@@ -180,7 +184,7 @@ def check_queue(settings: Settings) -> Iterator[Finding]:
 
 
 def check_wiring(settings: Settings) -> Iterator[Finding]:
-    """Whether the bucket sends the events of the source to the queue."""
+    """Check that the bucket sends the events of the source to the queue."""
     if not settings.sqs_queue_url:
         return
     stores = settings.stores

@@ -1,1 +1,4 @@
-"""What tells people and programs how imgflow is doing: logs and traces with one id an upload."""
+"""Logs and traces, which share one id per upload.
+
+The API's metrics are in `imgflow.api.http.measures` and `imgflow.api.routes.metrics`.
+"""

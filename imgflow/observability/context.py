@@ -1,4 +1,4 @@
-"""What every log line says that is written meanwhile: which run, which request, which upload."""
+"""Context for log lines: the run, request or upload that the current code works for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _fields: ContextVar[dict[str, str] | None] = ContextVar("imgflow_log_fields", de
 
 @contextmanager
 def bound(**fields: str) -> Iterator[dict[str, str]]:
-    """Say these fields in every line until the end of the block.
+    """Add these fields to every log line until the end of the block.
 
     Yields:
-        All fields; threads that the block hands its context to see what `note` adds to them.
+        All fields. Threads that get a copy of the block's context also see what `note` adds.
     """
     everything = {**(_fields.get() or {}), **fields}
     token = _fields.set(everything)
@@ -25,12 +25,12 @@ def bound(**fields: str) -> Iterator[dict[str, str]]:
 
 
 def note(**fields: str) -> None:
-    """Say more from now on, until the end of the block that was entered last; else nothing."""
+    """Add fields until the innermost block ends; does nothing outside of any block."""
     current = _fields.get()
     if current is not None:
         current.update(fields)
 
 
 def fields() -> Mapping[str, str]:
-    """What lines say now."""
+    """Return the fields that log lines get now."""
     return _fields.get() or {}

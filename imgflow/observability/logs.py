@@ -1,8 +1,9 @@
-"""Logs as JSON: one object a line, with the same names in every process.
+"""Logs as JSON: one object per line, with the same names in every process.
 
-structlog's formatter makes the lines, as it does where Dagster's own processes are started with
-`--log-format json`, so that all have `event`, `level`, `logger` and `timestamp`. Dagster brings it
-along. Nothing of it is imported, and no logger is touched, while logs are for people (`text`).
+structlog formats the lines, as it does for Dagster's own processes started with
+`--log-format json`, so all have `event`, `level`, `logger` and `timestamp`. It is a dependency of
+Dagster. While logs are for people (`text`), it is not imported and no logger is touched. Fields
+such as the run's id come from `context`; the API hides secrets in `imgflow.api.http.envelope`.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ OURS = ("imgflow", "dagster", "uvicorn", "uvicorn.error", "uvicorn.access")
 ACCESS = "uvicorn.access"
 ACCESS_FIELDS = ("client", "method", "path", "http_version", "status")
 
-# How Dagster names what it adds to a record, and how lines name it.
+# Dagster's names for what it adds to a record, and the names in our lines.
 OF_DAGSTER = "dagster_meta"
 LEFT_OUT = ("dagster_event", "dagster_event_batch_metadata", "color_message")
 FIELDS_OF_DAGSTER = {"run_id": "run_id", "job_name": "job", "step_key": "step"}
 
 
 class LineHandler(logging.Handler):
-    """Writes each record with one system call to what was standard error when this was made.
+    """Writes each record, in one system call, to what was standard error at construction.
 
-    So processes that share a file do not tear each other's lines, and lines of a run's step stay
-    out of the file in which Dagster keeps the output of steps.
+    So processes that share a file do not tear each other's lines apart, and log lines of a step
+    stay out of the file in which Dagster captures the step's output.
     """
 
     def __init__(self) -> None:
@@ -44,21 +45,21 @@ class LineHandler(logging.Handler):
         self._descriptor = os.dup(2)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
+        """Write one record as a line."""
         try:
             os.write(self._descriptor, self.format(record).encode(errors="replace") + b"\n")
-        # Everything, as the handlers of `logging` do: the line is made by methods of what is
-        # logged, and a log must not end the caller's work. `handleError` shows what it was.
+        # Catch everything, as the handlers of `logging` do: formatting calls methods of logged
+        # objects, and logging must not break the caller. `handleError` shows the error.
         except Exception:
             self.handleError(record)
 
 
 def configure_logs(log_format: LogFormat, level: LogLevel) -> None:
-    """Have this process write its log as JSON, or leave everything as it is; once is enough."""
+    """Make this process log JSON, or leave logging alone; calling it once is enough."""
     if log_format != "json" or any(isinstance(h, LineHandler) for h in logging.root.handlers):
         return
     handler = LineHandler()
-    handler.setLevel(level.upper())  # Dagster's console of a run is at DEBUG by itself
+    handler.setLevel(level.upper())  # a run's console in Dagster defaults to DEBUG
     handler.addFilter(_with_parts)
     handler.setFormatter(json_formatter())
     logging.root.handlers[:] = [handler]
@@ -74,7 +75,7 @@ def configure_logs(log_format: LogFormat, level: LogLevel) -> None:
 
 
 def json_formatter() -> logging.Formatter:
-    """What makes a line of a record."""
+    """Return the formatter that turns a record into a line."""
     from structlog.processors import JSONRenderer, StackInfoRenderer, TimeStamper, format_exc_info
     from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
 
@@ -107,7 +108,7 @@ def _add_context(
 def _of_dagster(
     _logger: object, _name: str, line: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Take what says something out of Dagster's record; the rest lies in its event log."""
+    """Copy the useful fields out of Dagster's record; the rest is in its event log."""
     known = line.pop(OF_DAGSTER, None)
     for name in LEFT_OUT:
         line.pop(name, None)
@@ -123,7 +124,7 @@ def _of_dagster(
 
 
 def _with_parts(record: logging.LogRecord) -> bool:
-    """Name the parts of a line of uvicorn's log of requests."""
+    """Add the parts of uvicorn's access log lines as named fields."""
     if record.name == ACCESS and isinstance(record.args, tuple):
         record.__dict__.update(zip(ACCESS_FIELDS, record.args, strict=False))
         record.msg, record.args = "request", ()
@@ -131,9 +132,9 @@ def _with_parts(record: logging.LogRecord) -> bool:
 
 
 def _console_logger(handler: logging.Handler) -> type[logging.Logger]:
-    """The class of loggers from now on: Dagster's console of a run writes as everything else does.
+    """Return a logger class that makes a run's console in Dagster log like everything else.
 
-    Dagster makes that logger, a nameless child of nobody, of the class that is set here.
+    Dagster creates that logger, nameless and without a parent, from the class that is set globally.
     """
 
     class ConsoleLogger(logging.Logger):
@@ -145,7 +146,7 @@ def _console_logger(handler: logging.Handler) -> type[logging.Logger]:
 
 
 def _log_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say why this process ends, in a line like all others."""
+    """Log the exception that ends this process as a line like all others."""
     if issubclass(kind, KeyboardInterrupt):
         return
     logging.getLogger("imgflow").critical("The process ends.", exc_info=(kind, error, trace))

@@ -1,12 +1,14 @@
-"""Spans of OpenTelemetry: the only module that imports it, and only where traces are on.
+"""OpenTelemetry spans. Only this module imports the library, and only while traces are on.
 
-An upload is a trace: a span for its being seen, and beneath it one for each time that it was
-processed. A run is a trace of its own, whose id is that of the run in Dagster; it is linked with
-the uploads that it processed, and they with it. A request goes on with the caller's trace and is
-linked with the upload that it is about.
+An upload is a trace: a root span for when it was noticed, with a child for each time that it was
+processed. A run is a trace of its own, whose id is the run's id in Dagster; the run and the uploads
+that it processed link to each other. A request continues the caller's trace and links to the upload
+that it is about.
 
-Workers make no spans. The run makes them of what workers answer: a worker has a limit of memory,
-and may be killed at any time, in which case its span would be missing where it is needed most.
+Workers make no spans; the run makes them from what workers answer. A worker has a memory limit and
+may be killed at any time, and its span would be missing just when it is needed most.
+
+Other modules call `traces`, which does nothing while traces are off.
 """
 
 from __future__ import annotations
@@ -37,26 +39,26 @@ from opentelemetry.trace import (
 
 from imgflow.observability.trace_records import Answered, Value, Work, root_span_id
 
-# For which the end of a run waits until its spans are sent; a collector that is away costs no more.
+# The most that the end of a run waits for its spans to be sent, even if the collector is down.
 FLUSH_SECONDS = 2.0
 
 SERVER_ERRORS = 500
 
-# What is seen at once, a thousand a page, is more than what a batch of the library sends.
+# A listing notices a thousand uploads per page, more than the library sends in a batch.
 MOST_WAITING = 20_000
 
 _run: ContextVar[trace.Span | None] = ContextVar("imgflow_run_span", default=None)
 
 
 class ChosenIds(RandomIdGenerator):
-    """Ids of traces and spans: random, except where one says which."""
+    """Generates random ids for traces and spans, except where the caller chooses them."""
 
     def __init__(self) -> None:
         self._chosen = threading.local()
 
     @contextmanager
     def being(self, trace_id: int, span_id: int | None = None) -> Iterator[None]:
-        """Give the next span, a root, these ids."""
+        """Give the next root span these ids."""
         self._chosen.trace_id, self._chosen.span_id = trace_id, span_id
         try:
             yield
@@ -64,11 +66,11 @@ class ChosenIds(RandomIdGenerator):
             self._chosen.trace_id = self._chosen.span_id = None
 
     def generate_trace_id(self) -> int:
-        """The id of a trace."""
+        """Return the chosen trace id, or a random one."""
         return getattr(self._chosen, "trace_id", None) or super().generate_trace_id()
 
     def generate_span_id(self) -> int:
-        """The id of a span."""
+        """Return the chosen span id, or a random one."""
         return getattr(self._chosen, "span_id", None) or super().generate_span_id()
 
 
@@ -76,7 +78,7 @@ class Spans:
     """Makes the spans of this process and sends them in the background."""
 
     def __init__(self) -> None:
-        """Begin to send, as the variables `OTEL_…` say; nothing connects before the first span."""
+        """Configure sending from the `OTEL_…` variables; connects only at the first span."""
         self._ids = ChosenIds()
         resource = Resource.create()
         if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
@@ -88,9 +90,9 @@ class Spans:
         self._tracer = self._provider.get_tracer("imgflow")
 
     def context_of(self, upload: str) -> SpanContext:
-        """The span that stands for an upload being seen, whoever made it and when.
+        """Return the root span of an upload, whichever process made it.
 
-        Whether it was sampled follows from its trace id, alike in every process.
+        Whether it was sampled follows from its trace id, so every process decides the same.
         """
         trace_id = int(upload, 16)
         decision = self._provider.sampler.should_sample(None, trace_id, "upload")
@@ -103,7 +105,7 @@ class Spans:
         return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
 
     def seen(self, upload: str, attributes: Mapping[str, Value]) -> None:
-        """Begin an upload's trace."""
+        """Start an upload's trace."""
         with self._ids.being(int(upload, 16), int(root_span_id(upload), 16)):
             span = self._tracer.start_span(
                 "upload", Context(), SpanKind.CONSUMER, attributes=attributes
@@ -111,7 +113,7 @@ class Spans:
         span.end()
 
     def ticked(self, sensor: str, began: float, attributes: Mapping[str, Value]) -> None:
-        """A trace of one span: how long a tick took, and what it saw."""
+        """Record a trace of one span: how long a tick took, and what it saw."""
         span = self._tracer.start_span(
             "tick",
             Context(),
@@ -121,7 +123,7 @@ class Spans:
         span.end()
 
     def worked(self, work: Work) -> None:
-        """Add a span to an upload's trace, linked with the run that goes on."""
+        """Add a span to an upload's trace, linked with the current run."""
         above = self.context_of(work.trace)
         if not above.trace_flags.sampled:
             return
@@ -129,7 +131,7 @@ class Spans:
         links = []
         if run is not None:
             links = [Link(run.get_span_context())]
-            run.add_link(above)  # the library keeps 128, or as many as OTEL_SPAN_LINK_COUNT_LIMIT
+            run.add_link(above)  # the library keeps 128, or OTEL_SPAN_LINK_COUNT_LIMIT of them
         span = self._tracer.start_span(
             "process",
             trace.set_span_in_context(NonRecordingSpan(above), Context()),
@@ -145,7 +147,7 @@ class Spans:
     def run(
         self, run_id: str, attributes: Mapping[str, Value], more: Mapping[str, Value]
     ) -> Iterator[None]:
-        """A run's trace, whose id is that of the run."""
+        """Trace a run until the end of the block; the trace has the run's id."""
         with self._ids.being(int(run_id.replace("-", ""), 16)):
             span = self._tracer.start_span(
                 "run", Context(), attributes={**attributes, "imgflow.run_id": run_id}
@@ -166,7 +168,7 @@ class Spans:
     def request(
         self, method: str, headers: Mapping[str, str], answered: Answered
     ) -> Iterator[None]:
-        """A request, within the caller's trace if there is one."""
+        """Trace a request until the end of the block, within the caller's trace if there is one."""
         span = self._tracer.start_span(
             method, propagate.extract(headers, Context()), SpanKind.SERVER, start_time=time_ns()
         )
@@ -186,7 +188,7 @@ class Spans:
             span.end()
 
     def _flush(self) -> None:
-        """Send what waits: the process of a run ends without a farewell."""
+        """Send waiting spans now, since the process of a run ends without any cleanup."""
         sending = threading.Thread(target=self._provider.force_flush, daemon=True)
         sending.start()
         sending.join(FLUSH_SECONDS)

@@ -1,8 +1,9 @@
-"""One id for each upload, the same in every process: that of its trace, in the form of W3C.
+"""Trace ids of uploads, and the plain records that `traces` and `spans` exchange.
 
-It is computed from what tells an upload from any other, so nobody has to hand it on or store it:
-the sensor, a run, a worker, the API and a person with a row of the table arrive at the same one. An
-overwrite is another upload and has another id; a retry or another recipe is the same one.
+An upload's id is that of its trace, in W3C form. It is computed from what identifies the upload, so
+nobody has to pass it on or store it: the sensor, a run, a worker, the API and a person reading the
+table all arrive at the same id. An overwrite is another upload with another id; a retry or another
+recipe keeps the id.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ Value = str | bool | int | float
 
 @dataclass(frozen=True)
 class Work:
-    """What was done for one upload.
+    """Work that was done for one upload.
 
     Attributes:
-        trace: id of the upload's.
-        began: seconds since 1970.
-        seconds: that it took; 0 when it is not known.
-        trouble: what outside kept it from being done, if anything did.
-        attributes: what else a span says.
+        trace: Id of the upload's trace, 32 hex digits.
+        began: Start, in seconds since 1970.
+        seconds: Duration; 0 if it is not known.
+        trouble: External error that prevented the work, if any.
+        attributes: Further attributes of the span.
     """
 
     trace: str
@@ -35,12 +36,12 @@ class Work:
 
 @dataclass
 class Answered:
-    """A request that is being answered; filled in until it is.
+    """A request that is being answered; its fields are filled in along the way.
 
     Attributes:
-        route: its template.
-        status: of the answer.
-        upload: id of the trace of the upload that it is about.
+        route: Template of the route's path.
+        status: HTTP status of the answer.
+        upload: Trace id of the upload that the request is about.
     """
 
     route: str | None = None
@@ -49,21 +50,21 @@ class Answered:
 
 
 def trace_id(source: str, key: str, identity: str) -> str:
-    """The id of an upload's trace, by which its lines are found in all logs.
+    """Return the id of an upload's trace, by which all logs can be searched for the upload.
 
     Args:
-        source: canonical URL of the source.
-        key: of the object, below the source's prefix.
-        identity: of the upload under that key.
+        source: Canonical URL of the source.
+        key: Object key below the source's prefix.
+        identity: Distinguishes uploads under the same key.
 
     Returns:
-        32 digits of hex, spread evenly, so that a sampler by ratio decides alike everywhere.
+        32 hex digits, evenly distributed, so that a ratio sampler decides the same everywhere.
     """
-    # No part holds the character NUL, so no two uploads are written alike.
+    # No part contains NUL, so no two uploads give the same text.
     text = "\0".join((source, key, identity))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def root_span_id(trace: str) -> str:
-    """The id of the span that stands for an upload being seen: 16 digits of hex."""
+    """Return the id of an upload's root span: 16 hex digits."""
     return trace[:16]

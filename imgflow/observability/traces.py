@@ -1,6 +1,6 @@
-"""Traces by OpenTelemetry, where they are asked for; else nothing of it is even imported.
+"""Functions through which all other modules trace; they do nothing while traces are off.
 
-Everybody calls these functions, which do nothing while traces are off. `spans` does the rest.
+`spans` does the work and imports OpenTelemetry, which is not even imported while traces are off.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _spans: Spans | None = None
 
 
 def check_traces(is_on: bool) -> None:
-    """Raise `SettingsError` where traces are asked for and the packages are not installed."""
+    """Raise `SettingsError` if traces are on but their packages are not installed."""
     try:
         is_well = not is_on or all(find_spec(name) for name in PACKAGES)
-    except ModuleNotFoundError:  # of what the packages lie in
+    except ModuleNotFoundError:  # a parent package is missing
         is_well = False
     if not is_well:
         raise SettingsError(
@@ -36,12 +36,12 @@ def check_traces(is_on: bool) -> None:
 
 
 def configure_traces(is_on: bool) -> None:
-    """Send traces from this process, or none; where to, the standard variables `OTEL_…` say.
+    """Send traces from this process if they are on, to where the standard `OTEL_…` variables say.
 
     Raises:
-        SettingsError: the packages are not installed.
+        SettingsError: The packages are not installed.
     """
-    global _spans  # noqa: PLW0603 - one for each process, as the loggers are
+    global _spans  # noqa: PLW0603 - one per process, like loggers
     if not is_on or _spans is not None:
         return
     check_traces(is_on)
@@ -51,31 +51,31 @@ def configure_traces(is_on: bool) -> None:
 
 
 def are_on() -> bool:
-    """Whether this process sends traces."""
+    """Return whether this process sends traces."""
     return _spans is not None
 
 
 def seen(trace: str, attributes: Mapping[str, Value]) -> None:
-    """An upload was seen: its trace begins."""
+    """Start the trace of an upload that was noticed."""
     if _spans is not None:
         _spans.seen(trace, attributes)
 
 
 def worked(work: Work) -> None:
-    """Something was done for an upload, by a worker of the run that goes on or by the API."""
+    """Record work for an upload, done by a worker of the current run or by the API."""
     if _spans is not None:
         _spans.worked(work)
 
 
 def ticked(sensor: str, began: float, attributes: Mapping[str, Value]) -> None:
-    """A tick of a sensor that saw something, from `began`, in seconds since 1970, until now."""
+    """Record a sensor tick that saw something, from `began` (seconds since 1970) until now."""
     if _spans is not None:
         _spans.ticked(sensor, began, attributes)
 
 
 @contextmanager
 def run(run_id: str, attributes: Mapping[str, Value]) -> Iterator[MutableMapping[str, Value]]:
-    """A run goes on until the end of the block; what it yields may be added to."""
+    """Trace a run until the end of the block; attributes may be added to what this yields."""
     more: dict[str, Value] = {}
     if _spans is None:
         yield more
@@ -86,7 +86,7 @@ def run(run_id: str, attributes: Mapping[str, Value]) -> Iterator[MutableMapping
 
 @contextmanager
 def request(method: str, headers: Mapping[str, str]) -> Iterator[Answered]:
-    """A request is answered until the end of the block."""
+    """Trace a request until the end of the block."""
     answered = Answered()
     if _spans is None:
         yield answered

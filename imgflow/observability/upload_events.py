@@ -1,4 +1,4 @@
-"""What happens to uploads, said in logs and traces alike: seen, processed, shown."""
+"""Events of uploads, which go to logs and traces alike: noticed, processed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ logger = logging.getLogger("imgflow.uploads")
 
 
 def is_heard() -> bool:
-    """Whether anybody listens; a line for each upload is made only then."""
+    """Return whether anybody listens; only then is a line made for each upload."""
     return logger.isEnabledFor(logging.INFO) or traces.are_on()
 
 
 def upload_seen(source: str, key: str, identity: str, *, image_id: int, is_new: bool) -> None:
-    """A listing, a message or a caller of the API showed an upload that was not known."""
+    """Report an unknown upload that a listing, a message or a caller of the API showed."""
     trace = trace_id(source, key, identity)
     said: dict[str, Value] = {
         "key": key,
@@ -29,7 +29,7 @@ def upload_seen(source: str, key: str, identity: str, *, image_id: int, is_new: 
 
 
 def _seen_by() -> str:
-    """Who looks: a sensor says so; else it is a request, or a run that a person asked for."""
+    """Return who noticed it: a sensor names itself; else a request, or a run a person started."""
     known = context.fields()
     if "seen_by" in known:
         return known["seen_by"]
@@ -48,18 +48,18 @@ def upload_processed(
     worker: int,
     milliseconds: dict[str, float],
 ) -> None:
-    """There is an outcome.
+    """Report the outcome of processing an upload.
 
     Args:
-        source: canonical URL.
-        key: of the object.
-        identity: of the upload that was processed.
-        image_id: its row.
+        source: Canonical URL of the source.
+        key: Object key below the source's prefix.
+        identity: Distinguishes the processed upload from others under the same key.
+        image_id: Id of its row.
         outcome: `ready`, `rejected`, `trouble` or `overtaken`.
-        reason: of all but `ready`.
-        began: when work on it began, in seconds since 1970; 0 when no worker answered.
-        worker: process id of the worker.
-        milliseconds: by step.
+        reason: Why it is not `ready`; None if it is.
+        began: When work on it began, in seconds since 1970; 0 if no worker answered.
+        worker: Process id of the worker.
+        milliseconds: Duration of each step, by its name.
     """
     trace = trace_id(source, key, identity)
     said: dict[str, Value] = {"image": image_id, "outcome": outcome}

@@ -1,1 +1,4 @@
-"""Ways to run imgflow: `imgflow up`, a single pass, a cluster's workers, containers."""
+"""Ways to run imgflow: `imgflow up`, a single pass, a cluster's workers, containers.
+
+The commands are in `imgflow.cli`, and what runs execute is in `imgflow.orchestration`.
+"""

@@ -1,6 +1,7 @@
-"""Where Dagster's code server listens: on a socket in a folder that only its owner can enter.
+"""Makes the place where Dagster's code server listens: a socket in a folder for its owner only.
 
-Whoever reaches that server may run code. On a port of this machine, every user of it would.
+Anyone who reaches that server can run code, and every user of this machine could reach a port. The
+server itself is started in `up`.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from imgflow.errors import SettingsError
 
 NAME = "code.sock"
 
-# The kernel's limit for the path of a socket, less the zero at its end (Linux 108, macOS 104).
+# The kernel's limit for a socket's path (Linux 108, macOS 104), minus the zero at its end.
 LONGEST_PATH = 103
 
-# gRPC reads its address as a URL, in which all others would have to be quoted.
+# gRPC reads its address as a URL, where other characters would have to be quoted.
 PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")
 
 
 @contextmanager
 def code_socket(home: Path) -> Iterator[Path]:
-    """The path of the socket, in the home, or for a long or odd one in a new folder of its own.
+    """Yield the socket's path: in the home, or in a new temporary folder if that path is unusable.
 
     Raises:
-        SettingsError: there is no place for it.
+        SettingsError: There is no place with a usable path.
     """
     inside = home.absolute() / "run"
     if _fits(inside):
@@ -46,7 +47,7 @@ def _fits(folder: Path) -> bool:
 
 
 def _short_place() -> Path:
-    """Where folders of one's own can be made, by a path that leaves room for a socket's."""
+    """Return a writable folder whose path is short enough for a socket in a folder inside it."""
     places = [Path(os.environ.get("XDG_RUNTIME_DIR", "")), Path(tempfile.gettempdir())]
     for place in places:
         if place.is_absolute() and os.access(place, os.W_OK) and _fits(place / "imgflow-12345678"):

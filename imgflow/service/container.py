@@ -1,7 +1,7 @@
 """The entry point of the image: `python -m imgflow.service.container COMMAND …`.
 
-Writes Dagster's home by the settings, so that every container of a cluster has the same one without
-sharing a volume, and becomes the command, which then gets the container's signals.
+It writes Dagster's home from the settings, so that all containers of a cluster have the same one
+without sharing a volume. Then it becomes the command, which gets the container's signals.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from imgflow.settings.variables import load_settings
 
 
 def main() -> None:
-    """Become the command.
+    """Write Dagster's home, and become the command.
 
     Raises:
-        SettingsError: there is no database in the settings; the embedded one is of one machine.
+        SettingsError: No database is set; the embedded one is only for a single machine.
     """
     settings = load_settings()
     if not settings.database_url:

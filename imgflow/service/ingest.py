@@ -1,4 +1,7 @@
-"""One shot without a daemon: what the sensor would ask for is run in this process."""
+"""`imgflow ingest`: one pass without a daemon, which runs in this process what the sensor would.
+
+Batching the images is in `imgflow.orchestration`, and the command in `imgflow.cli`.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ from imgflow.orchestration.sensing.listing import Follow, Listed, Round, list_an
 from imgflow.store.folder.writers import QUIET_SECONDS
 from imgflow.store.objects import Source
 
-# Runs of the sensor may hold some of the images; this looks how far they are.
+# Runs of the sensor may have some of the images; this is how often to check on them.
 POLL_SECONDS = 0.5
 
-# What a killed run left behind may be asked for again after ten seconds; that is worth waiting for.
+# Images of a killed run may be requested again after ten seconds, which is worth waiting for.
 SOON_SECONDS = 15
 
-# The caller shows progress; Dagster's own lines stand in the run's events all the same.
+# The caller shows progress, and the run's events contain Dagster's own lines anyway.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -36,12 +39,13 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 class IngestReport:
     """What `imgflow ingest` did, in numbers of images, from the listing to the last event.
 
-    What the run of another command or of the sensor processed meanwhile is none of its work, and
-    counts as unchanged: the numbers of two commands at once add up. What still waits because it
-    failed is `failed`, whoever tried it and whenever.
+    Images processed meanwhile by another command or by the sensor count as unchanged, so the
+    numbers of two concurrent commands add up. All images that wait because they failed count as
+    `failed`, whoever tried them and whenever.
 
     Attributes:
-        retry_seconds: When the first of the failed images is due again; None without any.
+        retry_seconds: Seconds until the first failed image is retried; None if none failed.
+        reasons: Why images were rejected or failed, by key.
     """
 
     listed: int = 0
@@ -54,7 +58,7 @@ class IngestReport:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, float]:
-        """The contract's object; `retry_seconds` stands in it when something failed."""
+        """Return the numbers for programs; `retry_seconds` is present only if an image failed."""
         numbers = asdict(self)
         del numbers["reasons"]
         return {name: number for name, number in numbers.items() if number is not None}
@@ -72,28 +76,28 @@ def ingest(
     progress: Callable[[str], None],
     prepare: Callable[[], None] = lambda: None,
 ) -> IngestReport:
-    """List everything, process what is new or changed, and wait for what other runs have in hand.
+    """List everything, process what is new or changed, and wait for images that other runs have.
 
     Args:
-        source: is listed.
-        catalog: knows what is done.
-        instance: of Dagster, in which the runs stand.
-        definitions: with the jobs of the families.
-        families: whose images.
-        batching: how much a run takes.
-        follow: is told the keys of images whose object is gone.
-        progress: shows one line to a person.
-        prepare: gets workers ready in the background, once it is clear that there is work.
+        source: Source to list.
+        catalog: Catalogue of this source.
+        instance: Dagster instance that records the runs.
+        definitions: Definitions with the jobs of the families.
+        families: Only their images are processed.
+        batching: How many images a run takes.
+        follow: Called with the keys of images whose object is gone.
+        progress: Called with each line to show.
+        prepare: Called once there is work, to get workers ready in the background.
 
     Raises:
-        Trouble: the source or the database does not answer.
+        Trouble: The source or the database does not answer.
     """
     began = time.monotonic()
     report = IngestReport()
     seen = _list_all(source, catalog, follow)
     touched = {*seen.new, *seen.changed}
     if seen.unfinished:
-        # Where only time tells that a file is whole, it takes so long.
+        # Some files count as complete only after they have not changed for this long.
         time.sleep(QUIET_SECONDS)
         seen = _list_all(source, catalog, follow)
         touched.update(seen.new, seen.changed)
@@ -106,7 +110,7 @@ def ingest(
         progress(warning)
     with _storage_outages_in_words(catalog.engine):
         while True:
-            # One at a time: its images count as in hand only while this process holds the batch.
+            # One at a time: other processes leave its images alone only while we hold its lock.
             requests = request_batches(families, catalog, instance, batching=batching, most=1)
             for request in requests.batches:
                 progress(f"{len(request.image_ids)} {request.family.kind} images are processed …")
@@ -133,16 +137,16 @@ def ingest(
 
 @contextmanager
 def _storage_outages_in_words(engine: sa.Engine) -> Iterator[None]:
-    """Turn outages of Dagster's storage, which lies in the same database, into `Trouble`."""
+    """Turn outages of Dagster's storage, which is in the same database, into `Trouble`."""
     with outages_in_words(engine):
         try:
             yield
-        except DagsterPostgresException as error:  # its own retries are over
+        except DagsterPostgresException as error:  # Dagster has given up retrying
             raise error.__cause__ or error from error
 
 
 def _list_all(source: Source, catalog: PostgresCatalog, follow: Follow) -> Listed:
-    """Announce everything."""
+    """List the complete source and announce its objects."""
     return list_and_announce(source, catalog, Round(), pages=sys.maxsize, follow=follow)
 
 
@@ -156,7 +160,7 @@ def _count(
         elif image.state == "rejected":
             report.rejected += 1
             report.reasons[image.key] = image.reason or ""
-        elif image.state == "pending":  # one that was deleted meanwhile is nobody's failure
+        elif image.state == "pending":  # images deleted meanwhile are no failures
             report.failed += 1
             report.reasons[image.key] = image.reason or "no run has processed it yet"
     if report.failed:

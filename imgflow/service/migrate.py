@@ -1,4 +1,7 @@
-"""`imgflow migrate`: both schemas at this version, and optionally the buckets, before services."""
+"""`imgflow migrate`: migrates both schemas, and makes missing buckets, before services start.
+
+The migrations themselves are in `imgflow.catalog.database.migrations` and in Dagster.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,12 @@ from imgflow.settings.variables import Settings
 
 
 def migrate(settings: Settings, say: Callable[[str], None], *, make_buckets: bool) -> None:
-    """Bring the catalogue's and Dagster's tables to this version.
+    """Migrate the catalogue's and Dagster's tables to this version, and make missing buckets.
 
-    Doing it again changes nothing. Several at a time wait for each other.
-
-    Args:
-        settings: name the database and the stores.
-        say: shows one line to a person.
-        make_buckets: make the buckets of source and outputs where they are missing.
+    Doing it again changes nothing, and concurrent calls wait for each other.
 
     Raises:
-        Trouble: the database or the store does not answer.
+        Trouble: The database or the store does not answer.
     """
     stores = settings.stores
     source, outputs = stores.locations()
@@ -33,7 +31,7 @@ def migrate(settings: Settings, say: Callable[[str], None], *, make_buckets: boo
         say(f"Catalogue  schema {current_version(engine)}")
     finally:
         engine.dispose()
-    with open_instance(settings, url) as instance:  # makes its tables where there are none
+    with open_instance(settings, url) as instance:  # makes its tables if there are none
         instance.upgrade(lambda line: say(f"Dagster    {line}"))
     say("Dagster    storage is up to date")
     if make_buckets:

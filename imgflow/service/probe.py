@@ -1,6 +1,6 @@
-"""A health check of the image: `python -m imgflow.service.probe URL` ends with 0 if all is well.
+"""A health check for containers: `python -m imgflow.service.probe URL` exits with 0 if all is well.
 
-The image has no curl, and this imports nothing that takes time.
+The container image has no curl, so this must import only what is quick to import.
 """
 
 import sys
@@ -9,12 +9,12 @@ import urllib.request
 
 SECONDS = 5
 
-# Our own pages are asked for directly, whatever proxy the environment names for the rest.
+# Requests our own pages directly, whatever proxy the environment sets.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def main(url: str) -> str | None:
-    """What is wrong with the page, if anything."""
+    """Return what is wrong with the page; None if nothing is."""
     try:
         with DIRECT.open(url, timeout=SECONDS):
             return None

@@ -1,4 +1,7 @@
-"""Sample input for a first look: photographs of the scikit-image wheel, and a depth CSV."""
+"""Sample input for a first look: photographs from the scikit-image wheel, and a depth CSV.
+
+The CSV is drawn here; benchmarks use it too.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,10 @@ FOLDER = "samples"
 
 
 def upload_samples(source: Source) -> int:
-    """Put the samples into a source, those that are there already left alone.
+    """Put the samples into a source, except those that are there already.
 
     Returns:
-        How many were uploaded.
+        Number of uploaded samples.
     """
     uploaded = 0
     for name in PHOTOGRAPHS:
@@ -45,7 +48,6 @@ def upload_samples(source: Source) -> int:
             uploaded += 1
     key = f"{FOLDER}/{DEPTH_CSV}"
     if source.stat(key) is None:
-        # Only here: numpy takes a moment to import, and most starts find the samples in place.
         pass
 
         with tempfile.TemporaryDirectory() as folder:
@@ -57,14 +59,14 @@ def upload_samples(source: Source) -> int:
 
 
 def sample_pictures() -> Path:
-    """The folder of the scikit-image wheel's pictures."""
+    """Return the folder with the pictures of the scikit-image wheel."""
     found = find_spec("skimage")
     if found is None or found.origin is None:
         raise FileNotFoundError("scikit-image, which carries the samples, is not installed")
     return Path(found.origin).parent / "data"
 
 
-# A synthetic depth CSV of the shape that real ones have: for demonstrations and benchmarks.
+# A synthetic depth CSV in the shape of real ones, for demonstrations and benchmarks.
 
 
 BLOCK_ROWS = 1_365
@@ -76,10 +78,11 @@ _FLAT_ROWS, _FLAT_VALUE = 96, 224
 
 
 def sample_block(seed: int = 1) -> NDArray[np.uint8]:
-    """Draw a borehole-like picture: a flat band, beds, fractures as sine waves, noise.
+    """Draw a picture like a borehole's: a flat band, beds, fractures as sine waves, noise.
 
     Returns:
-        uint8 (`BLOCK_ROWS`, `PIXELS`), 13 to 237; the first rows are 224.
+        Array of uint8 with shape (`BLOCK_ROWS`, `PIXELS`) and values from 13 to 237; the first 96
+        rows are 224.
     """
     rng = np.random.default_rng(seed)
     rows = np.arange(BLOCK_ROWS, dtype=np.float64)[:, None]
@@ -111,13 +114,9 @@ def sample_block(seed: int = 1) -> NDArray[np.uint8]:
 def write_sample_depth_csv(target: str | Path | BinaryIO, seed: int = 1) -> None:
     """Write a depth CSV; the same seed always gives the same bytes.
 
-    Header `depth,col1..col200`; 5,460 rows, depth 9000.1 to 9546.0 rising by 0.1, whole numbers
-    from 13 to 237, one block of 1,365 rows four times over; and one last row that holds only
-    commas.
-
-    Args:
-        target: a path, or a file open for writing bytes, which stays open.
-        seed: of the texture.
+    The header is `depth,col1..col200`. It has 5,460 rows with depths from 9000.1 to 9546.0 in steps
+    of 0.1 and integers from 13 to 237: one block of 1,365 rows, four times. A last row contains
+    only commas. A `target` that is an open file stays open.
     """
     bodies = [",".join(map(str, row)) for row in sample_block(seed).tolist()] * BLOCKS
     lines = ["depth," + ",".join(f"col{i}" for i in range(1, PIXELS + 1))]

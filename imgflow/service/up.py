@@ -1,4 +1,7 @@
-"""`imgflow up`: database, code server, Dagster UI, daemon and API on one machine, until Ctrl-C."""
+"""`imgflow up`: runs database, code server, Dagster UI, daemon and API on one machine until Ctrl-C.
+
+Restarting what fails is in `supervision`; the home's lock and signals are in `up_lock`.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +51,10 @@ from imgflow.settings.tokens import FILE_NAME, own_token
 from imgflow.settings.variables import Settings
 from imgflow.store.disks import places
 
-# Of what does not ask who is calling. The API does, and may listen elsewhere.
+# For services without access control. The API has it, and may listen elsewhere.
 LOOPBACK = "127.0.0.1"
 
-# Of the code server: ticks, starts of runs and probes never wait for each other.
+# Threads of the code server: enough that ticks, run starts and probes never wait for each other.
 CODE_THREADS = 16
 
 READY_SECONDS = 120.0
@@ -63,16 +66,11 @@ Answer = TypeVar("Answer")
 
 
 def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
-    """Start everything, show progress, and stop everything when asked to.
-
-    Args:
-        settings: of this start.
-        say: shows one line to a person.
-        with_samples: put sample input into the source, for a first look.
+    """Start everything, show progress with `say`, and stop everything at a signal.
 
     Raises:
-        SettingsError: it runs already, a port is taken, or a part did not start.
-        Trouble: the source or the database does not answer.
+        SettingsError: imgflow runs already, a port is taken, or a part did not start.
+        Trouble: The source or the database does not answer.
     """
     settings.check_api_access()
     check_traces(settings.traces)
@@ -98,7 +96,7 @@ def up(settings: Settings, say: Say, *, with_samples: bool = False) -> None:
 
 
 def _when_reachable(prepare: Callable[[], Answer], say: Say) -> Answer:
-    """Wait for what does not answer yet, saying what it is."""
+    """Retry until everything external answers, showing what does not."""
     while True:
         try:
             return prepare()
@@ -108,7 +106,7 @@ def _when_reachable(prepare: Callable[[], Answer], say: Say) -> Answer:
 
 
 def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCatalog:
-    """See to stores, database and Dagster home, once and before anything starts."""
+    """Prepare stores, database and Dagster's home, once and before anything starts."""
     stores = settings.stores
     source_location, output_location = stores.locations()
     stores.make_default_source()
@@ -122,10 +120,10 @@ def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCat
     catalog = PostgresCatalog(engine, source_location.url)
     catalog.migrate()
     claim(catalog, outputs)
-    # Makes Dagster's tables, which several processes at once would each begin to make.
+    # Makes Dagster's tables now, since otherwise several processes would try at the same time.
     with open_instance(settings, url) as instance:
         check_storage(instance)
-    # What is overdue since the last end begins only now.
+    # Count overdue ticks only from now on, not from the last time that imgflow stopped.
     expect_ticks(engine, source_location.url, sensor_names(settings))
     if with_samples and (count := upload_samples(source)):
         say(f"{count} samples put into {source.location.url}")
@@ -133,7 +131,7 @@ def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCat
 
 
 def _services(settings: Settings, url: str, code: Path) -> list[Service]:
-    """The four processes beside the database."""
+    """Return the four processes besides the database."""
     variables = {**os.environ, **environment(settings, url)}
     home = settings.home / "dagster"
     workspace = home / "workspace.yaml"
@@ -151,7 +149,7 @@ def _services(settings: Settings, url: str, code: Path) -> list[Service]:
 
     return [
         service(
-            # `dagster code-server start` would start this one for us, and not again if it ends.
+            # `dagster code-server start` would start this process too, but not restart it.
             "code-server", scripts / "dagster", "api", "grpc",
             "--socket", code, "-m", "imgflow.definitions", "--max-workers", CODE_THREADS,
             "--location-name", "imgflow", "--log-level", settings.log_level, *dagster_log,
@@ -195,7 +193,7 @@ def _start(settings: Settings, services: list[Service], code: Path, say: Say) ->
 
 
 def _questions(settings: Settings, code: Path) -> dict[str, Callable[[], None]]:
-    """What services answer when they are ready; they raise until then."""
+    """Return a question for each service that has one; it raises until the service is ready."""
     return {
         "code-server": partial(ask_code_server, f"unix:{code}"),
         "webserver": partial(ask_page, f"{_dagster_page(settings)}/server_info"),
@@ -208,9 +206,9 @@ def _dagster_page(settings: Settings) -> str:
 
 
 def _place_of_token(settings: Settings) -> str:
-    """Where the API's token is to be found; its value is shown at the first start only.
+    """Return where to find the API's token; only the first start shows its value.
 
-    The API has made the one in the home when it started.
+    The API made the one in the home when it started.
     """
     return "IMGFLOW_API_TOKEN" if settings.api_token else str(settings.home / FILE_NAME)
 
@@ -232,7 +230,7 @@ def _wait(services: list[Service], service: Service, question: Callable[[], None
 def _watch(
     settings: Settings, services: list[Service], code: Path, catalog: PostgresCatalog, say: Say
 ) -> None:
-    """Restart what does not work, and say what became of the images, until a signal comes."""
+    """Restart what does not work, and show what becomes of the images, until a signal comes."""
     embedded = None if settings.database_url else embedded_postgres(settings.home)
     probes = {name: Probe(question) for name, question in _questions(settings, code).items()}
     probes["daemon"] = Probe(DaemonBeats(catalog.engine), silent_seconds=DAEMON_SILENT_SECONDS)
@@ -249,7 +247,7 @@ def _watch(
         for probe in probes.values():
             probe.start()
         while True:
-            if interrupted():  # raised within a finaliser, an exception gets lost
+            if interrupted():  # exceptions raised within a finaliser get lost
                 raise Interrupted
             supervisor.look(is_hard=watch.is_hard)
             for line in watch.news():
@@ -280,6 +278,6 @@ def _check_port(host: str, port: int, setting: str) -> None:
 def _answers(question: Callable[[], None]) -> bool:
     try:
         question()
-    except (OSError, grpc.RpcError):  # of a page or a socket, and of the code server
+    except (OSError, grpc.RpcError):  # from a page or socket, and from the code server
         return False
     return True

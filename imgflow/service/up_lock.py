@@ -1,4 +1,7 @@
-"""The `imgflow up` that runs in a home: its lock, and the settings that it was started with."""
+"""The lock of the `imgflow up` that runs in a home, with its settings, and its handling of signals.
+
+The services that it starts are in `up`.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,16 @@ from imgflow.settings.variables import PREFIX, Settings
 
 LOCK = "up.lock"
 
-# Who only looks whether one runs holds the lock for a moment, too.
+# Retry, since checking whether one runs also holds the lock for a moment.
 TRIES, BETWEEN_SECONDS = 40, 0.02
 
 
 @contextmanager
 def only_one(settings: Settings) -> Iterator[None]:
-    """Hold the home's lock, or say who has it.
+    """Hold the home's lock until the end of the block.
 
     Raises:
-        SettingsError: `imgflow up` runs in this home already.
+        SettingsError: `imgflow up` runs in this home already; the text has its process id.
     """
     make_home(settings.home)
     with (settings.home / LOCK).open("a+") as lock:
@@ -50,7 +53,7 @@ def only_one(settings: Settings) -> Iterator[None]:
 
 
 def running_process(home: Path) -> str | None:
-    """The process id of `imgflow up` in a home; None when it does not run."""
+    """Return the process id of `imgflow up` in a home; None if it does not run."""
     try:
         with (home / LOCK).open() as lock:
             return _process(lock) if _is_held(lock) else None
@@ -59,7 +62,7 @@ def running_process(home: Path) -> str | None:
 
 
 def changed_since_start(settings: Settings) -> list[str]:
-    """Variables with another value now than when the `imgflow up` that runs was started."""
+    """Return the variables whose value has changed since the running `imgflow up` was started."""
     try:
         with (settings.home / LOCK).open() as lock:
             if not _is_held(lock):
@@ -67,7 +70,7 @@ def changed_since_start(settings: Settings) -> list[str]:
             started = json.loads((lock.read().splitlines() or [""])[1])
             then: Mapping[str, str] = started["values"]
             now = _digests(settings, started["salt"])
-    except (OSError, ValueError, LookupError):  # of an earlier imgflow
+    except (OSError, ValueError, LookupError):  # written by an earlier imgflow
         return []
     return sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
 
@@ -99,7 +102,7 @@ def _process(lock: IO[str]) -> str:
 
 
 def _digests(settings: Settings, salt: str) -> dict[str, str]:
-    """Of all values, which may be secrets: enough to see that one changed."""
+    """Return salted hashes of all values, which may be secrets: enough to detect changes."""
     values = {f"{PREFIX}{name.upper()}": value for name, value in settings}
     values |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     return {
@@ -108,11 +111,11 @@ def _digests(settings: Settings, salt: str) -> dict[str, str]:
     }
 
 
-# Ctrl-C and SIGTERM as an exception of `imgflow up`.
+# Signals: Ctrl-C and SIGTERM become an exception.
 
 
 _interrupted: list[bool] = []
-"""Holds something once a signal came."""
+"""Not empty once a signal has arrived."""
 
 
 class Interrupted(Exception):
@@ -120,12 +123,12 @@ class Interrupted(Exception):
 
 
 def interrupted() -> bool:
-    """Whether a signal came."""
+    """Return whether a signal has arrived."""
     return bool(_interrupted)
 
 
 def ignore_further() -> None:
-    """Let no signal break off the end, which has begun for whatever reason."""
+    """Ignore signals from now on, so that none interrupts the shutdown."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

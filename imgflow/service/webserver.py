@@ -1,8 +1,9 @@
-"""`python -m imgflow.service.webserver`: Dagster's webserver, closed to the web pages of others.
+"""`python -m imgflow.service.webserver`: Dagster's webserver, closed to other sites' pages.
 
-It takes the options of `dagster-webserver` and is started in its place everywhere. Dagster's own
-listens on loopback and takes that for safety; but any page that an operator visits can send it
-requests, and it runs mutations by GET, by forms and by WebSockets from anywhere.
+It takes the options of `dagster-webserver` and replaces it everywhere. Dagster's own relies on
+listening on loopback; but any page that an operator visits can send it requests, and it runs
+mutations by GET, by forms and by WebSockets from anywhere. The middleware that checks the origin is
+in `imgflow.web`.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ if TYPE_CHECKING:
 NAME = "dagster-webserver"
 DEFAULT_PORT = 3000
 
-# They render a notebook of any path on the code server, with its scripts, as a page of this origin.
-# imgflow has none, and its source may be a folder into which strangers upload.
+# These routes render a notebook at any path on the code server, with its scripts, as a page of this
+# origin. imgflow has no notebooks, and its source may be a folder into which strangers upload.
 NOTEBOOKS = ("/notebook", "/dagit/notebook")
 
 
-class ClosedWebserver(DagsterWebserver):  # type: ignore[type-arg]  # Dagster's leaves them open too
-    """Dagster's webserver, which answers its own pages and programs that post JSON."""
+class ClosedWebserver(DagsterWebserver):  # type: ignore[type-arg]  # Dagster leaves the type open too
+    """Dagster's webserver, which answers only its own pages and programs that post JSON."""
 
     def build_middleware(self) -> list[Middleware]:
-        """The outermost first."""
+        """Put the check of the origin outside of Dagster's middleware."""
         closed = Middleware(
             SameOrigin,
             page=load_settings().dagster_page,
@@ -48,12 +49,12 @@ class ClosedWebserver(DagsterWebserver):  # type: ignore[type-arg]  # Dagster's 
         return [closed, *super().build_middleware()]
 
     def build_routes(self) -> list[Any]:
-        """All but notebooks."""
+        """Return all routes, with those of notebooks answered by 404."""
         gone = [Route(self._app_path_prefix + path, _not_here) for path in NOTEBOOKS]
         return [*gone, *super().build_routes()]  # type: ignore[no-untyped-call]  # Dagster's
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
-        """Answer queries by POST only: any link or picture is a GET."""
+        """Answer queries by POST only, since any link or picture can send a GET."""
         if request.method != "POST" and request.url.query:
             return PlainTextResponse(
                 "GraphQL is answered by POST with JSON only.\n", 405, {"Allow": "POST"}
@@ -66,7 +67,7 @@ async def _not_here(_request: Request) -> Response:
     return PlainTextResponse("imgflow has no notebooks.\n", 404)
 
 
-def serve(  # noqa: PLR0917 - as Dagster's command calls it
+def serve(  # noqa: PLR0917 - Dagster's signature
     context: Any,
     host: str | None,
     port: int | None,
@@ -74,7 +75,7 @@ def serve(  # noqa: PLR0917 - as Dagster's command calls it
     log_level: str,
     live_data_poll_rate: int | None = None,
 ) -> None:
-    """Serve the UI until a signal comes; what Dagster's command calls, with its arguments."""
+    """Serve the UI until a signal comes; Dagster's command calls this with its arguments."""
     if path_prefix and (not path_prefix.startswith("/") or path_prefix.endswith("/")):
         sys.exit(
             f"imgflow: --path-prefix {path_prefix} must start with a slash and not end in one."
@@ -95,12 +96,12 @@ def serve(  # noqa: PLR0917 - as Dagster's command calls it
 
 
 def main() -> None:
-    """Run Dagster's command, which looks up by its name what serves the UI."""
+    """Run Dagster's command with `serve` in place of the function that it looks up by name."""
     try:
         load_settings()
     except SettingsError as error:
         sys.exit(f"imgflow: {error}")
-    cli.host_dagster_ui_with_workspace_process_context = serve  # type: ignore[assignment]  # by place
+    cli.host_dagster_ui_with_workspace_process_context = serve  # type: ignore[assignment]  # positional
     cli.dagster_webserver(auto_envvar_prefix="DAGSTER_WEBSERVER", prog_name=NAME)
 
 

@@ -1,1 +1,4 @@
-"""What routes are answered from: connections, reads, signatures, processing at once."""
+"""What route handlers work with: connections, depth reads, signatures, processing on request.
+
+Nothing here registers routes (`imgflow.api.routes`) or builds HTTP answers (`imgflow.api.http`).
+"""

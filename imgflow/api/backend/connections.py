@@ -1,4 +1,7 @@
-"""What requests are answered from: catalogue, depth arrays, source and outputs, each bounded."""
+"""The app's connections to catalogue, depth arrays, source and outputs, each with a limit.
+
+Engines are made in `imgflow.catalog.database`, and stores are opened in `imgflow.store`.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +34,16 @@ from imgflow.store.naming import OUTPUT_FOLDERS
 
 logger = logging.getLogger(__name__)
 
-# Half of the 40 threads that handlers run in; most of a request's time is spent elsewhere.
+# Half of the 40 handler threads, since requests spend most of their time elsewhere.
 POOL_SIZE, POOL_OVERFLOW = 10, 10
-# Then the caller is asked to come back; waiting longer would keep handlers from other requests.
+# After this the caller is asked to retry; waiting longer would block handlers for other requests.
 POOL_SECONDS = 3.0
 MIGRATION_WAIT_SECONDS = 1.0
 
-# Each holds a connection of the pool while it works, and asks through another one.
+# Each holds one connection of the pool while it works, and queries through another.
 PROCESSED_AT_ONCE = 8
 
-# Of requests that read depth arrays: each may hold `intervals.MOST_PIXELS` several times over.
+# Requests that read depth arrays; each may hold `depth_reads.MOST_PIXELS` several times over.
 INTERVALS_AT_ONCE = 2
 
 
@@ -49,9 +52,9 @@ class Processing:
     """Requests that wait for an image to be processed.
 
     Attributes:
-        threads: of their own, so that waiting keeps no other request from being answered.
-        most: that may wait at a time.
-        waiting: how many do.
+        threads: Threads only for these requests, so that others are answered meanwhile.
+        most: Maximum number of requests that may wait at a time.
+        waiting: Number of requests that wait now.
     """
 
     threads: ThreadPoolExecutor
@@ -62,23 +65,23 @@ class Processing:
 class Connections:
     """Everything that a running app is connected to.
 
-    Making one connects to nothing. `open` reaches for no network either, except that it starts the
-    embedded database; a database or store that is away is found out by the first request.
+    The constructor connects to nothing. `open` starts the embedded database and migrates the
+    catalogue; if the database or a store is down, requests find out, and the API starts anyway.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Take the settings.
+        """Check the settings; nothing connects yet.
 
         Raises:
-            SettingsError: the two locations are wrong, or others than this machine reach the API
-                and no token was set.
+            SettingsError: A location is wrong, or other machines can reach the API while no token
+                is set.
         """
         settings.check_api_access()
         self._settings = settings
         self.reading_is_open = settings.open_reading
-        # Cookies know no ports: with one name, a second imgflow on the same host would end the
-        # sessions of the first. The browser sends them to whatever listens on that host all the
-        # same, which is why a session is short and can be ended.
+        # Cookies ignore ports: with the same name, a second imgflow on this host would end the
+        # sessions of the first. The browser still sends them to whatever listens on the host,
+        # which is why a session is short and can be ended.
         self.cookie = f"imgflow_session_{settings.api_port}"
         self.most_upload_bytes = settings.upload_bytes
         self._stores = settings.stores
@@ -90,10 +93,10 @@ class Connections:
         self.intervals = threading.BoundedSemaphore(INTERVALS_AT_ONCE)
 
     def open(self) -> None:
-        """Open stores and pool.
+        """Open the stores and the connection pools.
 
         Raises:
-            SettingsError: the embedded database does not start.
+            SettingsError: The embedded database does not start.
         """
         self._stores.make_default_source()
         self.source = self._stores.open_source()
@@ -105,7 +108,7 @@ class Connections:
             pool_seconds=POOL_SECONDS,
         )
         self._catalog = PostgresCatalog(self._engine, self._source_url)
-        # Of its own, since a ping takes half as long as all of a frame's rows.
+        # A separate engine without pings: one takes half as long as reading all rows of a frame.
         self._depth_engine = make_engine(
             database_url(self._settings), pool_size=INTERVALS_AT_ONCE, pre_ping=False
         )
@@ -131,22 +134,22 @@ class Connections:
             logger.warning("%s The API starts without it.", trouble)
 
     def close(self) -> None:
-        """Give the database's connections back, and end worker processes."""
+        """Close the database connections and end the worker processes."""
         self.processing.threads.shutdown(wait=False, cancel_futures=True)
         self.processor.close()
         self._engine.dispose()
         self._depth_engine.dispose()
 
     def _open_tokens(self) -> Tokens:
-        """The tokens of the setting, or the one in the home."""
+        """Return the tokens from the setting, or the one in the home."""
         try:
             return tokens_of(self._settings)
-        except SettingsError as error:  # a home that is read-only, say
+        except SettingsError as error:  # such as a read-only home
             logger.warning("%s Until then the API lets nobody in.", error)
             return Tokens(())
 
     def _open_signatures(self) -> Signatures:
-        """The key of the setting, or the one in the home."""
+        """Return signatures by the key from the setting, or by the one in the home."""
         try:
             return signatures_of(self._settings)
         except SettingsError as error:
@@ -154,20 +157,20 @@ class Connections:
             return Signatures(secrets.token_urlsafe(32), self._source_url)
 
     async def is_revoked(self, pass_id: str) -> bool:
-        """Whether a session was ended.
+        """Return whether a session was ended.
 
         Raises:
-            Trouble: the database does not answer, so that it cannot be known.
+            Trouble: The database does not answer.
         """
         if not self.revoked.is_fresh():
             await run_in_threadpool(self._refresh_revoked)
         return pass_id in self.revoked
 
     async def revoke(self, pass_id: str) -> bool:
-        """End a session or use up a sign-in key; false when it was already.
+        """End a session or use up a sign-in key; False if that was done already.
 
         Raises:
-            Trouble: the database does not answer.
+            Trouble: The database does not answer.
         """
         return await run_in_threadpool(self._revoke, pass_id)
 
@@ -181,10 +184,10 @@ class Connections:
 
     @property
     def catalog(self) -> PostgresCatalog:
-        """The catalogue; its schema is of this version.
+        """The catalogue, with its schema at this version.
 
         Raises:
-            Trouble: the database was away when the app started, and still is.
+            Trouble: The database has been down since the app started.
         """
         self._ensure_migrated()
         return self._catalog
@@ -194,7 +197,7 @@ class Connections:
             self._migrate()
 
     def _migrate(self) -> None:
-        # One request at a time waits for a database that is away; the others are answered at once.
+        # While the database is down, one request at a time waits for it; others fail quickly.
         if not self._migration.acquire(timeout=MIGRATION_WAIT_SECONDS):
             raise Trouble("The database does not answer yet.")
         try:
@@ -210,7 +213,7 @@ class Connections:
         self._ask_database()
 
     def _ask_database(self) -> None:
-        """Ask once; the catalogue's own check is patient, and a probe must not be."""
+        """Ask once; the catalogue's own check retries, which a probe must not do."""
         try:
             with self._engine.connect() as connection:
                 connection.execute(sa.text("SELECT 1"))
@@ -218,15 +221,15 @@ class Connections:
             raise Trouble(f"The database does not answer: {type(error).__name__}.") from error
 
     def pulse(self) -> Pulse:
-        """Whether uploads are seen and processed."""
+        """Read whether uploads are noticed and processed."""
         return read_pulse(self.catalog.engine, self._source_url, self.sensors)
 
     def full_disks(self) -> dict[str, str]:
-        """The disks without room, by what lies on them."""
+        """Return messages about full disks, by what is stored on them."""
         return full_disks(places(self._settings.home, *self._stores.locations()))
 
     def _check_sensors(self) -> None:
-        """Raise `Trouble` when nobody sees uploads; whether the database answers is asked apart."""
+        """Raise `Trouble` if no sensor notices uploads; the database has a check of its own."""
         try:
             silent = self.pulse().silent
         except Trouble:
@@ -235,14 +238,14 @@ class Connections:
             raise Trouble(" ".join(sensor.words() for sensor in silent))
 
     def _check_disk(self) -> None:
-        """Raise `Trouble` when the database has no room; reading needs none elsewhere."""
+        """Raise `Trouble` if the database's disk is full; reading needs no room elsewhere."""
         if words := self.full_disks().get("home"):
             raise Trouble(words)
 
     def _check_outputs(self) -> None:
         """Raise `Trouble` unless outputs can be listed."""
         location = self.outputs.location
-        # A folder that is gone lists as empty.
+        # A missing folder lists as empty.
         if location.scheme == "file" and not location.folder.is_dir():
             raise Trouble(f"The folder {location.folder} does not exist.")
         try:
@@ -252,7 +255,7 @@ class Connections:
 
 
 async def connections_of(request: Request) -> Connections:
-    """The connections of the app that answers a request."""
+    """Return the connections of the app that answers a request."""
     connections: Connections = request.app.state.connections
     return connections
 

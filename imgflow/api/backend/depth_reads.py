@@ -1,4 +1,8 @@
-"""Depth intervals: their parameters, the limits on them, and reading their rows."""
+"""Reads depth intervals: their parameters, their limits, their rows, and averages of rows.
+
+The SQL is in `imgflow.catalog.postgres.depth_arrays`; the routes are in
+`imgflow.api.routes.depth_frames` and `depth_facts`.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,9 @@ from imgflow.catalog.records import Image
 from imgflow.depth.preview import PreviewBuilder
 from imgflow.errors import Trouble
 
-# Statistics take 30 bytes a pixel at their peak and frames 20, so 600 MB for one request at most.
+# Statistics take 30 bytes per pixel at their peak and frames 20, so a request takes up to 600 MB.
 MOST_PIXELS = 20_000_000
-MOST_DEPTHS = 5_000_000  # the most that IMGFLOW_DEPTH_MAX_ROWS can be; 40 MB
+MOST_DEPTHS = 5_000_000  # the maximum of IMGFLOW_DEPTH_MAX_ROWS; 40 MB
 WAIT_SECONDS = 10.0
 ATTEMPTS = 2
 
@@ -42,7 +46,7 @@ INTERVAL_PROBLEMS = (
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds of an interval of depth, both included; None: to that end of the image."""
+    """Bounds of a depth interval, both included; None means up to that end of the image."""
 
     low: float | None
     high: float | None
@@ -70,7 +74,7 @@ async def bounds_of(
     """Read the bounds of an interval.
 
     Raises:
-        Refused: one is no number, or they descend.
+        Refused: A bound is not a number, or the smallest depth is above the largest.
     """
     low = None if depth_min is None else finite_number("depth_min", depth_min)
     high = None if depth_max is None else finite_number("depth_max", depth_max)
@@ -83,10 +87,10 @@ BoundsInQuery = Annotated[Bounds, Depends(bounds_of)]
 
 
 def finite_number(name: str, text: str) -> float:
-    """Read a decimal number exactly as Python reads it.
+    """Parse a decimal number exactly as Python does.
 
     Raises:
-        Refused: it is none, or too large.
+        Refused: It is not a number, or it is too large.
     """
     text = text.strip()
     number = float(text) if NUMBER.fullmatch(text) else math.nan
@@ -100,13 +104,13 @@ class DepthArray:
     """The array of a depth image, as its row describes it.
 
     Attributes:
-        image: the row.
-        name: of the array; another content or recipe has another one.
-        width: pixels of a row.
-        depth_min: smallest depth.
-        depth_max: largest depth.
-        value_range: values of the first and the last colour.
-        missing_pixels: holes of the uploaded file.
+        image: The row in the catalogue.
+        name: Name of the array, which differs for other content and other recipes.
+        width: Pixels per row.
+        depth_min: Smallest depth, in the unit of the file.
+        depth_max: Largest depth, in the unit of the file.
+        value_range: Values shown in the first and the last colour.
+        missing_pixels: Number of values that the uploaded file lacks.
     """
 
     image: Image
@@ -119,10 +123,10 @@ class DepthArray:
 
 
 def find_array(connections: Connections, named: str, bounds: Bounds) -> DepthArray:
-    """Look up the array of an image, and check that an interval touches it; pixels are not read.
+    """Look up an image's array and check that an interval overlaps it, without reading pixels.
 
     Raises:
-        Refused: there is no such image or array, or the interval lies outside.
+        Refused: There is no such image or array, or the interval lies outside of it.
     """
     image = find_image(connections.catalog, named)
     record = output_record(image, "resized", connections.enabled)
@@ -135,7 +139,7 @@ def find_array(connections: Connections, named: str, bounds: Bounds) -> DepthArr
         facts["depth_min"],
         facts["depth_max"],
         (float(low), float(high)),
-        facts.get("missing_pixels", 0),  # arrays of earlier versions have none
+        facts.get("missing_pixels", 0),  # absent from earlier versions' arrays
     )
     is_above = bounds.high is not None and bounds.high < array.depth_min
     is_below = bounds.low is not None and bounds.low > array.depth_max
@@ -151,10 +155,10 @@ def find_array(connections: Connections, named: str, bounds: Bounds) -> DepthArr
 
 @contextmanager
 def reading(connections: Connections) -> Iterator[None]:
-    """Take a place among the requests that hold an interval in memory.
+    """Take one of the places for requests that hold an interval in memory.
 
     Raises:
-        Trouble: there was none for a while.
+        Trouble: No place became free in `WAIT_SECONDS`.
     """
     if not connections.intervals.acquire(timeout=WAIT_SECONDS):
         raise Trouble("Too many depth intervals are read at once.")
@@ -165,16 +169,16 @@ def reading(connections: Connections) -> Iterator[None]:
 
 
 def read_rows(connections: Connections, named: str, bounds: Bounds) -> Interval:
-    """Read the rows of an interval; one trip to the database where there are any.
+    """Read the rows of an interval; if there are any, it takes one round trip to the database.
 
     Raises:
-        Refused: there is no such image or array, or there are no rows in the interval, or too many.
+        Refused: There is no such image or array, or the interval has no rows, or too many.
     """
     return _read(connections, named, bounds, most_pixels=MOST_PIXELS)
 
 
 def read_depths(connections: Connections, named: str, bounds: Bounds) -> Interval:
-    """Read the depths of an interval, without its pixels; otherwise as `read_rows`."""
+    """Read the depths of an interval but not its pixels; otherwise like `read_rows`."""
     return _read(connections, named, bounds, most_rows=MOST_DEPTHS, depths_only=True)
 
 
@@ -193,7 +197,7 @@ def _read(connections: Connections, named: str, bounds: Bounds, **limits: Any) -
                 )
                 if len(interval.depths):
                     return interval
-            # Says why there is nothing; unless it came just now, when the next attempt finds it.
+            # Raises if there is nothing; if the array came just now, the next attempt finds it.
             find_array(connections, named, bounds)
     except TooManyRows as error:
         raise Refused(
@@ -206,16 +210,16 @@ def _read(connections: Connections, named: str, bounds: Bounds, **limits: Any) -
     raise Refused("no_rows", "The interval lies in a gap between two rows; take a wider one.")
 
 
-# Frames of more rows than there is room for: neighbouring rows averaged while they stream by.
+# Averaging. Frames with more rows than memory allows average neighbouring rows as they stream in.
 
 
 MOST_ROWS = 8_192
-# Sums of pixels and of missing ones take 32 bytes each for twice the rows.
+# The sums of pixels and the counts of missing ones take 32 bytes each for twice the rows.
 MOST_AVERAGED = MOST_PIXELS // 8
 
 
 class _Averages:
-    """What is kept of the rows that came."""
+    """Running averages of the rows received so far."""
 
     def __init__(self, width: int, most_rows: int) -> None:
         self._size = (width, most_rows)
@@ -239,14 +243,14 @@ class _Averages:
 def average_rows(
     connections: Connections, named: str, bounds: Bounds, most_rows: int
 ) -> tuple[Interval, int]:
-    """Average the rows of an interval, in memory that does not depend on their number.
+    """Average neighbouring rows of an interval; memory use does not depend on their number.
 
     Returns:
-        The averages, with the first and the last depth of all rows; and the number of rows.
+        The averages, with the first and the last depth of all rows; and the number of rows read.
 
     Raises:
-        Refused: there is no such image or array, there are no rows in the interval, or averages of
-            so many rows take too much memory.
+        Refused: There is no such image or array, the interval has no rows, or `most_rows` averages
+            would take too much memory.
     """
     array = find_array(connections, named, bounds)
     if most_rows * array.width > MOST_AVERAGED:

@@ -1,9 +1,9 @@
-"""Processing a photograph at once, because somebody waits for it.
+"""Processes a photograph immediately, because a caller waits for it, and remembers fetched URLs.
 
-It takes the same steps as a run does (`orchestration.batch`): outputs, then the row. The events are
-left to the next run: the row is marked as unreported, so that run adds the partition and
-says what became of it, as it does for images whose run died. An image that turns out to be none is
-left pending, so that a run judges it and turns its partition red.
+It takes the same steps as a run (`imgflow.work.batch`): outputs, then the row. Events are left to
+the next run: the row is marked as unreported, so that run adds the partition and reports the
+outcome, as for images whose run died. An object that turns out not to be a photograph is left
+pending, so that a run rejects it and its partition turns red. Fetching is in `imgflow.fetch`.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from imgflow.work.photographs import process_photo_task
 from imgflow.work.pool import WorkerPool
 from imgflow.work.tasks import Finished, Outcome, Task, WorkerConfig
 
-# What a process remembers of URLs that it fetched, so that the same one costs no bytes again.
+# Fetched URLs, remembered by each process so that the same URL is not downloaded again.
 #
-# Nothing depends on it: whoever remembers nothing fetches, and comes to the same answer.
+# Nothing depends on it: a process that remembers nothing downloads, with the same result.
 
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ Found = TypeVar("Found")
 
 MOST_REMEMBERED = 4_096
 
-# Parameters that sign a URL: of S3 (two versions), CloudFront, Google and Azure.
+# Query parameters that sign a URL, for S3 (two versions), CloudFront, Google and Azure.
 SIGNING = ("x-amz-", "x-goog-")
 SIGNING_NAMES = frozenset(
     {
@@ -65,32 +65,32 @@ SIGNING_NAMES = frozenset(
 
 
 class Body(NamedTuple):
-    """What was found under an address: the server's tag of it, and what it is."""
+    """What a URL led to: the server's ETag, and the hash of the bytes."""
 
     etag: str
     sha256: str
 
 
 class Rejection(NamedTuple):
-    """Why some bytes are no photograph."""
+    """Why some bytes are not a photograph."""
 
     reason: str | None
     code: str | None
 
 
 class Recent(Generic[Found]):
-    """The last few thousand things that were found, by a digest; used by several threads."""
+    """The `MOST_REMEMBERED` most recent findings, by digest; safe for several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: OrderedDict[str, Found] = OrderedDict()
 
     def get(self, digest: str) -> Found | None:
-        """What was found, if it is still remembered."""
+        """Return what was found, if it is still remembered."""
         return self._found.get(digest)
 
     def put(self, digest: str, found: Found) -> None:
-        """Remember, and forget what was put longest ago."""
+        """Remember a finding; if there are too many, forget the oldest."""
         with self._lock:
             self._found[digest] = found
             self._found.move_to_end(digest)
@@ -102,10 +102,10 @@ class Recent(Generic[Found]):
 
 
 def digest_of(url: str) -> str:
-    """What a URL leads to, whoever signed it and when; a digest, so that it holds no secret."""
+    """Return a digest of a URL without its signature: the same whoever signs it, and no secret."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # whoever fetches it says what is wrong with it
+    except ValueError:  # fetching it reports what is wrong with it
         return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
     query = [
         (name, value)
@@ -120,21 +120,21 @@ WAIT_SECONDS = 60.0
 LOOK_SECONDS, SELDOM_SECONDS = 0.05, 0.5
 WORKERS = 2
 POOLS = 2
-# An object may be overwritten between two requests about it, but hardly so often in a row.
+# An object may be overwritten between two requests about it, but hardly this often in a row.
 TIMES_OVERWRITTEN = 3
 
 
 class Processor:
-    """Photographs by URL."""
+    """Processes photographs by URL."""
 
     def __init__(self, settings: Settings, stores: StoreConfig, database_url: str) -> None:
-        """Take what it works with; worker processes start with the first image."""
+        """Open the stores; worker processes start with the first image."""
         self._source = stores.open_source()
         self._outputs: OutputStore = stores.open_outputs()
         self._fetcher = Fetcher(
             AllowedHosts(settings.fetch_hosts, endpoint=endpoint_of(self._source)),
             Limits(bytes=settings.max_bytes, seconds=settings.fetch_seconds),
-            # As boto3 does for the endpoint.
+            # boto3 reads the same variable for the endpoint.
             tls=trusting(os.environ.get("AWS_CA_BUNDLE")),
         )
         recipe = settings.photo_recipe
@@ -164,13 +164,13 @@ class Processor:
             pool.stop()
 
     def process(self, catalog: PostgresCatalog, url: str) -> Image:
-        """Find, or make, the row and the outputs of the photograph that a URL leads to.
+        """Find or make the row and outputs of the photograph that a URL leads to.
 
         Raises:
-            Refused: it is no photograph, or is not done in time.
-            NotAllowed, FetchRefused, FetchFailed, TooManyBytes: it could not be had.
-            NotOurs: the output location is another catalogue's.
-            Trouble: a store or the database does not answer.
+            Refused: It is not a photograph, or it is not done in time.
+            NotAllowed, FetchRefused, FetchFailed, TooManyBytes: It could not be fetched.
+            NotOurs: The output location belongs to another catalogue.
+            Trouble: A store or the database does not answer.
         """
         claim(catalog, self._outputs)
         key = own_key(self._source, url)
@@ -179,10 +179,10 @@ class Processor:
         return self._ready(catalog, self._announced(catalog, self._permitted(url, key)))
 
     def _permitted(self, url: str, key: str) -> SourceObject:
-        """An object of the source, after the server gave its first byte for this very URL.
+        """Return an object of the source, once the server has answered this URL with a first byte.
 
-        That the URL names the object proves nothing: names can be read in two ways. So the object
-        that the server shows must be the one that the source has, by ETag, size and time.
+        The name in the URL proves nothing, since names can be read in two ways. So the object that
+        the server shows must match the one in the source by ETag, size and time.
         """
         for _ in range(TIMES_OVERWRITTEN):
             shown = self._fetcher.check(url, may_lead=lambda to: own_key(self._source, to) == key)
@@ -196,7 +196,7 @@ class Processor:
         raise FetchRefused("The server gives another object than the one that the URL names.")
 
     def _announced(self, catalog: PostgresCatalog, upload: SourceObject) -> Image:
-        """The row of an object of the source, as it is now."""
+        """Announce an object of the source as it is now, and return its row."""
         catalog.announce([upload])
         return catalog.by_keys([upload.key])[upload.key]
 
@@ -207,7 +207,7 @@ class Processor:
         return upload
 
     def _from_elsewhere(self, catalog: PostgresCatalog, url: str) -> Image:
-        """The same of what lies elsewhere; the same bytes have one row, whatever URLs they have."""
+        """Process a photograph from outside the source; equal bytes from any URL share one row."""
         address = digest_of(url)
         known = self._bodies.get(address)
         image, rejection = self._known(catalog, known.sha256) if known else (None, None)
@@ -227,11 +227,11 @@ class Processor:
     def _known(
         self, catalog: PostgresCatalog, sha256: str
     ) -> tuple[Image | None, Rejection | None]:
-        """What was made of these bytes before, or why nothing can be."""
+        """Return the row that these bytes already have, or why they were rejected."""
         return catalog.by_content("photo", sha256), self._rejections.get(sha256)
 
     def _kept(self, catalog: PostgresCatalog, sha256: str, body: bytes) -> Image:
-        """Put bytes into the source and process them; what is no photograph does not stay there."""
+        """Put bytes into the source and process them; remove them if they are not a photograph."""
         try:
             check_kind(body, self._config.photo_limits)
         except Rejected as rejected:
@@ -247,7 +247,7 @@ class Processor:
             raise
         except Refused as refusal:
             rejection = self._rejections.get(sha256)
-            # Another request put it there, and removed it while this one waited.
+            # Another request put it there and removed it while this one waited.
             if rejection and refusal.code in ("image_deleted", "original_deleted"):
                 raise Unprocessable(rejection) from refusal
             raise
@@ -255,7 +255,12 @@ class Processor:
     def _put(
         self, catalog: PostgresCatalog, key: str, body: bytes
     ) -> tuple[Image, SourceObject | None]:
-        """Its row, and what was uploaded: nothing where it lies there and is judged, or will be."""
+        """Upload the body unless it is there already.
+
+        Returns:
+            Its row, and the upload; None for the upload if the object was already in the source
+            and is known.
+        """
         image = catalog.by_keys([key]).get(key)
         if image is not None and image.state != "deleted":
             there = self._source.stat(key)
@@ -269,16 +274,16 @@ class Processor:
         return self._announced(catalog, upload), upload
 
     def _remove(self, catalog: PostgresCatalog, image: Image, upload: SourceObject) -> None:
-        """Delete what was put there, unless somebody has put something there since."""
+        """Delete the uploaded object, unless it was overwritten since."""
         try:
             there = self._source.stat(upload.key)
             if there is None or there.identity == upload.identity:
                 delete_images(catalog, self._outputs, [image], source=self._source)
-        except Trouble as trouble:  # such as no right to delete: a run judges it, and it stays
+        except Trouble as trouble:  # such as a missing permission: it stays, and a run rejects it
             logger.warning("%s stays in the source: %s", upload.key, trouble)
 
     def _ready(self, catalog: PostgresCatalog, image: Image) -> Image:
-        """Wait until an image is ready, doing the work unless someone else does it already."""
+        """Wait until an image is ready, processing it here unless somebody else already does."""
         if image.kind != "photo":
             raise Refused("not_a_photo", f"{image.key!r} is a {image.kind}.")
         give_up = time.monotonic() + WAIT_SECONDS
@@ -308,7 +313,7 @@ class Processor:
             (image,) = catalog.by_ids([image.id]) or [image]
 
     def _work(self, catalog: PostgresCatalog, image: Image) -> None:
-        """Process an image that is this caller's, and write what became of it."""
+        """Process an image whose run lock this caller has, and record the outcome."""
         plan = batch.plan([image], self._family, "")
         for task in batch.with_twins(plan.tasks, catalog, "photo"):
             outcome = self._outcome(task)
@@ -320,7 +325,7 @@ class Processor:
                 catalog.note_trouble({image.id: outcome.trouble or ""}, code=outcome.trouble_code)
                 raise Trouble(outcome.trouble or "")
             elif verdict.state == "rejected":
-                catalog.reopen([image.id])  # so that a run judges it and Dagster shows it
+                catalog.reopen([image.id])  # so that a run rejects it and Dagster shows it
                 raise Unprocessable(Rejection(verdict.reason, verdict.reason_code))
             elif catalog.record([verdict]):
                 catalog.unreport([image.id])
@@ -335,7 +340,7 @@ class Processor:
                 seconds = self._config.decode_seconds
                 ((_, outcome),) = pool.outcomes([task], process_photo_task, seconds)
             except (BrokenProcessPool, RuntimeError):
-                # All its workers were killed at once, after which a pool takes no more.
+                # All its workers were killed at once; such a pool accepts no more work.
                 self._replace(pool)
             else:
                 return outcome
@@ -350,7 +355,7 @@ class Processor:
     def _replace(self, broken: WorkerPool) -> None:
         with self._lock:
             if self._pool is not broken:
-                return  # somebody else was first
+                return  # another thread replaced it first
             self._pool = None
         broken.stop()
 

@@ -1,4 +1,7 @@
-"""Whether the parts that the API needs answer, found out at once and within a bounded time."""
+"""Checks in parallel, within a time limit, whether the parts that the API needs answer.
+
+What each check does is in `connections`; the routes are in `imgflow.api.routes.health`.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,19 @@ logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 2.0
 
-# Anyone may ask, and a listing of a bucket costs money: however often, a part is asked this often.
+# Anyone may ask, and listing a bucket costs money, so each part is asked at most this often.
 FRESH_SECONDS = 2.0
 
 
 class Probe:
-    """A check of one part, made at most once in two seconds, however often it is asked for.
+    """A check of one part, made at most once in two seconds, however often it is requested.
 
-    Checks run in threads of their own: those of handlers may all be waiting for the very part, and
-    a daemon thread keeps nobody from ending the process.
+    Checks have their own threads: the handlers' may all be waiting for this very part, and daemon
+    threads do not keep the process from ending.
     """
 
     def __init__(self, name: str, check: Callable[[], None]) -> None:
-        """Take a check, which raises when the part does not answer."""
+        """Store the check, which raises if the part does not answer."""
         self.name = name
         self._check = check
         self._lock = threading.Lock()
@@ -33,7 +36,7 @@ class Probe:
         self._fresh_until = 0.0
 
     def start(self) -> Future[None]:
-        """Begin a check, or join the one that runs or has just ended."""
+        """Start a check, or join the one that is running or has just ended."""
         with self._lock:
             now = time.monotonic()
             if self._running is None or (self._running.done() and now >= self._fresh_until):
@@ -47,14 +50,14 @@ class Probe:
     def _run(self, future: Future[None]) -> None:
         try:
             self._check()
-        except Exception as error:  # of this thread, which has nobody to raise it to but the future
+        except Exception as error:  # this thread can report it only by the future
             future.set_exception(error)
         else:
             future.set_result(None)
 
 
 async def silent_parts(probes: Sequence[Probe], seconds: float = PROBE_SECONDS) -> list[str]:
-    """Name the parts that do not answer in time."""
+    """Return the names of the parts that do not answer in time."""
     checks = {asyncio.ensure_future(_outcome(probe)): probe.name for probe in probes}
     done, late = await asyncio.wait(checks, timeout=seconds)
     for check in late:
@@ -70,10 +73,10 @@ async def silent_parts(probes: Sequence[Probe], seconds: float = PROBE_SECONDS) 
 
 
 async def _outcome(probe: Probe) -> BaseException | None:
-    """Wait for a check; shielded, since others may wait for the same one."""
+    """Wait for a check and return its error; shielded, since others may wait for the same one."""
     check = asyncio.shield(asyncio.wrap_future(probe.start()))
     try:
         await check
-    except Exception as error:  # a part is silent whatever its check raised, which is logged
+    except Exception as error:  # any error counts as silent; the caller logs it
         return error
     return None

@@ -1,10 +1,10 @@
-"""What lets people in without a token: picture links, sign-in keys and sessions.
+"""Signs and checks what lets people in without a token: picture links, sign-in keys, sessions.
 
-All are signed with one key, so whoever has the home can make them, whichever process serves them. A
-link is for one picture of one image; another name, id or time does not fit its signature. A sign-in
-key begins one session, and a session stands for the token that it was begun with, so it ends at the
-latest when that token is no longer accepted. That a key was used or a session was ended is in the
-database (`imgflow.catalog.postgres.sessions`).
+One key signs them all, so any process with access to the home can make them. A link is for one
+picture of one image; its signature does not fit another name, id or time. A sign-in key starts one
+session. A session stands for the token that it was started with, so it ends at the latest when that
+token is no longer accepted. Used keys and ended sessions are recorded in the database
+(`imgflow.catalog.postgres.sessions`); access is decided in `imgflow.api.auth`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Verdict = Literal["good", "wrong", "expired"]
 Use = Literal["key", "session"]
 
 KEY_SECONDS = 15 * 60
-# A working day without a page of the gallery; each page renews it.
+# A working day; opening a page of the gallery renews it.
 SESSION_SECONDS = 8 * 3_600
 LONGEST_SESSION_SECONDS = 7 * 86_400
-# Longer than any session that another process may renew before it learns of the end.
+# Longer than any session that another process may renew before it learns that it was ended.
 REVOKED_SECONDS = 2 * SESSION_SECONDS
 
 SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -44,8 +44,8 @@ class Link:
     """A picture that can be read without a token.
 
     Attributes:
-        url: path below the API, with its signature.
-        expires: seconds since the epoch.
+        url: Path relative to the API's root, with its signature.
+        expires: Seconds since the epoch.
     """
 
     url: str
@@ -57,10 +57,10 @@ class Pass:
     """A sign-in key or a session.
 
     Attributes:
-        token_name: of the token that it stands for.
-        id: what it is revoked by; a renewed session keeps it.
-        begun: seconds since the epoch.
-        expires: seconds since the epoch.
+        token_name: Name of the token that it stands for.
+        id: Id by which it is revoked; a renewed session keeps it.
+        begun: Seconds since the epoch.
+        expires: Seconds since the epoch.
     """
 
     token_name: str
@@ -70,18 +70,18 @@ class Pass:
 
     @property
     def renewed(self) -> Pass:
-        """The same for another while, up to the longest that a session may last."""
+        """The pass with `SESSION_SECONDS` from now, up to the maximum length of a session."""
         expires = int(time.time() + SESSION_SECONDS)
         return replace(self, expires=min(expires, self.begun + LONGEST_SESSION_SECONDS))
 
     @property
     def seconds_left(self) -> int:
-        """Until it expires."""
+        """Seconds until it expires; negative afterwards."""
         return self.expires - int(time.time())
 
 
 def new_pass(token_name: str, seconds: float) -> Pass:
-    """A pass that begins now."""
+    """Return a pass that starts now."""
     now = int(time.time())
     return Pass(token_name, secrets.token_urlsafe(16), now, int(now + seconds))
 
@@ -90,41 +90,38 @@ class Signatures:
     """Signs and checks with one key."""
 
     def __init__(self, key: str, source: str) -> None:
-        """Take a secret.
+        """Store the secret.
 
         Args:
-            key: the same for all processes of one API.
-            source: whose images are meant; a part of everything that is signed.
+            key: Secret, the same for all processes of one API.
+            source: URL of the images' source, which is part of everything that is signed.
         """
         self._key = hashlib.sha256(key.encode()).digest()
         self._source = source
 
     def link(self, image_id: int, picture: str, seconds: float) -> Link:
-        """Sign the picture of an image for a while from now."""
+        """Make a link to a picture of an image that works for some seconds from now."""
         expires = int(time.time() + seconds)
         signature = self._sign("picture", str(image_id), picture, str(expires))
         url = f"/images/{image_id}/{picture}?expires={expires}&signature={signature}"
         return Link(url, expires)
 
     def check_link(self, image: str, picture: str, expires: str, signature: str) -> Verdict:
-        """Judge what a request for a picture bears.
+        """Check the signature in a request for a picture.
 
-        Args:
-            image: as the path names it; links are made with ids only.
-            picture: last segment of the path.
-            expires: parameter.
-            signature: parameter.
+        All values are as the caller sent them. Links are made with ids only, so an `image` that is
+        a key never fits.
         """
         wanted = self._sign("picture", image, picture, expires)
         return self._judge(wanted, signature, expires)
 
     def write(self, use: Use, given: Pass) -> str:
-        """A pass as text that only this key can make, and that is good for one use only."""
+        """Return a pass as signed text, valid either as a sign-in key or as a session, not both."""
         parts = (given.token_name, given.id, str(given.begun), str(given.expires))
         return ".".join((*parts, self._sign(use, *parts)))
 
     def read(self, use: Use, text: str) -> Pass | None:
-        """The pass that a text is; None when it is not valid, or not any more."""
+        """Return the pass in a signed text; None if it is invalid or has expired."""
         match = PASS.fullmatch(text)
         if match is None:
             return None
@@ -147,29 +144,29 @@ class Signatures:
 
 
 def tokens_of(settings: Settings) -> Tokens:
-    """The tokens of the setting, or the one in the home.
+    """Return the tokens from the setting, or the one in the home.
 
     Raises:
-        SettingsError: the one in the home cannot be read or made.
+        SettingsError: The one in the home cannot be read or made.
     """
     return Tokens.parse(settings.api_token or own_token(settings.home))
 
 
 def signatures_of(settings: Settings) -> Signatures:
-    """What signs with the key of the setting, or with the one in the home.
+    """Return signatures by the key from the setting, or by the one in the home.
 
     Raises:
-        SettingsError: the one in the home cannot be read or made.
+        SettingsError: The one in the home cannot be read or made.
     """
     source, _ = settings.stores.locations()
     return Signatures(settings.link_key or own_key(settings.home), source.url)
 
 
 def sign_in_link(settings: Settings) -> str:
-    """Make a link that signs a browser in once, with all that the settings' tokens allow.
+    """Make a link that signs a browser in once, with the token that has the most scopes.
 
     Raises:
-        SettingsError: the token or the key in the home cannot be read or made.
+        SettingsError: The token or the key in the home cannot be read or made.
     """
     token = tokens_of(settings).widest()
     if token is None:

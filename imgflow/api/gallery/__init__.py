@@ -1,1 +1,4 @@
-"""The gallery: pages for people, from the same catalogue and by the same access as the API."""
+"""The gallery: HTML pages for people, with the same catalogue and the same access as the API.
+
+JSON is answered in `imgflow.api.routes`.
+"""

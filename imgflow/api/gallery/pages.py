@@ -1,4 +1,7 @@
-"""`/` and `/gallery/{id}`: the grid of images, and the page of one."""
+"""The routes `/` and `/gallery/{id}`: the grid of images, and the page of one image.
+
+What templates show is prepared in `presenting`, and templates are rendered in `rendering`.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +122,7 @@ def read_image_page(
 
 
 def _counts(connections: Connections, filters: Filters) -> dict[str, int]:
-    """Images by state, and all of them under an empty name; of the kind that is shown."""
+    """Count the images of the shown kind by state; the empty name has the total."""
     counts: dict[str, int] = {"": 0}
     for count in connections.catalog.counts():
         if count.state != "deleted" and filters.kind in (None, count.kind):
@@ -129,7 +132,7 @@ def _counts(connections: Connections, filters: Filters) -> dict[str, int]:
 
 
 def _assets(connections: Connections, image: Image) -> list[str]:
-    """Names of the assets that an image has in Dagster."""
+    """Return the names of an image's assets in Dagster."""
     depth = frozenset(DEPTH_OUTPUTS)
     outputs = depth if image.kind == "depth" else connections.enabled - depth
     return [*sorted(outputs), "metadata"]

@@ -1,4 +1,7 @@
-"""Rows of the table `images` as the gallery's templates take them."""
+"""Filters of the gallery, and rows of the table `images` in the form that its templates take.
+
+The same rows as JSON are in `imgflow.api.routes.representations`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from imgflow.api.routes.pictures import OPAQUE
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.records import Image, Kind, State
 
-# What a page of the gallery is narrowed to, and how its links say so.
+# Filters, and how links carry them.
 
 
 KINDS: dict[str, Kind] = {"photo": "photo", "depth": "depth"}
@@ -26,24 +29,23 @@ LONGEST_SEARCH = 1_024
 
 @dataclass(frozen=True)
 class Filters:
-    """What is shown; a value that means nothing narrows nothing, since people edit addresses."""
+    """Which images are shown; unknown values filter nothing, since people edit addresses."""
 
     kind: Kind | None = None
     state: State | None = None
     containing: str = ""
 
     def query(self, **changed: object) -> str:
-        """These filters as the query of a link, with its `?`; empty when there are none.
+        """Return these filters as the query of a link, with its `?`; empty if there are none.
 
-        Args:
-            changed: `kind`, `state` and `q` instead of these, and other parameters.
+        `changed` replaces `kind`, `state` and `q`, and adds any other parameters.
         """
         values = {"kind": self.kind, "state": self.state, "q": self.containing, **changed}
         text = urlencode({name: value for name, value in values.items() if value})
         return f"?{text}" if text else ""
 
     def browse(self, catalog: PostgresCatalog, **options: Any) -> list[Image]:
-        """Rows that these filters let through; see `Browsing.browse`."""
+        """Return the rows that match these filters; see `PostgresCatalog.browse`."""
         return catalog.browse(
             kind=self.kind, state=self.state, containing=self.containing, **options
         )
@@ -60,14 +62,14 @@ async def _filters(
 FiltersInQuery = Annotated[Filters, Depends(_filters)]
 
 
-# Of what uploads may be, browsers show these.
+# Media types of uploads that browsers can show.
 BROWSERS_SHOW = frozenset(
     {"image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp", "image/avif"}
 )
-# A larger one is loaded by who asks for it.
+# Larger pictures are only linked to.
 MOST_SHOWN_BYTES = 25_000_000
 TIMES = "\N{MULTIPLICATION SIGN}"
-# What the viewer of a depth image begins with.
+# Facts that the viewer of depth images needs at its start.
 VIEWED = ("rows", "depth_min", "depth_max", "step_median", "largest_step", "duplicates")
 ORDER = ("original", "grayscale", "thumbnail", "proof", "preview")
 
@@ -77,9 +79,9 @@ class Picture:
     """A picture in a page.
 
     Attributes:
-        name: as in its route.
-        url: below the root of the API.
-        is_showable: browsers know its format.
+        name: Name as in its route.
+        url: Path relative to the API's root.
+        is_showable: Whether browsers can show its format.
     """
 
     name: str
@@ -92,12 +94,12 @@ class Picture:
 
     @property
     def is_shown(self) -> bool:
-        """In the page; else there is only a link to it."""
+        """Whether the page shows it; otherwise it only links to it."""
         return self.is_showable and self.size <= MOST_SHOWN_BYTES
 
     @property
     def caption(self) -> str:
-        """Format, pixels and size."""
+        """Format, width and height, and size in bytes."""
         kind = "" if self.media_type == OPAQUE else self.media_type.partition("/")[2].upper()
         pixels = f"{self.width} {TIMES} {self.height}" if self.width and self.height else ""
         return " · ".join(part for part in (kind, pixels, size_of(self.size)) if part)
@@ -122,7 +124,7 @@ class Card:
 
 
 def card_of(image: Image, filters: Filters) -> Card:
-    """Represent a row in the grid; its link keeps the filters."""
+    """Make a row's card in the grid; its link keeps the filters."""
     folder, name = parts_of(image.key)
     record = image.outputs.get("thumbnail") or image.outputs.get("preview")
     return Card(
@@ -144,7 +146,7 @@ def card_of(image: Image, filters: Filters) -> Card:
 
 
 def pictures_of(image: Image) -> list[Picture]:
-    """The upload and all outputs of an image that are pictures."""
+    """Return the upload and all outputs of an image that are pictures."""
     outputs = [
         _output(image, name, record) for name, record in image.outputs.items() if name != "resized"
     ]
@@ -153,7 +155,7 @@ def pictures_of(image: Image) -> list[Picture]:
 
 
 def metadata_of(image: Image) -> Iterator[tuple[str, str]]:
-    """What is known of an image, as pairs of a name and a text."""
+    """Yield what is known about an image, as pairs of a name and a text."""
     facts = image.facts
     yield "Key", shown(image.key)
     yield "Kind", KIND_WORDS[image.kind]
@@ -193,7 +195,7 @@ def _depth_facts(facts: Any) -> Iterator[tuple[str, str]]:
 
 
 def viewable(image: Image) -> Any | None:
-    """Facts of a depth image whose rows can be looked at; None where some of them are missing."""
+    """Return the facts of a depth image if the viewer can show its rows; otherwise None."""
     facts = image.facts
     ends = facts.get("value_range") or (None, None)
     numbers = (*(facts.get(name) for name in VIEWED), *ends)
@@ -202,7 +204,7 @@ def viewable(image: Image) -> Any | None:
 
 
 def _number(facts: Any, name: str, format_spec: str) -> str:
-    """A number of the facts; a row may hold anything, and its page is shown all the same."""
+    """Format a number of the facts; a row may hold anything, and its page must still be shown."""
     value = facts.get(name)
     return format(value, format_spec) if isinstance(value, (int, float)) else "unknown"
 
@@ -224,7 +226,7 @@ def _output(image: Image, name: str, record: Any) -> Picture:
 
 
 def _original(image: Image) -> Picture:
-    # What the row says of content is of the upload that was processed last.
+    # The row describes the content of the upload that was processed last.
     is_known = image.processed == image.announced and image.state == "ready"
     version = f"?v={version_of(image.sha256)}" if is_known and image.sha256 else ""
     media_type = (image.media_type if is_known else None) or OPAQUE

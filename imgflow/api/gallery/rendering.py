@@ -1,4 +1,4 @@
-"""Templates to pages, and what keeps a page from doing harm."""
+"""Renders templates to pages: headers that make them safe, error pages, links to Dagster's UI."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from imgflow.catalog.partition_keys import partition_key
 from imgflow.catalog.records import Image
 from imgflow.settings.variables import Settings
 
-# Links to Dagster's UI: where an operator sees the partition of an image and its runs.
+# Links to Dagster's UI, where an operator sees an image's partition and runs.
 
 
 @dataclass(frozen=True)
 class DagsterUi:
-    """Dagster's UI as whoever asks reaches it.
+    """Dagster's UI at the address where the caller can reach it.
 
     Attributes:
-        url: without a slash at its end.
+        url: Address without a slash at its end.
     """
 
     url: str
 
     def partition(self, image: Image, asset: str) -> str:
-        """Where an asset of an image is shown, with its events and metadata."""
+        """Return the address of an image's asset, with its events and metadata."""
         key = quote(partition_key(image.key), safe="")
         return f"{self.url}/assets/{image.kind}/{asset}?view=partitions&partition={key}"
 
     def run(self, run_id: str) -> str:
-        """Where a run is shown, with its log."""
+        """Return the address of a run, with its log."""
         return f"{self.url}/runs/{quote(run_id, safe='')}"
 
 
-# Nothing inline, nothing from elsewhere: what a key or a reason holds is text, whatever it looks
-# like. `blob:` are frames that a script has fetched.
+# Nothing inline and nothing from elsewhere, so keys and reasons stay text, whatever they look like.
+# `blob:` allows frames that a script has fetched.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -57,16 +57,16 @@ HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "private, no-cach
 UNAUTHORIZED = 401
 
 PAGED: tuple[type[Exception], ...] = (Refused, RequestValidationError, *EXCEPTIONS)
-"""What is answered with a page; the outermost layer logs and answers anything else."""
+"""Exceptions that are answered with a page; the outermost layer logs and answers all others."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Gallery:
-    """What all pages of an app share."""
+    """The templates, and what all pages of an app share."""
 
     def __init__(self, settings: Settings) -> None:
-        """Read the templates' settings; nothing is rendered yet."""
+        """Set up the templates; nothing is rendered yet."""
         self._dagster = _dagster_of(settings)
         self._templates = Environment(
             loader=PackageLoader("imgflow.api.gallery"),
@@ -101,21 +101,21 @@ class Gallery:
     def sign_in_page(
         self, request: Request, title: str, refused: Refused | None = None
     ) -> HTMLResponse:
-        """How to sign in, and a form for a token that leads back to the page that was wanted."""
+        """Render the sign-in page, whose form for a token leads back to the requested page."""
         return self.page(
             request,
             "sign-in.html",
             status=PROBLEMS[refused.code].status if refused else 200,
             headers={"Cache-Control": "no-store", **(refused.headers if refused else {})},
             title=title,
-            # That none was sent is no news to a person.
+            # People know that they have not signed in yet.
             detail=refused.detail if refused and refused.code != "token_missing" else "",
             wanted=getattr(request.state, "wanted", "") or _asked_for(request),
         )
 
 
 def _dagster_of(settings: Settings) -> DagsterUi | None:
-    """Dagster's UI; None where people are elsewhere and nobody said how they reach it."""
+    """Return Dagster's UI; None if people are on other machines and no URL for it is set."""
     is_elsewhere = bool(settings.public_url) or not settings.is_api_local
     if is_elsewhere and not settings.dagster_url:
         return None
@@ -123,10 +123,10 @@ def _dagster_of(settings: Settings) -> DagsterUi | None:
 
 
 class PageRoute(APIRoute):
-    """A route whose refusals are pages: who may not read is asked to sign in."""
+    """A route that answers errors with pages; callers who may not read are asked to sign in."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
-        """Make the handler."""
+        """Wrap the handler so that errors become pages and the session is renewed."""
         answer: Handler = super().get_route_handler()
 
         async def answer_with_page(request: Request) -> Response:
@@ -145,7 +145,7 @@ class PageRoute(APIRoute):
 
 
 def gallery_of(request: Request) -> Gallery:
-    """The gallery of the app that answers a request."""
+    """Return the gallery of the app that answers a request."""
     gallery: Gallery = request.app.state.gallery
     return gallery
 
@@ -165,7 +165,7 @@ def _refusal(request: Request, refused: Refused) -> HTMLResponse:
 
 
 def _asked_for(request: Request) -> str:
-    """The page that a stranger asked for, as the path of a link."""
+    """Return the path and query of the requested page, to link to after signing in."""
     path: str = request.scope["raw_path"].decode("latin-1")
     query: str = request.scope["query_string"].decode("latin-1")
     return f"{path}?{query}" if query else path

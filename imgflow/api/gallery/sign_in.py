@@ -1,7 +1,8 @@
-"""`/sign-in`: the link that `imgflow up` prints, and the form that takes a token, both once.
+"""The route `/sign-in`: the link that `imgflow up` prints, and the form that takes a token.
 
-Neither needs JavaScript. A key is used up by the request that brings it, and the answer leads away
-from the address that holds it, so neither a log nor the browser's history has a key that works.
+Neither needs JavaScript. The request that brings a key uses it up, and the answer redirects away
+from the address with the key, so no working key stays in a log or in the browser's history. The
+routes for programs are `/session`, in `imgflow.api.routes.sharing`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ router = APIRouter(route_class=PageRoute)
 
 MOST_FIELDS = 10
 
-# A path of this server and nothing else: browsers take `//host` and `/\host` for another server,
-# and leave out tabs and newlines before they look.
+# Matches only paths of this server: browsers take `//host` and `/\host` for another server, after
+# removing tabs and newlines.
 OWN_PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 
 
@@ -38,7 +39,7 @@ async def read_sign_in(
 ) -> Response:
     """Begin a session with a key; without one, say how to sign in."""
     request.state.wanted = _gallery(request)
-    if not key or request.method == "HEAD":  # which whoever looks where a link leads sends
+    if not key or request.method == "HEAD":  # link previews send HEAD
         return gallery_of(request).sign_in_page(request, "Sign in")
     token = await _token_of_key(connections, key)
     if token is None:
@@ -57,7 +58,7 @@ async def sign_in(request: Request, connections: Connected) -> Response:
     wanted = fields.get("wanted", [""])[0]
     wanted = wanted if OWN_PATH.fullmatch(wanted) else _gallery(request)
     request.state.wanted = wanted
-    # Another site may not choose who its visitors are here.
+    # Another site must not sign its visitors in here.
     if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
         raise Refused("token_missing", "Another site sent this form; sign in here.")
     token = connections.tokens.find(fields.get("token", [""])[0].strip())
@@ -70,7 +71,7 @@ async def sign_in(request: Request, connections: Connected) -> Response:
 
 
 async def _token_of_key(connections: Connections, key: str) -> Token | None:
-    """The token that a key stands for; it is used up, wherever else it is tried."""
+    """Use up a sign-in key, everywhere, and return its token; None if it is invalid or used."""
     given = connections.signatures.read("key", key)
     token = connections.tokens.named(given.token_name) if given else None
     if given is None or token is None or not await connections.revoke(given.id):

@@ -1,7 +1,7 @@
-"""Scripts, styles and icons of all pages: a few files, read once, kept by browsers.
+"""Serves the scripts, styles and icons of all pages: a few files, read once.
 
-Their path holds a digest of all of them, so that the modules of one page are of one version, and
-caches may keep them for ever.
+Their path contains a digest of them all, so the modules of a page always have the same version, and
+browsers may cache them for ever.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MEDIA_TYPES = {
 }
 CACHE_CONTROL = "public, max-age=31536000, immutable"
 
-# Of `/docs`, in the release that the package holds.
+# Files of `/docs`, in the version that fastapi-offline ships.
 SWAGGER_UI = ("swagger-ui-bundle.js", "swagger-ui.css")
 
 FILES = {

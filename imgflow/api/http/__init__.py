@@ -1,1 +1,4 @@
-"""What every route shares: problems, the envelope, bodies, serving, measures."""
+"""HTTP parts that all routes share: problems, request and answer bodies, middleware, metrics.
+
+Nothing here knows a particular route; these are in `imgflow.api.routes`.
+"""

@@ -1,6 +1,6 @@
-"""Bodies of requests, read once it is known that the caller may send them, and within bounds.
+"""Reads request bodies, within limits, and only after the caller's access has been checked.
 
-FastAPI reads the body of a parameter before it asks who is calling.
+FastAPI would read the body of a parameter before that check. Bodies of answers are in `serving`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MOST_JSON_BYTES = 64 * 1024
 PIECE_BYTES = 2**20
-# Each file that this process has open; opening one of these is independent of the first.
+# The open files of this process; opening one here gives an independent file position.
 OPEN_FILES = Path("/proc/self/fd")
 
 
@@ -39,14 +39,15 @@ BYTES: dict[str, Any] = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-"""Declares a body of any bytes for OpenAPI."""
+"""Declaration of a body of arbitrary bytes for OpenAPI."""
 
 
 async def read_json(request: Request, model: type[Model]) -> Model:
     """Read a small JSON body.
 
     Raises:
-        Refused: it is too large, no JSON, or not of this form. What it holds is not repeated.
+        Refused: The body is too large, not JSON, or does not fit the model. The error does not
+            quote its content.
     """
     body = b""
     async for piece in pieces(request, MOST_JSON_BYTES):
@@ -66,10 +67,10 @@ async def read_json(request: Request, model: type[Model]) -> Model:
 
 
 async def pieces(request: Request, most: int) -> AsyncIterator[bytes]:
-    """The body as it comes.
+    """Yield the body in pieces, as they arrive.
 
     Raises:
-        Refused: it is of more bytes than allowed, or says that it will be.
+        Refused: The body, or its header Content-Length, exceeds the maximum.
     """
     told = request.headers.get("Content-Length", "")
     if told.isdecimal() and int(told[:20]) > most:
@@ -87,9 +88,9 @@ class Received:
     """A body in a file.
 
     Attributes:
-        file: Path of the bytes, which works as long as the `with` block.
-        size: bytes.
-        sha256: in hex.
+        file: Path of the bytes; valid only within the `with` block.
+        size: Number of bytes.
+        sha256: Hash of the bytes, in hex.
     """
 
     file: Path
@@ -99,10 +100,10 @@ class Received:
 
 @asynccontextmanager
 async def received(request: Request, most: int) -> AsyncIterator[Received]:
-    """Write the body to a file, a piece at a time.
+    """Write the body to a temporary file, piece by piece.
 
     Raises:
-        Refused: it is of more bytes than allowed.
+        Refused: The body exceeds the maximum.
     """
     with nameless_file() as (opened, file):
         digest = hashlib.sha256()
@@ -126,11 +127,11 @@ async def received(request: Request, most: int) -> AsyncIterator[Received]:
 
 @contextmanager
 def nameless_file() -> Iterator[tuple[IO[bytes], Path]]:
-    """Make a temporary file that goes with this process, however that ends.
+    """Make a temporary file that vanishes with this process, however it ends.
 
     Yields:
-        The file, and a path under which it can be opened meanwhile. Where the system has no such
-        path, it is an ordinary temporary file.
+        The file, and a path by which it can be opened meanwhile. On systems without `/proc`, it is
+        an ordinary temporary file.
     """
     if OPEN_FILES.is_dir():
         with tempfile.TemporaryFile(prefix="imgflow-") as opened:
@@ -141,5 +142,5 @@ def nameless_file() -> Iterator[tuple[IO[bytes], Path]]:
 
 
 def _too_large(most: int) -> Refused:
-    # What still comes of the body is nobody's: the connection cannot be used again.
+    # Nobody reads the rest of the body, so the connection cannot be reused.
     return Refused("body_too_large", f"At most {most:,} bytes.", headers={"Connection": "close"})

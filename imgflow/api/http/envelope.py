@@ -1,6 +1,7 @@
-"""What every answer gets: a request id, safe headers, and a problem for any failure.
+"""The outermost layer, and a log filter: no answer leaves the API without what is added here.
 
-The outermost layer, so that nothing leaves the API without it.
+Every answer gets a request id, safe headers, and a problem for any failure. The server's access log
+is stripped of secrets. Which problem an exception becomes is in `exceptions`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TRACE_ID = "X-Imgflow-Trace"
 WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 SAFE_HEADERS = {
-    # Uploads are anybody's bytes: no browser may take them for anything but what is declared.
+    # Uploads are untrusted bytes: browsers must not take them for anything but what is declared.
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
     "X-Frame-Options": "DENY",
@@ -35,11 +36,11 @@ SAFE_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Headers of an answer that does not set them itself."""
+"""Headers of every answer that does not set them itself."""
 
 
 class Envelope:
-    """The outermost ASGI layer."""
+    """The outermost ASGI layer: request id, log context, safe headers, and a problem on failure."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -91,7 +92,7 @@ class Envelope:
             await self._app(scope, receive, send_wrapped)
         except ClientDisconnect:
             return
-        # Everything, as the outermost: the client gets a constant text, the log the whole error.
+        # Catch everything here: the client gets a constant text, and the log the complete error.
         except Exception as error:
             cause = cause_of(error)
             if has_started and isinstance(cause, Trouble):
@@ -105,25 +106,23 @@ class Envelope:
             await answer(Request(scope), refused_by(cause))(scope, receive, send_wrapped)
 
 
-# The server's log of requests, without what lets others in.
-#
-# Whoever reads a log must not be able to use the links in it.
+# Secrets in the server's access log. Whoever reads it must not be able to use its links.
 
 
 SERVER_LOG = "uvicorn.access"
 
-# Ours, those of presigned URLs that somebody puts into a query, and a token in the wrong place.
-# A sign-in key is used up by the request that is logged; one that failed may not be.
+# Our own parameters, those of presigned URLs inside a query, and tokens put in the wrong place. The
+# logged request uses up a sign-in key, but if it failed, the key may still work.
 SECRET = re.compile(
     r"(?i)(\b(?:signature|token|key|x-amz-[a-z-]+|awsaccesskeyid)(?:=|%3d))[^&\s\"]+"
 )
 
 
 class WithoutSecrets(logging.Filter):
-    """Takes the values of secret parameters out of paths."""
+    """Removes the values of secret parameters from paths."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let a record through, changed where it shows a secret."""
+        """Keep every record, with its secrets replaced."""
         if isinstance(record.args, tuple):
             record.args = tuple(
                 hidden(value) if isinstance(value, str) else value for value in record.args
@@ -132,12 +131,12 @@ class WithoutSecrets(logging.Filter):
 
 
 def hidden(text: str) -> str:
-    """A text without the values of secret parameters."""
+    """Replace the values of secret parameters in a text by `***`."""
     return SECRET.sub(r"\1***", text)
 
 
 def hide_secrets() -> None:
-    """Let the server's log go through the filter; doing it again is no harm."""
+    """Add the filter to the server's log; calling it again changes nothing."""
     log = logging.getLogger(SERVER_LOG)
     if not any(isinstance(known, WithoutSecrets) for known in log.filters):
         log.addFilter(WithoutSecrets())

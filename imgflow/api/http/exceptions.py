@@ -1,6 +1,7 @@
-"""Exceptions to HTTP: one table, and the answers made from it.
+"""Translates exceptions to problems: one table, and the answers made from it.
 
-The text of a 5xx is constant, since what failed inside is for the log and not for the caller.
+The text of a 5xx is constant, since internal failures are for the log and not for the caller. What
+the codes mean is in `problems`.
 """
 
 from __future__ import annotations
@@ -48,18 +49,18 @@ EXCEPTIONS: Mapping[type[Exception], str] = {
     NotOurs: "outputs_not_ours",
     Trouble: "unavailable",
 }
-"""What an exception of the other packages is called here; a subclass comes before its base."""
+"""Problem codes for other packages' exceptions; a subclass comes before its base."""
 
 DETAILS = {"url_failed": FETCH_FAILED, "outputs_not_ours": NOT_OURS}
-"""Constant texts of a 5xx."""
+"""Constant texts of 5xx answers that do not use `UNAVAILABLE`."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
-UNDERSTOOD = 500  # below it the text of an exception is for the caller
+UNDERSTOOD = 500  # below this status, the caller sees the exception's text
 
 
 def answer(request: Request, refused: Refused) -> JSONResponse:
-    """Make the answer to a refused request."""
+    """Make the answer for a problem."""
     status, title = PROBLEMS[refused.code]
     body = {
         "type": TYPE_PREFIX + refused.code,
@@ -76,13 +77,13 @@ def answer(request: Request, refused: Refused) -> JSONResponse:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What happened while an answer was sent; Starlette wraps what it has a handler for."""
+    """Unwrap an exception raised while sending; Starlette wraps those that it has handlers for."""
     wrapped = error.__cause__ if isinstance(error, RuntimeError) else None
     return wrapped or error
 
 
 def refused_by(error: BaseException) -> Refused:
-    """Find the problem of an exception."""
+    """Return the problem for an exception."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, RequestValidationError):
@@ -99,7 +100,7 @@ def refused_by(error: BaseException) -> Refused:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Let the app answer with problems; what is in no table is left to `envelope`."""
+    """Make the app answer with problems; `envelope` handles exceptions in no table."""
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
         refused = refused_by(error)
@@ -128,7 +129,7 @@ def _http(error: HTTPException) -> Refused:
 
 
 def _methods(request: Request) -> str:
-    """All methods that a path takes; the framework names those of its first route."""
+    """Return all methods of a path; the framework names only those of its first route."""
     return ", ".join(
         method
         for method in METHODS

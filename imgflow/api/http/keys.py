@@ -1,8 +1,7 @@
-"""Images in paths: `/images/12` and `/images/key:{URL-encoded key}`.
+"""Reads images named in paths, `/images/12` and `/images/key:{URL-encoded key}`, and finds them.
 
-Servers decode a path before it is routed, after which `%2F` of a key and `/` of a route look the
-same. Keys are therefore taken from the path as it was sent, and handed on still encoded, as one
-segment.
+Servers decode a path before routing it, after which a `%2F` in a key and a `/` of a route look the
+same. So keys are taken from the path as it was sent, and passed on still encoded, as one segment.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ KEY_PATH = re.compile(r"/(?P<route>images|image|depth)/key(?::|%3[Aa])(?P<rest>.
 PICTURES = frozenset(
     {"grayscale", "thumbnail", "proof", "preview", "original", *installed_outputs()}
 )
-"""What `/images/{image}/…` shows."""
+"""Pictures at `/images/{image}/…`."""
 
 ACTIONS = frozenset({"links", "retry"})
-"""What may be done by `POST /images/{image}/…`."""
+"""Actions by `POST /images/{image}/…`."""
 
 SUBROUTES = {
     "images": PICTURES,
     "image": frozenset[str](),
     "depth": frozenset({"statistics", "legend"}),
 }
-"""What may follow an image in a path."""
+"""Names that may follow an image in a path, by its first segment."""
 
 LARGEST_ID = 2**63 - 1
 _KEY = "key:"
@@ -51,23 +50,23 @@ ImageInPath = Annotated[
 
 
 class KeysInPaths:
-    """ASGI layer that makes one encoded segment of a key in a path."""
+    """ASGI layer that turns a key in a path into one encoded segment."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route one request."""
+        """Pass a request on, with its key as one segment."""
         if scope["type"] == "http":
             path = key_path(scope)
             if path is not None:
-                # A copy: the server logs the path of its own.
+                # Change a copy, since the server logs the path in its own scope.
                 scope = {**scope, "path": path}
         await self._app(scope, receive, send)
 
 
 def key_path(scope: Scope) -> str | None:
-    """The path with its key as one encoded segment, or None when it has none."""
+    """Return the path with its key as one encoded segment; None if it has no key."""
     root = scope.get("root_path", "")
     sent = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
     match = KEY_PATH.fullmatch(sent.removeprefix(quote(root)))
@@ -82,15 +81,10 @@ def key_path(scope: Scope) -> str | None:
 
 
 def find_image(catalog: PostgresCatalog, named: str, *, also_deleted: bool = False) -> Image:
-    """Look the image of a path up.
-
-    Args:
-        catalog: to look in.
-        named: the segment, a key still encoded.
-        also_deleted: find deleted ones too.
+    """Look up the image that a path names, by id or by `key:` and a key that is still encoded.
 
     Raises:
-        Refused: there is none, it was deleted, or the segment is neither an id nor a key.
+        Refused: There is no such image, it was deleted, or the segment is neither an id nor a key.
     """
     image = _by_key(catalog, named) if named.startswith(_KEY) else _by_id(catalog, named)
     if image is None:
@@ -102,18 +96,18 @@ def find_image(catalog: PostgresCatalog, named: str, *, also_deleted: bool = Fal
 
 
 def key_of(named: str) -> str | None:
-    """The key that a segment of a path spells; None when it spells none that there can be."""
+    """Decode the key in a segment of a path; None if no such key can exist."""
     if not named.startswith(_KEY):
         return None
     try:
         key = unquote(named.removeprefix(_KEY), errors="strict")
     except UnicodeDecodeError:
         return None  # keys are UTF-8
-    return None if "\0" in key else key  # which PostgreSQL takes none of
+    return None if "\0" in key else key  # PostgreSQL cannot store NUL
 
 
 def id_of(named: str) -> int | None:
-    """The id that a segment of a path spells; None when it spells none that there can be."""
+    """Parse the id in a segment of a path; None if no such id can exist."""
     if not (named.isascii() and named.isdigit()):
         return None
     number = int(named[:20])

@@ -1,9 +1,9 @@
-"""What this process measures of itself: its requests and the frames that it makes.
+"""Metrics of this process itself: its requests and the frames that it makes.
 
-It lives in the memory of one process and begins at zero with it, as Prometheus expects. `imgflow
-up` runs one process of the API; several workers behind one port (`uvicorn --workers`) would answer
-scrapes in turn, each with its own numbers, and need prometheus-client's multiprocess mode. What
-runs count lies in the database and is the same from every process.
+They live in the memory of one process and start at zero with it, as Prometheus expects. `imgflow
+up` runs one API process; several workers behind one port (`uvicorn --workers`) would answer scrapes
+in turn, each with its own numbers, and would need prometheus-client's multiprocess mode. What runs
+count is in the database and the same from every process: see `imgflow.api.routes.metrics`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from imgflow.api.http.exceptions import cause_of, refused_by
 from imgflow.api.http.problems import PROBLEMS
 
-# A label has few values, whatever callers send: each makes series that live as long as the process.
+# Labels must have few values, whatever callers send: each adds series for the process's lifetime.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
-CLIENT_GONE = 499  # nginx's number for a caller that did not wait for the answer
+CLIENT_GONE = 499  # nginx's status for a caller that left before the answer
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 @dataclass
 class Passed:
-    """What a request took: bytes of both bodies, and time."""
+    """What a request took: bytes of both bodies, and seconds."""
 
     received: int = 0
     sent: int = 0
@@ -44,11 +44,12 @@ class Passed:
 
 
 class Measures:
-    """Metrics of one app; apps in one process share none of them."""
+    """Metrics of one app; several apps in a process do not share them."""
 
     def __init__(self) -> None:
-        # For the whole process, since the library knows no other way: a series for the time at
-        # which each series began would nearly double the answer, and nobody asks for it.
+        # This affects the entire process, since the library has no narrower way. Otherwise each
+        # series would get another with its start time, which nobody uses but which nearly doubles
+        # the answer.
         disable_created_metrics()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -97,7 +98,7 @@ class Measures:
         )
 
     def request(self, method: str, route: str, status: int, passed: Passed) -> None:
-        """Note a request that was answered."""
+        """Count a request that was answered."""
         method = method if method in METHODS else OTHER
         self._received.labels(method, route).inc(passed.received)
         self._sent.labels(method, route).inc(passed.sent)
@@ -105,19 +106,19 @@ class Measures:
         self._request_seconds.labels(method, route).observe(passed.seconds)
 
     def frame(self, media_type: str, seconds: float) -> None:
-        """Note a frame that was made."""
+        """Count a frame that was made."""
         self._frame_seconds.labels(media_type).observe(seconds)
 
 
 class Measured:
-    """ASGI layer that measures requests, by the templates of their routes and never by paths."""
+    """ASGI layer that measures requests by the template of their route, never by their path."""
 
     def __init__(self, app: ASGIApp, measures: Measures) -> None:
         self._app = app
         self._measures = measures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Pass one request on and measure it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -145,11 +146,11 @@ class Measured:
             status = CLIENT_GONE
             raise
         except Exception as error:
-            # What had been said before is not what the client got.
+            # The client gets this status, even if another was passed to `send` before.
             status = PROBLEMS[refused_by(cause_of(error)).code].status
             raise
         finally:
-            # Paths that lead nowhere have no route, and callers invent any number of them.
+            # Unknown paths have no route, and callers may invent any number of them.
             route = getattr(scope.get("route"), "path", OTHER)
             scope.setdefault("state", {})["route"] = route
             passed.seconds = time.perf_counter() - began
@@ -158,6 +159,6 @@ class Measured:
 
 
 def measures_of(request: Request) -> Measures:
-    """The metrics of the app that answers a request."""
+    """Return the metrics of the app that answers a request."""
     measures: Measures = request.app.state.measures
     return measures

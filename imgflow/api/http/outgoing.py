@@ -1,8 +1,8 @@
-"""What answers hold in memory while their clients read them: bounded for all together.
+"""Limits the memory that all answers together hold while their clients read them.
 
-An answer larger than what a connection buffers takes its bytes from one room for as long as it is
-being sent, and goes out in pieces. A client that reads slowly may take its time while there is
-room; when others need it, the slow ones lose theirs.
+An answer larger than what a connection buffers reserves its bytes in one shared room for as long as
+it is being sent, and goes out in pieces. Slow clients may take their time while there is room; when
+others need it, the slow ones are cut off. Building the answers is in `serving`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from imgflow.api.http.problems import Refused
 from imgflow.errors import Trouble
 from imgflow.store.objects import CHUNK_BYTES
 
-# As many depth arrays of the largest size as are read at once, and some.
+# Enough for as many depth arrays of maximum size as are read at once, and some more.
 ROOM_BYTES = 256 * 2**20
-# What the server buffers for a connection whatever it is for; less than this is not counted.
+# The server buffers this much for any connection, so smaller answers are not counted.
 PIECE_BYTES = 64 * 1024
 
 GRACE_SECONDS = 5.0
 SLOW_BYTES_PER_SECOND = 512 * 1024
-# The kernel takes so much for a client that reads nothing.
+# The kernel accepts this much for a client that reads nothing.
 BUFFERED_BYTES = 4 * 2**20
 RETRY_SECONDS = 5
 
@@ -34,8 +34,8 @@ class Room:
     """Memory for answers that are being sent.
 
     Attributes:
-        free: Bytes that nobody holds.
-        holders: Answers that hold some.
+        free: Number of bytes that no answer holds.
+        holders: Answers that hold some bytes.
     """
 
     def __init__(self, size: int) -> None:
@@ -43,15 +43,15 @@ class Room:
         self.holders: set[Answer] = set()
 
     def take(self, answer: Answer, size: float) -> None:
-        """Let an answer hold so many bytes, if need be at the cost of slow clients.
+        """Reserve bytes for an answer, cutting off slow clients if necessary.
 
         Raises:
-            Refused: there is no room.
+            Refused: There is no room.
         """
         wanted = size - answer.held
         if wanted <= 0:
             return
-        # One that has begun cannot be refused any more; its pieces are small.
+        # An answer that has started can no longer be refused; its pieces are small.
         if wanted > self.free and self.holders and not answer.held:
             self._make_free(wanted)
         self.free -= wanted
@@ -59,7 +59,7 @@ class Room:
         self.holders.add(answer)
 
     def leave(self, answer: Answer) -> None:
-        """Give back what an answer holds."""
+        """Release the bytes that an answer holds."""
         self.free += answer.held
         answer.held = 0
         self.holders.discard(answer)
@@ -81,10 +81,10 @@ class Room:
 
 
 class Answer:
-    """One answer on its way.
+    """An answer that is being sent.
 
     Attributes:
-        held: Bytes of the room.
+        held: Number of bytes it holds of the room.
         has_lost: Whether it was ended to make room.
     """
 
@@ -100,12 +100,12 @@ class Answer:
         self._began = 0.0
 
     async def send(self, message: Message) -> None:
-        """Send a message, a large body in pieces.
+        """Send a message; a large body goes out in pieces.
 
-        The start waits for the first byte of the body: until then the answer can be refused.
+        The start is held until the first byte of the body, so that the answer can still be refused.
 
         Raises:
-            Refused: there is no room for the body.
+            Refused: There is no room for the body.
         """
         if message["type"] == "http.response.start":
             self._start = message
@@ -135,36 +135,36 @@ class Answer:
             self._sent += len(piece)
 
     def _stream_holds(self, size: int) -> float:
-        """What a stream comes to hold: its next piece is in hand while one of this size is sent.
+        """Return how many bytes a stream holds: the next piece is read while one of `size` is sent.
 
-        The first one may be small, as that of a range which begins near the end of a piece.
+        The first piece may be small, such as for a range that starts near the end of a piece.
         """
         return min(2 * max(size, CHUNK_BYTES), self._length)
 
     def rate(self, now: float) -> float:
-        """Bytes a second that the client takes."""
+        """Return how many bytes per second the client reads."""
         return (self._sent - BUFFERED_BYTES) / (now - self._began)
 
     def is_slow(self, now: float) -> bool:
-        """Whether the client has had time, and took little."""
+        """Return whether the client has had time to read but has read little."""
         return now - self._began > GRACE_SECONDS and self.rate(now) < SLOW_BYTES_PER_SECOND
 
     def end(self) -> None:
-        """End it, to make room."""
+        """End the answer to make room."""
         self.has_lost = True
         if self._task is not None:
             self._task.cancel()
 
 
 class Outgoing:
-    """The ASGI layer, inside the one that makes problems of exceptions."""
+    """The ASGI layer, inside the one that turns exceptions into problems."""
 
     def __init__(self, app: ASGIApp, room_bytes: int = ROOM_BYTES) -> None:
         self._app = app
         self._room = Room(room_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, with its answer's bytes counted in the room."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

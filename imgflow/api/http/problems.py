@@ -1,6 +1,7 @@
-"""Every problem that the API answers with: its code, status and meaning, in one table.
+"""All problems that the API answers with, each with its code, status and title, in one table.
 
-Codes are for programs and stay as they are; titles and details are for people and may change.
+Codes are for programs and do not change; titles and details are for people and may. Which exception
+becomes which problem is in `exceptions`.
 """
 
 from __future__ import annotations
@@ -82,10 +83,10 @@ class Refused(ImgflowError):
     """A request that is answered with a problem.
 
     Attributes:
-        code: one of `PROBLEMS`.
-        detail: one sentence about this request.
-        headers: of the answer.
-        members: further members of the problem, such as `reason_code`.
+        code: Key of `PROBLEMS`.
+        detail: One sentence about this request.
+        headers: Further headers of the answer.
+        members: Further members of the problem, such as `reason_code`.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Problem(BaseModel):
 
 
 def problem_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """Declare for OpenAPI which problems a route answers with, besides those of any route."""
+    """Declare for OpenAPI which problems a route may answer with, besides those of every route."""
     by_status: dict[int, list[str]] = {}
     for code in (*codes, "busy", "unavailable", "unexpected"):
         by_status.setdefault(PROBLEMS[code].status, []).append(code)

@@ -1,4 +1,8 @@
-"""Bodies that are not JSON: answered whole, in part, as a header only, or not at all when known."""
+"""Serves bodies that are not JSON: completely, in part, as headers only, or as a 304.
+
+Conditional and partial requests (RFC 9110) come first, then the answers. Bodies of requests are in
+`bodies`; the memory that answers hold is limited in `outgoing`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from imgflow.api.http.problems import Refused
 
-# Conditional and partial requests (RFC 9110): entity tags and byte ranges as text.
+# Conditional and partial requests (RFC 9110): parsing entity tags and byte ranges.
 
 
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
@@ -23,7 +27,7 @@ _RANGE = re.compile(r"bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.IGNORECASE
 
 
 class Bytes(NamedTuple):
-    """Bytes of a body, from `start` to `end`, the last one excluded."""
+    """Range of bytes in a body, from `start` up to but excluding `end`."""
 
     start: int
     end: int
@@ -34,13 +38,13 @@ class Unsatisfiable(Exception):
 
 
 def entity_tag(*parts: object) -> str:
-    """A strong entity tag from everything that decides a body."""
+    """Return a strong entity tag, computed from everything that determines a body."""
     digest = hashlib.sha256("\0".join(repr(part) for part in parts).encode())
     return f'"{digest.hexdigest()[:32]}"'
 
 
 def is_known(if_none_match: str | None, etag: str) -> bool:
-    """Whether the caller has this body already, by the weak comparison that the RFC asks for."""
+    """Return whether the caller has this body already, by the RFC's weak comparison."""
     if if_none_match is None:
         return False
     if if_none_match.strip() == "*":
@@ -49,20 +53,20 @@ def is_known(if_none_match: str | None, etag: str) -> bool:
 
 
 def asked_bytes(ranges: str | None, if_range: str | None, etag: str, size: int) -> Bytes | None:
-    """Which bytes were asked for.
+    """Return the range of bytes that a request wants.
 
     Args:
-        ranges: the header Range.
-        if_range: the header If-Range; a date never matches, since bodies have no time of their own.
-        etag: strong, of the present body.
-        size: of the present body.
+        ranges: Header Range.
+        if_range: Header If-Range; a date never matches, since bodies have no modification time.
+        etag: Strong entity tag of the current body.
+        size: Number of bytes of the current body.
 
     Returns:
-        None for the whole body: no range, several, a unit other than bytes, or one that is not well
-        formed, all of which the RFC lets a server ignore.
+        None for the complete body: no range, several ranges, a unit other than bytes, or a
+        malformed range, all of which the RFC lets a server ignore.
 
     Raises:
-        Unsatisfiable: it lies behind the end of the body.
+        Unsatisfiable: The range starts after the end of the body.
     """
     match = _RANGE.fullmatch(ranges) if ranges else None
     if match is None or (if_range is not None and if_range.strip() != etag):
@@ -81,10 +85,13 @@ def asked_bytes(ranges: str | None, if_range: str | None, etag: str, size: int) 
     return Bytes(start, end)
 
 
-# Pictures change when an image is overwritten, so caches ask each time; a 304 costs one row.
+# Answers.
+
+
+# Pictures change when an image is overwritten, so caches ask each time; a 304 reads only one row.
 CACHE_CONTROL = "private, no-cache"
-# A URL that names the version is of these bytes for ever. Not for shared caches, which would hand
-# pictures to those who may not read them.
+# A URL with a version always means the same bytes. Shared caches must not keep them, since they
+# would give pictures to those who may not read them.
 IMMUTABLE = "private, max-age=31536000, immutable"
 
 VERSION_CHARACTERS = 16
@@ -101,21 +108,21 @@ SAFE_MEDIA_TYPES = frozenset(
         "image/jp2",
     }
 )
-"""Raster pictures, which run no script; SVG and HTML do."""
+"""Raster pictures, which cannot run scripts, unlike SVG and HTML."""
 
 
 @dataclass(frozen=True)
 class Body:
-    """Something to be served.
+    """A body to serve.
 
     Attributes:
-        etag: strong, in its quotes.
-        size: bytes.
-        media_type: as declared to the caller.
-        open: gives the bytes of a range in pieces; called at most once.
-        filename: under which a browser saves it; None for no name.
-        is_attachment: saved rather than shown.
-        cache_control: header.
+        etag: Strong entity tag, including its quotes.
+        size: Number of bytes.
+        media_type: Media type declared to the caller.
+        open: Gives the bytes of a range in pieces; called at most once.
+        filename: Name under which browsers save it; None for no name.
+        is_attachment: Whether browsers save it rather than show it.
+        cache_control: Value of the header Cache-Control.
     """
 
     etag: str
@@ -128,7 +135,7 @@ class Body:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a 200, a 206 and a 304 have in common."""
+        """Headers that a 200, a 206 and a 304 have in common."""
         headers = {
             "ETag": self.etag,
             "Cache-Control": self.cache_control,
@@ -140,12 +147,12 @@ class Body:
 
 
 def version_of(sha256: str) -> str:
-    """What a URL says of the content that it is for."""
+    """Return the version that URLs for this content carry."""
     return sha256[:VERSION_CHARACTERS]
 
 
 def caching(version: str | None, sha256: str | None) -> str:
-    """The header Cache-Control for a URL with this version of a content with this hash."""
+    """Return Cache-Control: immutable if the URL's version matches the content's hash."""
     is_same = version is not None and sha256 is not None and version == version_of(sha256)
     return IMMUTABLE if is_same else CACHE_CONTROL
 
@@ -153,7 +160,7 @@ def caching(version: str | None, sha256: str | None) -> str:
 def not_modified(
     request: Request, etag: str, cache_control: str = CACHE_CONTROL
 ) -> Response | None:
-    """A 304 when the caller has this body."""
+    """Return a 304 if the caller has this body already; otherwise None."""
     if not is_known(request.headers.get("If-None-Match"), etag):
         return None
     return Response(status_code=304, headers={"ETag": etag, "Cache-Control": cache_control})
@@ -162,11 +169,11 @@ def not_modified(
 def serve(request: Request, body: Body) -> Response:
     """Answer with a body.
 
-    The first piece is read before the answer begins, so that what goes wrong with it is a problem
-    rather than a broken connection.
+    The first piece is read before the answer starts, so that an error in reading it becomes a
+    problem rather than a broken connection.
 
     Raises:
-        Refused: the range lies outside the body.
+        Refused: The range lies outside the body.
     """
     known = not_modified(request, body.etag, body.cache_control)
     if known is not None:
@@ -191,10 +198,10 @@ def serve(request: Request, body: Body) -> Response:
 
 
 def whole(body: Body, headers: Mapping[str, str]) -> Response:
-    """Answer a POST with a body, which has no conditions and no ranges.
+    """Answer a POST with a complete body, ignoring conditions and ranges.
 
     Raises:
-        FileNotFoundError: it is not there any more.
+        FileNotFoundError: The body no longer exists.
     """
     pieces = body.open(Bytes(0, body.size))
     first = next(pieces, b"")
@@ -206,7 +213,7 @@ def whole(body: Body, headers: Mapping[str, str]) -> Response:
 
 
 def disposition(filename: str, is_attachment: bool) -> str:
-    """Name a download, in ASCII for old clients and in UTF-8 for all others (RFC 6266)."""
+    """Return Content-Disposition, with ASCII for old clients and UTF-8 for others (RFC 6266)."""
     kind = "attachment" if is_attachment else "inline"
     plain = "".join(
         c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename

@@ -1,4 +1,7 @@
-"""`/colormaps`: the colour maps of frames, and their legends."""
+"""The routes `/colormaps` and `/colormaps/{name}`: colour maps and their legends.
+
+The colours themselves are in `imgflow.depth.colormaps`; a frame's own legend is in `depth_facts`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from imgflow.depth.legends import legend
 
 router = APIRouter(tags=["colour maps"])
 
-# Raised when the same parameters give another legend; part of its ETag.
+# Increase it when the same parameters give another legend; it is part of the ETag.
 LEGEND_VERSION = 1
 
 

@@ -1,4 +1,8 @@
-"""`/depth/{id}/legend`: the depth axis and the values of a frame, as a picture to put beside it."""
+"""The routes `/depth/{id}/legend` and `/depth/{id}/statistics`.
+
+A legend is a picture with the depth axis and the values of a frame, to put beside it. Statistics
+describe the pixels of a depth interval. The frames themselves are in `depth_frames`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ from imgflow.depth.statistics import statistics
 
 router = APIRouter(tags=["depth images"])
 
-# Raised when the same parameters give another legend; part of its ETag.
+# Increase it when the same parameters give another legend; it is part of the ETag.
 DEPTH_LEGEND_VERSION = 1
 MOST_HEIGHT, USUAL_HEIGHT = 8_192, 1_024
 
@@ -99,7 +103,7 @@ def read_depth_legend(
     return Response(body, headers=headers, media_type="image/png")
 
 
-# `/depth/{id}/statistics`: what the pixels of a depth interval are like.
+# `/depth/{id}/statistics`: statistics of the pixels in a depth interval.
 
 
 class Statistics(BaseModel):

@@ -1,4 +1,7 @@
-"""`/problems`: what the codes of problems mean; `/docs` and `/openapi.json`: the API described."""
+"""The routes that explain the API: `/problems` for the codes, `/docs` and `/openapi.json`.
+
+The table of codes is in `imgflow.api.http.problems`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from imgflow.api.routing import get
 router = APIRouter()
 pages = APIRouter(route_class=PageRoute)
 
-# Swagger UI has its icons in its style sheet.
+# The style sheet of Swagger UI contains its icons as data URIs.
 DOCS_POLICY = POLICY.replace("img-src 'self'", "img-src 'self' data:")
 
 

@@ -1,4 +1,7 @@
-"""`/health/`: the process is up; `/health/ready`: it can answer."""
+"""The routes `/health/` (the process is up) and `/health/ready` (it can answer requests).
+
+The checks are in `imgflow.api.backend.connections` and run by `imgflow.api.backend.readiness`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from imgflow.api.routing import get
 router = APIRouter(tags=["health"])
 RETRY_SECONDS = 5
 
-# Nothing of paths and hosts: everybody may ask. The log has them.
+# No paths or hosts here, since everybody may ask; the log has them.
 MORE = {
     "sensor": "The sensor has had no good tick for too long, so new uploads are not seen; "
     "`imgflow doctor` says why.",

@@ -1,4 +1,7 @@
-"""`/images` and `/images/{id}`: the table as JSON, and the end of an image."""
+"""The routes `/images` and `/images/{id}`: listing, reading and deleting images, with cursors.
+
+The JSON models are in `representations`; pictures are in `pictures`, uploads in `uploading`.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,22 @@ from imgflow.catalog.lifecycle import delete_images
 from imgflow.catalog.records import Kind, State
 from imgflow.images.formats.pillow import MEDIA_TYPES
 
-# Cursors of lists: opaque to callers, so that what they hold may change.
+# Cursors of lists. They are opaque to callers, so their content may change.
 
 
 CONTENT = re.compile(rb"1:([1-9][0-9]{0,17})")
 
 
 def cursor_after(image_id: int) -> str:
-    """Make the cursor of the page that begins behind an image."""
+    """Make the cursor of the page that starts after an image."""
     return base64.urlsafe_b64encode(b"1:%d" % image_id).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> int:
-    """Read the id behind which a page begins.
+    """Return the id after which a page starts.
 
     Raises:
-        Refused: it is not a cursor.
+        Refused: The text is not a cursor.
     """
     try:
         content = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
@@ -54,7 +57,7 @@ FORMATS = {
     "CSV": "text/csv",
     "NPY": "application/x-npy",
 }
-"""Names of formats: Pillow's, and what people call them otherwise."""
+"""Media types by format name: Pillow's names, and other common ones."""
 
 MEDIA_TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,100}", re.ASCII)
 LONGEST_PREFIX = 1_024

@@ -1,4 +1,8 @@
-"""`/metrics`: what Prometheus reads, of the catalogue, of all runs and of this process."""
+"""The route `/metrics` for Prometheus: metrics of the catalogue, of all runs and of this process.
+
+The metrics of this process are defined in `imgflow.api.http.measures`; the counters of runs are
+kept by `imgflow.catalog.postgres.counters`.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +46,8 @@ from imgflow.store.disks import NOTHING_WRITTEN
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
 
-# However many ask, the database is asked once in so many seconds, and for a tenth of the time at
-# most: right after a million rows have changed, counting them may take seconds.
+# However many scrapes come, the database is queried at most once in `FRESH_SECONDS` and for at most
+# a tenth of the time: right after a million rows changed, counting them may take seconds.
 FRESH_SECONDS = 5.0
 FRESH_PER_SECOND = 10.0
 
@@ -71,11 +75,11 @@ def read_metrics(request: Request) -> Response:
 
 
 def registry_of(connections: Connections, measures: Measures) -> CollectorRegistry:
-    """Everything that a scrape shows: `measures` and, read at that time, the catalogue."""
+    """Return everything that a scrape shows: `measures`, and the catalogue, read at that time."""
     registry = measures.registry
 
     def check() -> None:
-        # The driver may wait for minutes for a host that vanished; a probe does not.
+        # The driver may wait minutes for a host that vanished; a probe does not.
         connections.database_probe.start().result(PROBE_SECONDS)
 
     def read() -> Reading:
@@ -88,14 +92,13 @@ def registry_of(connections: Connections, measures: Measures) -> CollectorRegist
 
 
 class CatalogMetrics(Collector):
-    """Asks the catalogue when scraped, and remembers the answer for some seconds.
+    """Queries the catalogue when scraped, and keeps the answer for some seconds.
 
-    What cannot be known is left out rather than zero, which would look like a restart or an empty
-    catalogue.
+    Unknown values are left out: a zero would look like a restart or an empty catalogue.
     """
 
     def __init__(self, check: Callable[[], None], read: Callable[[], Reading]) -> None:
-        """Take two questions, which raise when the database does not answer, or not in time."""
+        """Store two functions, which raise if the database does not answer, or not in time."""
         self._check = check
         self._read = read
         self._lock = threading.Lock()
@@ -104,7 +107,7 @@ class CatalogMetrics(Collector):
         self._fresh_until = 0.0
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics; called in a thread."""
+        """Yield the metrics; called in a handler's thread."""
         with self._lock:
             if time.monotonic() >= self._fresh_until:
                 self._ask()
@@ -130,14 +133,14 @@ class CatalogMetrics(Collector):
 
 
 class DiskMetrics(Collector):
-    """Which disks have no room; zero rather than a gap, so that an alert sees it begin and end."""
+    """Reports full disks; zero rather than a gap, so that alerts see both the start and the end."""
 
     def __init__(self, full_disks: Callable[[], Mapping[str, str]]) -> None:
-        """Take what finds them."""
+        """Store the function that finds full disks."""
         self._full_disks = full_disks
 
     def collect(self) -> Iterator[Metric]:
-        """One gauge for each part that is stored."""
+        """Yield a gauge with one value for each stored part."""
         full = self._full_disks()
         family = GaugeMetricFamily(
             "imgflow_disk_full", "Whether a disk that imgflow writes to is full.", labels=("disk",)
@@ -148,7 +151,7 @@ class DiskMetrics(Collector):
 
 
 def gauges(reading: Reading) -> Iterator[Metric]:
-    """The state of the catalogue."""
+    """Yield the state of the catalogue."""
     images = GaugeMetricFamily(
         "imgflow_images", "Images in the catalogue.", labels=("kind", "state")
     )
@@ -166,7 +169,7 @@ def gauges(reading: Reading) -> Iterator[Metric]:
         "Images that trouble keeps waiting, by what it is.",
         labels=("kind", "code"),
     )
-    # Zero rather than a gap, so that an alert on one of them sees it begin and end.
+    # Zero rather than a gap, so that alerts see both the start and the end.
     for labels in product(KINDS, TROUBLE_CODES):
         waiting.add_metric(labels, reading.waiting.get(labels, 0))
     yield waiting
@@ -188,7 +191,7 @@ def gauges(reading: Reading) -> Iterator[Metric]:
 
 
 def supervision(pulse: Pulse) -> Iterator[Metric]:
-    """Whether uploads are seen and processed; nothing where Dagster has never run."""
+    """Yield whether uploads are noticed and processed; no values if Dagster has never run."""
     ages = GaugeMetricFamily(
         "imgflow_last_tick_seconds", "Since the last good tick of a sensor.", labels=("sensor",)
     )
@@ -210,7 +213,7 @@ def supervision(pulse: Pulse) -> Iterator[Metric]:
 
 
 def run_counters(reading: Reading) -> Iterator[Metric]:
-    """What runs have counted; zero where nothing was counted yet, so that rates see the first."""
+    """Yield what runs have counted; zero if nothing yet, so that rates include the first."""
     outcomes = CounterMetricFamily(
         counters.OUTCOMES,
         "What runs did with images: a noop is one on which nothing had to be done.",
@@ -228,7 +231,7 @@ def run_counters(reading: Reading) -> Iterator[Metric]:
 
 
 def arrivals(reading: Reading) -> Metric:
-    """From the time at which an upload was seen to the time at which its row was ready."""
+    """Return the histogram of the seconds from noticing an upload to its row being ready."""
     family = HistogramMetricFamily(
         ARRIVAL_TO_READY, "From seeing a new upload to its image being ready.", labels=("kind",)
     )

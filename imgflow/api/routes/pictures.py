@@ -1,4 +1,7 @@
-"""`/images/{id}/thumbnail` and its like: stored outputs, and the upload itself."""
+"""The routes `/images/{id}/thumbnail` and the like: stored outputs, and the upload itself.
+
+How bodies are served is in `imgflow.api.http.serving`; depth frames are in `depth_frames`.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,7 @@ def read_original(
 
 
 def _add_picture(name: str, description: str) -> None:
-    """Register the route of an output; one each, so that any other name is no route."""
+    """Register the route of an output; each has its own, so that unknown names are not routes."""
     get(
         router,
         f"/images/{{image}}/{name}",
@@ -110,11 +113,11 @@ def _add_picture(name: str, description: str) -> None:
 
 
 def _serve_to_neighbours(request: Request, body: Body) -> Response:
-    """Serve an output so that pages of the same site may show it, and those of others may not.
+    """Serve an output so that only pages of the same site may show it.
 
-    Dagster's UI does, on another port of the same machine or under another name of the same domain.
-    The browser says what asks: a policy of `same-site` holds for names only, and Chromium refuses
-    pictures of 127.0.0.1 to another port of it.
+    Dagster's UI does so, from another port of this machine or another name in the same domain. This
+    relies on the browser's Sec-Fetch-Site, since the policy `same-site` works only for host names:
+    Chromium blocks pictures from 127.0.0.1 on its other ports.
     """
     answer = serve(request, body)
     if request.headers.get("Sec-Fetch-Site") == "same-site":
@@ -130,12 +133,12 @@ def _read_picture(
     image: ImageInPath,
     v: VersionInQuery = None,
 ) -> Response:
-    """An output as it was made."""
+    """Serve an output as it was made."""
     row = find_image(connections.catalog, image)
     try:
         return _serve_to_neighbours(request, output_body(connections, row, name, v))
     except FileNotFoundError:
-        # An overwrite may have been processed, and the older output collected, in between.
+        # Meanwhile an overwrite may have been processed and the older output removed.
         row = find_image(connections.catalog, image)
     try:
         return _serve_to_neighbours(request, output_body(connections, row, name, v))
@@ -154,10 +157,10 @@ for _installed in installed_outputs().values():
 
 
 def output_record(image: Image, name: str, enabled: frozenset[str]) -> Mapping[str, Any]:
-    """The record of an output.
+    """Return the record of an output.
 
     Raises:
-        Refused: the image has no such output; the code says why.
+        Refused: The image has no such output; the code says why.
     """
     if (name not in DEPTH_OUTPUTS) != (image.kind == "photo"):
         code = "not_a_photo" if image.kind == "depth" else "not_a_depth_image"
@@ -179,10 +182,10 @@ def output_record(image: Image, name: str, enabled: frozenset[str]) -> Mapping[s
 def output_body(
     connections: Connections, image: Image, name: str, version: str | None = None
 ) -> Body:
-    """An output, to be served.
+    """Return an output as a body to serve.
 
     Raises:
-        Refused: the image has no such output; the code says why.
+        Refused: The image has no such output; the code says why.
     """
     record = output_record(image, name, connections.enabled)
     context.note(trace_id=image.processed_trace_id)
@@ -203,7 +206,7 @@ def output_body(
 
 def _original(connections: Connections, image: Image, version: str | None) -> Body:
     upload = image.newest_upload
-    # What the row says of content and format is of the upload that was processed last.
+    # The row describes the content and format of the upload that was processed last.
     is_processed = image.processed == image.announced
     media_type = image.media_type if is_processed else None
     is_picture = media_type in SAFE_MEDIA_TYPES
@@ -220,20 +223,21 @@ def _original(connections: Connections, image: Image, version: str | None) -> Bo
 
 
 def _cut(pieces: Iterator[bytes], wanted: Bytes, size: int) -> Iterator[bytes]:
-    """The wanted bytes of a stream; what comes before them is read, what follows is not."""
+    """Yield the wanted bytes of a stream; bytes before them are read, bytes after them are not."""
     at = 0
     for piece in pieces:
         part = piece[max(0, wanted.start - at) : wanted.end - at]
         at += len(piece)
         if part:
             yield part
-        # At the end of the upload the source checks that it was the same from first to last.
+        # Read up to the end of the upload if it is wanted: there the source checks that the upload
+        # did not change meanwhile.
         if wanted.end <= at and wanted.end < size:
             return
 
 
 def _checked(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Hold the last piece back until the source has checked them all, or else the answer is cut."""
+    """Send the last piece only after the source has checked them all, or else cut the answer."""
     held = b""
     for piece in pieces:
         if held:
@@ -244,7 +248,7 @@ def _checked(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _check_original(connections: Connections, upload: SourceObject) -> None:
-    """Raise the problem of an upload that is not there any more, or not as it was."""
+    """Raise the problem of an upload that was deleted or has changed; otherwise return."""
     found = connections.source.stat(upload.key)
     if found is None:
         raise Refused("original_deleted", f"{upload.key!r} was deleted from the source.")

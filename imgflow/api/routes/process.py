@@ -1,4 +1,7 @@
-"""`POST /process`: the grayscale image of the photograph that a presigned URL leads to."""
+"""The route `POST /process`: a photograph by its presigned URL, answered in grayscale.
+
+The work itself is in `imgflow.api.backend.process_now`.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,7 @@ async def process_url(request: Request, connections: Connected) -> Response:
     waiting = measures_of(request).waiting
     waiting.set(connections.processing.waiting)
     try:
-        # An executor's threads do not see by themselves which request they work for; logs say it.
+        # Pass the log context on: an executor's threads do not inherit it.
         work = partial(copy_context().run, _answer, connections, wanted.url)
         return await asyncio.get_running_loop().run_in_executor(
             connections.processing.threads, work

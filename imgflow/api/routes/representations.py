@@ -1,4 +1,7 @@
-"""Rows of the table `images` as JSON."""
+"""The JSON models of rows of the table `images`.
+
+The same rows for the gallery's templates are in `imgflow.api.gallery.presenting`.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,7 @@ class DeletedItem(BaseModel):
 
 
 def item_of(image: Image) -> ImageItem:
-    """Represent a row."""
+    """Return the JSON model of a row."""
     return ImageItem(
         id=image.id,
         key=image.key,
@@ -116,7 +119,7 @@ def item_of(image: Image) -> ImageItem:
 
 
 def _output(image: Image, name: str, record: Mapping[str, Any]) -> OutputItem:
-    # The array lies in the database; as numbers it is the frame of the whole image.
+    # The array is in the database; the frame of the entire image gives it as numbers.
     version = version_of(record["sha256"])
     url = (
         f"/image/{image.id}?format=npy"

@@ -1,4 +1,8 @@
-"""`/images/{image}/links`: pictures for those without a token; `/session`: tokens for browsers."""
+"""The routes `/images/{image}/links`, for people without a token, and `/session`, for browsers.
+
+Links and sessions are signed in `imgflow.api.backend.signatures` and checked in `imgflow.api.auth`.
+The gallery's sign-in page is in `imgflow.api.gallery.sign_in`.
+"""
 
 from __future__ import annotations
 
@@ -143,7 +147,7 @@ async def end_session(request: Request, response: Response, connections: Connect
 async def replace_session(
     request: Request, response: Response, connections: Connections, token: Token
 ) -> None:
-    """Begin a session for a token, and end the one that the browser had."""
+    """Start a session for a token, and end the browser's previous one."""
     before = await session_of(request, connections)
     if before is not None:
         await connections.revoke(before.id)
@@ -151,7 +155,7 @@ async def replace_session(
 
 
 async def renew_session(request: Request, response: Response, connections: Connections) -> None:
-    """Renew the session of whoever asks, where half of its time has passed."""
+    """Renew the caller's session if more than half of its time has passed."""
     session = await session_of(request, connections)
     if session is not None and session.seconds_left < SESSION_SECONDS / 2:
         _keep(request, response, connections, session.renewed)
@@ -174,7 +178,7 @@ def _root(request: Request) -> str:
 
 
 async def scopes_of(request: Request, connections: Connections) -> list[Scope]:
-    """What the caller of a request may do."""
+    """Return the scopes that the caller has."""
     found: list[Scope] = []
     for scope in SCOPES:
         try:

@@ -1,4 +1,7 @@
-"""Uploads and retries: what puts images on their ordinary way, by the source and the sensor."""
+"""The routes for uploads and retries, after which the sensor has images processed as usual.
+
+Processing while the caller waits is in `process`; deleting is in `image_table`.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,7 @@ def retry_image(connections: Connected, image: ImageInPath) -> ImageItem:
 
 
 def _key(connections: Connections, named: str) -> str:
-    """The object key that a path names; one with an id is of an image that is known."""
+    """Return the object key that a path names; an id must be that of a known image."""
     prefix, colon, encoded = named.partition(":")
     if not colon or prefix != "key":
         return find_image(connections.catalog, named, also_deleted=True).key
@@ -96,10 +99,10 @@ def _check_free(connections: Connections, key: str) -> None:
 
 
 def _upload(connections: Connections, key: str, body: Received) -> tuple[Image, bool]:
-    """Put a body into the source, and tell the catalogue of it as a listing would.
+    """Put a body into the source, and announce it to the catalogue as a listing would.
 
     Returns:
-        The row, and whether the catalogue saw the key for the first time.
+        The row, and whether the key is new to the catalogue or its image was deleted.
     """
     source, catalog = connections.source, connections.catalog
     known = catalog.by_keys([key]).get(key)

@@ -1,1 +1,4 @@
-"""Watching over the processes of `imgflow up`, and over the work itself."""
+"""Supervises the processes of `imgflow up` and the processing itself, and alerts people.
+
+What is started is decided in `imgflow.service.up`; checks on demand are in `imgflow.doctor`.
+"""

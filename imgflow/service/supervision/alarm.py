@@ -1,4 +1,8 @@
-"""Messages to people that processing has stopped, from a process that is alive then."""
+"""Alerts people that processing has stopped, from a process that is still alive then.
+
+Alerts about failed runs are sent by Dagster's sensor `failures`, in `imgflow.orchestration`;
+channels are in `imgflow.settings.channels`.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,24 @@ from collections.abc import Callable, Mapping
 
 from imgflow.settings.channels import scheme_of, send
 
-# A restart heals most within seconds; people are told of what lasts longer.
+# A restart fixes most problems within seconds; people are alerted only if they last longer.
 ALERT_AFTER_SECONDS = 30.0
 
-# A channel that does not take a message is tried again after one minute, two, four … an hour.
+# If a channel takes no message, retry after one minute, two, four, and so on up to an hour.
 FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3_600.0
 
 
 class Alarm:
-    """Tells people on the channels of IMGFLOW_ALERT_URLS that processing has stopped.
+    """Alerts people on the channels of IMGFLOW_ALERT_URLS that processing has stopped.
 
-    Dagster's sensor `failures`, which tells of runs that failed, is silent then, too.
+    Dagster's sensor `failures`, which alerts about failed runs, is down then too.
     """
 
     def __init__(
         self, channels: tuple[str, ...], minutes: float, say: Callable[[str], None]
     ) -> None:
-        """Take the channels, and how far apart messages are at least."""
+        """Store the channels, and the minimum number of minutes between alerts."""
         self._channels = channels
         self._pause_seconds = 60 * minutes
         self._say = say
@@ -36,7 +40,7 @@ class Alarm:
         self._messages = 0
 
     def update(self, wrong: Mapping[str, str]) -> None:
-        """Tell of what has been wrong for some time, and that all is well again."""
+        """Alert about what has been wrong for some time, and report when all is well again."""
         now = time.monotonic()
         self._since = {part: self._since.get(part, now) for part in wrong}
         lasting = frozenset(
@@ -44,7 +48,7 @@ class Alarm:
         )
         if not self._channels:
             return
-        self._told &= wrong.keys()  # what comes back is told again
+        self._told &= wrong.keys()  # alert again if it comes back
         if lasting - self._told and now >= self._not_before:
             message = ("imgflow: processing has stopped", "\n\n".join(wrong.values()))
             self._not_before = now + self._pause_seconds
@@ -70,6 +74,6 @@ class Alarm:
             for url in channels:
                 self._say(f"A {scheme_of(url)} channel took no message: {outcomes[url]}")
             time.sleep(pause)
-            if number != self._messages:  # a later one says how things stand by now
+            if number != self._messages:  # a newer message has replaced this one
                 return
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -1,7 +1,7 @@
-"""Whether the services of `imgflow up` do what they are there for, asked as their users ask them.
+"""Probes that check whether the services of `imgflow up` work, by calling them as users do.
 
-A process that runs may answer nobody. Each probe asks in a thread of its own, so that one which has
-to wait keeps nobody from asking the others, and from restarting them.
+A running process may not answer. Each probe has its own thread, so one that waits keeps neither the
+other probes nor restarts from going on. What follows from silence is in `supervisor`.
 """
 
 from __future__ import annotations
@@ -19,24 +19,23 @@ from sqlalchemy.exc import SQLAlchemyError
 from imgflow.catalog.database.engine import bounded
 from imgflow.service.probe import DIRECT
 
-# Between two questions.
+# Pause between two questions.
 PAUSE_SECONDS = 2.0
 
-# One question may wait that long, on a machine with more work than it can do.
+# Time limit for one question, generous enough for an overloaded machine.
 ANSWER_SECONDS = 10.0
 
-# Far from what a busy machine needs: answers take milliseconds, and with forty times more processes
-# than cores a second.
+# Far more than a busy machine needs: answers take milliseconds, or a second with forty times more
+# processes than cores.
 SILENT_SECONDS = 20.0
 
-# A restart for silence that is so long ago says nothing of the machine any more.
+# A restart for silence longer ago than this says nothing about the machine any more.
 REMEMBERED_SECONDS = 86_400.0
 
-# Definitions, pages and libraries are loaded first.
+# Starting includes loading definitions, pages and libraries.
 START_SECONDS = 120.0
 
-# Dagster's daemon gives a sign of life every 30 seconds. It may miss one while its database is
-# slow.
+# Dagster's daemon writes a heartbeat every 30 seconds, and may miss one while its database is slow.
 DAEMON_SILENT_SECONDS = 100.0
 
 BEATS = sa.text("SELECT max(timestamp) FROM daemon_heartbeats")
@@ -46,15 +45,15 @@ class Probe:
     """Asks one service again and again.
 
     Attributes:
-        silent_seconds: after so long without an answer, the service is to be restarted. Each time
-            that happens doubles it, so that a machine which is merely too slow gets its time; a day
-            without it, and it is as in the beginning.
-        trouble: what came instead of the last answer.
-        is_starting: whether the service was started and has not answered since.
+        silent_seconds: After this long without an answer, the service should be restarted. Each
+            such restart doubles it, to give slow machines enough time; after a day without one, it
+            is back at its first value.
+        trouble: Error of the last question; empty if it was answered.
+        is_starting: Whether the service has not answered since it was started.
     """
 
     def __init__(self, ask: Callable[[], None], *, silent_seconds: float = SILENT_SECONDS) -> None:
-        """Take a question, which raises when it is not answered."""
+        """Store the question, which raises if it is not answered."""
         self.silent_seconds = silent_seconds
         self.trouble = ""
         self._ask = ask
@@ -66,7 +65,7 @@ class Probe:
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
 
     def start(self) -> None:
-        """Begin to ask a service that was just started; once, or each time."""
+        """Start asking a service that was just started; call it after each start."""
         self.forgive()
         self._started = time.monotonic()
         self.is_starting = True
@@ -74,23 +73,23 @@ class Probe:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         self._stop.set()
 
     def is_silent(self) -> bool:
-        """Whether there was no answer for too long."""
+        """Return whether there was no answer for too long."""
         patience = max(self.silent_seconds, START_SECONDS if self.is_starting else 0.0)
         return time.monotonic() - self._answered > patience
 
     def forgive(self) -> None:
-        """Begin to count anew, where nobody had time to ask."""
+        """Restart the count of silence, since the machine had no time to ask."""
         self._answered = time.monotonic()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 self._ask()
-            except Exception as error:  # whatever it is: it was no answer
+            except Exception as error:  # any error means no answer
                 self.trouble = str(error) or type(error).__name__
             else:
                 self.trouble = ""
@@ -102,7 +101,7 @@ class Probe:
 
 
 def ask_page(url: str) -> None:
-    """Ask for a page; raises unless it answers."""
+    """Request a page; raises unless it answers."""
     with DIRECT.open(url, timeout=ANSWER_SECONDS) as page:
         page.read()
 
@@ -116,18 +115,17 @@ def ask_code_server(address: str, seconds: float = ANSWER_SECONDS) -> None:
 
 
 class DaemonBeats:
-    """Dagster's daemon, which answers nobody, and writes down every 30 seconds that it lives."""
+    """Probes Dagster's daemon, which takes no requests, by its heartbeat every 30 seconds."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        """Take the database; the last beat there may be of another day."""
+        """Store the database; the last heartbeat in it may be old."""
         self._engine = bounded(engine, ANSWER_SECONDS)
         self._last: object = None
 
     def __call__(self) -> None:
-        """Raise unless it has written since the last look; nothing is known without a database.
+        """Raise unless there was a heartbeat since the last call; without a database, do nothing.
 
-        That the beat changed is what counts, and not how old it is: clocks jump, and machines
-        sleep.
+        Only a new heartbeat counts, not its age: clocks jump, and machines sleep.
         """
         try:
             with self._engine.connect() as connection:

@@ -1,7 +1,8 @@
-"""Processes that `imgflow up` starts, watches and ends, each with a log file.
+"""Starts and ends the processes of `imgflow up`, each with a log file.
 
-Whatever a process started itself ends with it: its whole process group gets the signal, and on
-Linux it also ends when the supervisor is killed.
+Whatever a process has started ends with it: the entire process group gets the signal. On Linux, it
+also ends when the supervisor is killed. Logs may be JSON whatever a process prints. When to restart
+a process is decided in `supervisor`.
 """
 
 from __future__ import annotations
@@ -27,32 +28,28 @@ import psutil
 from imgflow.foreign_text import json_line
 from imgflow.home import make_folder
 
-# Lines of JSON from whatever a process prints, for the log files of `imgflow up`.
+# Log files as lines of JSON, whatever a process prints.
 #
-# imgflow, Dagster and uvicorn write JSON by themselves when asked to. What is left is what nobody
-# asks: C libraries, an interpreter that dies, a library that prints.
+# imgflow, Dagster and uvicorn write JSON themselves if configured. The rest cannot be configured: C
+# libraries, a dying interpreter, a library that prints.
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def copy_lines(pipe: BinaryIO, log: Path, name: str) -> threading.Thread:
-    """Append each line of a pipe to a log file until it ends, those that are no JSON within one.
-
-    Args:
-        pipe: of a process.
-        log: the file.
-        name: of the process.
+    """Append the lines of a process's pipe to a log file, wrapping those that are not JSON.
 
     Returns:
-        The thread that does it.
+        The thread that copies until the pipe ends.
     """
 
     def copy() -> None:
         with pipe, log.open("ab", buffering=0) as file:
             for line in pipe:
                 if line.strip():
-                    # A full disk loses lines; without a reader the process would end for it.
+                    # If the disk is full, lose lines, but keep reading: otherwise the process would
+                    # end because of it.
                     with suppress(OSError):
                         file.write(as_json(line, name))
 
@@ -62,7 +59,7 @@ def copy_lines(pipe: BinaryIO, log: Path, name: str) -> threading.Thread:
 
 
 def as_json(line: bytes, name: str) -> bytes:
-    """A line as it is when it is an object of JSON, else an object that holds it."""
+    """Return a line unchanged if it is a JSON object; otherwise wrap it in one."""
     if line.startswith(b"{") and line.endswith(b"\n"):
         try:
             json.loads(line)
@@ -81,14 +78,15 @@ def as_json(line: bytes, name: str) -> bytes:
 
 PR_SET_PDEATHSIG = 1
 
-# Opened here: between fork and exec, a process with threads may take no lock, the loader's neither.
+# Opened here, since between fork and exec a process with threads must not take any lock, not even
+# the loader's.
 _libc = ctypes.CDLL(None)
 
 # Dagster's code server waits for runs in progress; they are interrupted too, and need a moment to
-# say so.
+# report it.
 END_SECONDS = 15.0
 
-# A process that ends so often within so long will not do better next time.
+# A process that ends this often within this time will not do better next time.
 MOST_STARTS = 5
 WITHIN_SECONDS = 60.0
 
@@ -98,11 +96,13 @@ class Service:
     """One long-running process.
 
     Attributes:
-        name: for people and the log file.
-        command: without a shell.
-        environment: all of it.
-        log: file that its output is added to.
-        is_json: whether each line of the log is to be JSON.
+        name: Shown to people and used for the log file.
+        command: Program and arguments, run without a shell.
+        environment: Complete environment; nothing is inherited.
+        log: File to which its output is appended.
+        is_json: Whether each line of the log must be JSON.
+        starts: Times of all starts, as `time.monotonic` gives them.
+        orphans: Processes that an earlier process of this service left running.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Service:
     orphans: set[psutil.Process] = field(default_factory=set, repr=False)
 
     def start(self) -> None:
-        """Start it, again perhaps: what an earlier process started, such as runs, goes on."""
+        """Start or restart it; what an earlier process started, such as runs, continues."""
         if self.process is not None:
             self.orphans |= _of_session(self.process.pid)
         make_folder(self.log.parent)
@@ -134,32 +134,32 @@ class Service:
         self.starts.append(time.monotonic())
 
     def kill(self) -> None:
-        """End the process itself, which does not answer, and nothing that it started."""
+        """Kill the process itself, which does not answer, but nothing that it started."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def is_stopped(self) -> bool:
-        """Whether a signal has stopped it, so that it will answer nobody."""
+        """Return whether a signal has stopped it, so that it cannot answer."""
         return self.process is not None and is_stopped(self.process.pid)
 
     def family(self) -> set[psutil.Process]:
-        """All that it started, and that earlier processes of it did."""
+        """Return everything started by this process and by earlier processes of the service."""
         found = _descendants(self.process.pid) if self.process is not None else set()
         self.orphans = {orphan for orphan in self.orphans if orphan.is_running()}
         return found.union(self.orphans, *(_descendants(one.pid) for one in self.orphans))
 
     def has_ended(self) -> int | None:
-        """The exit code, once it has ended."""
+        """Return the exit code; None while it runs."""
         return self.process.poll() if self.process else None
 
     def is_hopeless(self) -> bool:
-        """Whether it has ended too often in a short time."""
+        """Return whether it was started too often in a short time."""
         recent = [start for start in self.starts if time.monotonic() - start < WITHIN_SECONDS]
         return len(recent) >= MOST_STARTS
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of its log."""
+        """Return the last lines of its log."""
         try:
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
         except FileNotFoundError:
@@ -167,13 +167,13 @@ class Service:
 
 
 def end_all(services: Sequence[Service]) -> None:
-    """End processes and everything they started; those that do not listen are killed."""
+    """End processes and everything they started; those that ignore SIGTERM are killed."""
     family: set[psutil.Process] = set()
     for service in services:
         if service.process is None:
             continue
         family |= service.family()
-        # One that was stopped ends once it goes on.
+        # A stopped process ends only once it continues.
         for number in (signal.SIGTERM, signal.SIGCONT):
             _signal_group(service.process.pid, number)
             for orphan in service.orphans:
@@ -195,7 +195,7 @@ def end_all(services: Sequence[Service]) -> None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped a process; a debugger that looks at it is something else."""
+    """Return whether a signal has stopped a process; being traced by a debugger does not count."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_STOPPED
     except psutil.NoSuchProcess:
@@ -210,7 +210,7 @@ def _descendants(pid: int) -> set[psutil.Process]:
 
 
 def _of_session(pid: int) -> set[psutil.Process]:
-    """What goes on of the session of a process that has just ended."""
+    """Return the processes still running in the session of a process that has just ended."""
     found = set()
     for process in psutil.process_iter():
         with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):

@@ -1,4 +1,7 @@
-"""Restarts what ended, what a signal has stopped, and what answers nobody although it runs."""
+"""Restarts services that ended, that a signal has stopped, or that run but do not answer.
+
+Probes are in `probes`; the database, sensors and disks are watched in `watching`.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,20 @@ from imgflow.service.supervision.processes import Service, is_stopped
 
 Say = Callable[[str], None]
 
-# For so long a process may be stopped, by somebody who looks at it: nothing else continues one, and
-# no machine is too busy for it.
+# How long a process may stay stopped, such as by somebody who inspects it. Nothing else continues
+# it, and no machine is too busy to.
 STOPPED_SECONDS = 2.0
 
-# The supervisor itself looks each second. Where it could not, nobody else could answer either: the
-# machine slept, or has more work than it can do.
+# The supervisor looks every second. If it could not, services could not answer either: the machine
+# slept, or is overloaded.
 STARVED_SECONDS = 5.0
 
-# While the database is away or a disk is full, a service that cannot start is tried this often.
+# Pause between starts of a service that cannot start while the database is down or a disk is full.
 AGAIN_SECONDS = 10.0
 
 
 class Supervisor:
-    """Looks after services, and after all that they started."""
+    """Supervises services and everything that they started."""
 
     def __init__(
         self,
@@ -37,13 +40,13 @@ class Supervisor:
         others: Callable[[], Iterable[psutil.Process]],
         say: Say,
     ) -> None:
-        """Take what to look after.
+        """Store what to supervise.
 
         Args:
-            services: that were started.
-            probes: by the name of the service that they ask.
-            others: processes that no service started, the database's.
-            say: shows one line to a person.
+            services: Services, already started.
+            probes: Probes by the name of the service that they ask.
+            others: Returns processes that no service started, such as the database's.
+            say: Called with each line to show.
         """
         self._services = services
         self._probes = probes
@@ -53,14 +56,14 @@ class Supervisor:
         self._looked = time.monotonic()
 
     def look(self, *, is_hard: bool) -> None:
-        """Restart what does not do its work; never waits for long.
+        """Restart services that do not work; never waits for long.
 
         Args:
-            is_hard: the database is away, or a disk is full, so that it is no fault of a service
-                that it ends again and again.
+            is_hard: Whether the database is down or a disk is full, so that a service is not to
+                blame if it ends again and again.
 
         Raises:
-            SettingsError: a service ended too often, for no reason outside.
+            SettingsError: A service ended too often, without such an external cause.
         """
         now = time.monotonic()
         if now - self._looked > STARVED_SECONDS:
@@ -81,7 +84,7 @@ class Supervisor:
         self._continue(stopped)
 
     def restart(self, name: str, why: str) -> None:
-        """Start a service again that runs, and leave alone what it started."""
+        """Restart a running service, and leave what it started alone."""
         service = next(one for one in self._services if one.name == name)
         service.kill()
         self._say(f"The {name} {why} and is started again.")
@@ -101,7 +104,7 @@ class Supervisor:
         self._probes[service.name].start()
 
     def _processes(self) -> dict[int, psutil.Process]:
-        """All there are, services among them."""
+        """Return all supervised processes by id, including the services."""
         found = set(self._others())
         for service in self._services:
             found |= service.family()
@@ -111,7 +114,7 @@ class Supervisor:
         return {process.pid: process for process in found}
 
     def _stay_stopped(self, processes: Mapping[int, psutil.Process]) -> dict[int, psutil.Process]:
-        """Those of the processes that have been stopped for some time."""
+        """Return the processes that have been stopped for `STOPPED_SECONDS`."""
         now = time.monotonic()
         stopped = {pid: one for pid, one in processes.items() if is_stopped(pid)}
         self._stopped_since = {pid: self._stopped_since.get(pid, now) for pid in stopped}
@@ -122,9 +125,9 @@ class Supervisor:
         }
 
     def _continue(self, stopped: Mapping[int, psutil.Process]) -> None:
-        """Let those go on that are no services: a run, one of its workers, a part of the database.
+        """Continue stopped processes that are not services: a run, its workers, the database's.
 
-        Nothing is lost by that, as it would be by ending them.
+        Ending them would lose work; continuing them does not.
         """
         for pid, process in stopped.items():
             with suppress(psutil.NoSuchProcess):
@@ -134,7 +137,7 @@ class Supervisor:
 
 
 def ended(service: Service) -> str:
-    """That a service ended, with what it said last."""
+    """Return a message that a service ended, with the last lines of its log."""
     return (
         f"The {service.name} ended with {service.has_ended()}; its log, {service.log}, ends:\n"
         f"{service.tail()}"

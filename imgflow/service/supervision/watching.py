@@ -1,7 +1,7 @@
-"""What `imgflow up` knows of the work itself: the counts, whether uploads are seen, room on disks.
+"""Watches what `imgflow up` processes: counts, whether uploads are noticed, database, disk space.
 
-It asks in a thread of its own: a database that is away is waited for there, while processes are
-still looked after.
+It has its own thread, which can wait for a database that is down while processes are still
+supervised. Services are restarted in `supervisor`, and people alerted by `alarm`.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from imgflow.store.disks import full_disks
 
 LOOK_SECONDS = 1.0
 
-# A database that only says that it is not ready answers; one that says nothing for so long hangs.
+# A database that answers that it is not ready is fine; one that is silent for this long hangs.
 DATABASE_SILENT_SECONDS = 30.0
 
-# An answer that takes longer than this is none: somebody may have locked a table.
+# An answer that takes longer than this counts as none: somebody may have locked a table.
 STATEMENT_SECONDS = 30.0
 
-# Three ticks, of which Dagster gives each a minute: none of them ended, not even badly.
+# Three ticks, as Dagster gives each a minute: in this time none has ended, not even with an error.
 TICKS_HANG_SECONDS = 180.0
 
-# A restart for that which is so long ago says nothing of the machine any more.
+# A restart for hanging ticks longer ago than this says nothing about the machine any more.
 REMEMBERED_SECONDS = 86_400.0
 
 
 class Watch:
-    """Looks at database, sensors and disks each second.
+    """Checks database, sensors and disks every second.
 
     Attributes:
-        is_hard: the database is away, or a disk is full.
-        do_ticks_hang: no tick ended for minutes, so that those who make them are to be restarted.
+        is_hard: Whether the database is down or a disk is full.
+        do_ticks_hang: Whether no tick has ended for minutes, so that code server and daemon should
+            be restarted.
     """
 
     def __init__(
@@ -54,14 +55,14 @@ class Watch:
         embedded: EmbeddedPostgres | None,
         alarm: Alarm,
     ) -> None:
-        """Take what to look at.
+        """Store what to watch.
 
         Args:
-            catalog: the counts' and the ticks'.
-            sensors: that are to have ticks.
-            folders: that need room.
-            embedded: the database, if it is to be started again when it ends.
-            alarm: is told what is wrong.
+            catalog: Catalogue with the counts and ticks.
+            sensors: Names of the sensors that should have ticks.
+            folders: Folders that need disk space, by what is stored in them.
+            embedded: Embedded database to restart when it ends; None if another one is used.
+            alarm: Gets everything that is wrong.
         """
         self.is_hard = False
         self.do_ticks_hang = False
@@ -81,22 +82,22 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start watching."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, once the present look is over."""
+        """Stop watching after the current check."""
         self._stop.set()
 
     def news(self) -> list[str]:
-        """Lines that are to be said."""
+        """Return the lines to show since the last call."""
         found = []
         while not self._news.empty():
             found.append(self._news.get())
         return found
 
     def ticks_were_restarted(self) -> None:
-        """Give them twice the time, so that ticks which are merely slow are not ended for ever."""
+        """Double the time limit, so that ticks that are merely slow can end at some point."""
         self.do_ticks_hang = False
         self._ticked = time.monotonic()
         self._restarted = self._ticked
@@ -106,7 +107,7 @@ class Watch:
         while not self._stop.is_set():
             try:
                 self._look()
-            except Exception as error:  # whatever it is: the next look may go well, and must come
+            except Exception as error:  # go on whatever it is: the next check may work
                 self._show(f"imgflow up could not look: {type(error).__name__}: {error}")
             self._stop.wait(LOOK_SECONDS)
 
@@ -121,7 +122,7 @@ class Watch:
             line = str(trouble)
             self.is_hard = True
             self._ticked = time.monotonic()
-            # Nothing is known of the sensors; what was wrong with them is not well by that.
+            # Nothing is known about the sensors now, so what was wrong with them stays wrong.
             wrong |= {
                 part: words for part, words in self._wrong.items() if part.startswith("sensor ")
             }
@@ -137,20 +138,20 @@ class Watch:
         self._tell(wrong)
 
     def _show(self, line: str) -> None:
-        """Say how things stand, unless that is what was said last."""
+        """Show the current state, unless it is what was shown last."""
         if line != self._line:
             self._news.put(line)
             self._line = line
 
     def _ask(self) -> None:
-        """Ask the database once; all else asks again and again before it gives up."""
+        """Ask the database once; everything else retries before it gives up."""
         engine = self._catalog.engine
         with outages_in_words(engine), engine.connect() as connection:
             connection.execute(sa.text("SELECT 1"))
         self._answered = time.monotonic()
 
     def _revive(self, silent_seconds: float) -> None:
-        """Start the embedded database again; it may take a minute, or not start without room."""
+        """Restart the embedded database; it may take a minute, or fail if the disk is full."""
         if self._embedded is None:
             return
         try:
@@ -163,7 +164,7 @@ class Watch:
             self._news.put(str(error))
 
     def _look_at_ticks(self, pulse: Pulse) -> None:
-        """Notice when no tick ends any more, although nobody stopped the sensors."""
+        """Detect that ticks no longer end although nobody stopped the sensors."""
         now = time.monotonic()
         ends = tuple(sensor.ended_at for sensor in pulse.sensors)
         if ends != self._ends or not any(sensor.is_on for sensor in pulse.sensors):
@@ -175,7 +176,7 @@ class Watch:
         self.do_ticks_hang = slow > 0 and now - self._ticked > self._hang_seconds
 
     def _tell(self, wrong: Mapping[str, str]) -> None:
-        """Say what went wrong, and what is well again, once each."""
+        """Show what went wrong and what is well again, once each, and update the alarm."""
         for part in wrong.keys() - self._wrong.keys():
             if wrong[part] != self._line:
                 self._news.put(wrong[part])
