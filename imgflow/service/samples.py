@@ -48,8 +48,6 @@ def upload_samples(source: Source) -> int:
             uploaded += 1
     key = f"{FOLDER}/{DEPTH_CSV}"
     if source.stat(key) is None:
-        pass
-
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / DEPTH_CSV
             write_sample_depth_csv(file)

@@ -28,7 +28,6 @@ from imgflow.errors import SettingsError, Trouble
 from imgflow.observability.traces import check_traces
 from imgflow.orchestration.dagster_storage.instance import check_storage, environment, open_instance
 from imgflow.service.code_socket import code_socket
-from imgflow.service.samples import upload_samples
 from imgflow.service.supervision.alarm import Alarm
 from imgflow.service.supervision.probes import (
     DAEMON_SILENT_SECONDS,
@@ -125,8 +124,11 @@ def _prepare(settings: Settings, say: Say, *, with_samples: bool) -> PostgresCat
         check_storage(instance)
     # Count overdue ticks only from now on, not from the last time that imgflow stopped.
     expect_ticks(engine, source_location.url, sensor_names(settings))
-    if with_samples and (count := upload_samples(source)):
-        say(f"{count} samples put into {source.location.url}")
+    if with_samples:
+        from imgflow.service.samples import upload_samples  # and numpy, at this one start only
+
+        if count := upload_samples(source):
+            say(f"{count} samples put into {source.location.url}")
     return catalog
 
 
