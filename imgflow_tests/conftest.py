@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,15 @@ from imgflow.store.folder import writers
 from imgflow.work.pool import PRELOADED_FOR, prepare_workers
 from imgflow_tests import ceph
 from imgflow_tests.policies import User, make_user
+
+
+def pytest_configure() -> None:
+    """Take back what a shell in the background and `nohup` ignore: tests send these signals."""
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

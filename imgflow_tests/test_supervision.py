@@ -204,3 +204,17 @@ def test_a_service_that_ends_again_and_again_ends_all_unless_something_outside_i
     with pytest.raises(SettingsError, match="The short ended with 3"):
         supervisor.look(is_hard=False)
     probe.stop()
+
+
+def test_services_hear_signals_that_whoever_started_them_ignores(tmp_path: Path) -> None:
+    """As `imgflow up &` in a script does; Dagster does at SIGTERM what it does at SIGINT."""
+    asks = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    service = Service("asks", [sys.executable, "-c", asks], os.environ, tmp_path / "log")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        service.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert service.process is not None
+    service.process.wait()
+    assert "False" in service.log.read_text()

@@ -127,7 +127,7 @@ class Service:
                 stdout=subprocess.PIPE if self.is_json else log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one system call, without a lock
+                preexec_fn=_begin if sys.platform == "linux" else None,  # noqa: PLW1509 - two system calls, without a lock
             )
         if self.process.stdout is not None:
             copy_lines(cast(BinaryIO, self.process.stdout), self.log, self.name)
@@ -226,5 +226,7 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
         return
 
 
-def _end_with_parent() -> None:
+def _begin() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    # Ignored in the background of a script, and Dagster does at SIGTERM what it does at SIGINT.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
