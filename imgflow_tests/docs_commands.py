@@ -186,6 +186,8 @@ class Reader:
             "PATH": os.pathsep.join(path),
             "PYTHONPATH": str(ROOT),
             "READER": str(folder),
+            # A pytest of a page closes the usual folder to all others, databases of tests included.
+            "PYTEST_DEBUG_TEMPROOT": str(folder),
             **variables,
         }
 
