@@ -254,6 +254,9 @@ def _reconciled(cluster: Cluster, catalog: PostgresCatalog, judgement: Judgement
             stores.open_source(),
             stores.open_outputs(),
             follow=lambda _keys: None,
+            # A soak overwrites within minutes what a bucket does in weeks; the judge has looked at
+            # each of these outputs before.
+            allow_many=True,
         ).counts()
     judgement.counts["listed by the reconciliation"] = found.pop("listed")
     del found["orphaned_outputs"]
