@@ -142,7 +142,7 @@ def reach(graph: dict[str, set[str]], start: str) -> set[str]:
 
 
 def test_a_folder_holds_no_more_modules_than_can_be_looked_over() -> None:
-    counts = Counter(file.parent for file in modules() if file.name != "__init__.py")
+    counts = Counter(file.parent for file in modules())
     assert not {folder: n for folder, n in counts.items() if n > MODULES_A_FOLDER}
 
 

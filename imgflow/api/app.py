@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
+from imgflow.api import explanations
 from imgflow.api.auth import security_schemes
 from imgflow.api.backend.connections import Connections
 from imgflow.api.gallery import pages, sign_in, static_files
@@ -29,7 +30,6 @@ from imgflow.api.routes import (
     colormap_list,
     depth_facts,
     depth_frames,
-    explanations,
     health,
     image_table,
     metrics,
@@ -38,7 +38,6 @@ from imgflow.api.routes import (
     sharing,
     uploading,
 )
-from imgflow.api.routes import depth_facts as depth_statistics
 from imgflow.observability.logs import configure_logs
 from imgflow.observability.traces import configure_traces
 from imgflow.settings.variables import Settings, load_settings
@@ -121,7 +120,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         process,
         uploading,
         sharing,
-        depth_statistics,
         depth_facts,
         colormap_list,
         health,

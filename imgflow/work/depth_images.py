@@ -51,7 +51,7 @@ def process_depth(worker: Worker, task: Task) -> Outcome:
                 bytes_read=task.upload.size,
                 milliseconds=watch.milliseconds,
             )
-    import imgflow.depth.libraries  # noqa: F401 - loaded before memory is limited
+    import imgflow.work.depth_libraries  # noqa: F401 - loaded before memory is limited
 
     with (
         watch.step("process"),

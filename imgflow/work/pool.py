@@ -56,7 +56,7 @@ PRELOADED = (
     *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin"),
 )
 PRELOADED_FOR: Mapping[str, Sequence[str]] = {
-    "depth": ("imgflow.work.depth_images", "imgflow.depth.libraries"),
+    "depth": ("imgflow.work.depth_images", "imgflow.work.depth_libraries"),
 }
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgflow.api.backend import depth_reads
-from imgflow.api.backend import depth_reads as overviews
 from imgflow_tests.api.library import Library
 
 ROWS, WIDTH = 2_048, 150
@@ -83,6 +82,6 @@ def test_what_cannot_be_averaged_has_a_code(
     assert code("max_rows=0") == code("max_rows=8193") == "invalid_parameter"
     assert code("max_rows=5&depth_min=1e9") == "depth_outside"
     assert code("max_rows=5&depth_min=3.1&depth_max=3.2") == "no_rows"
-    monkeypatch.setattr(overviews, "MOST_AVERAGED", WIDTH * 50)
+    monkeypatch.setattr(depth_reads, "MOST_AVERAGED", WIDTH * 50)
     assert code("max_rows=51") == "too_many_rows"
     assert client.get(f"/image/{image_id}?max_rows=50").status_code == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import requests
 import schemathesis
 import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -133,3 +136,12 @@ def test_every_answer_is_as_declared(api: str, operation: Any, mode: GenerationM
 
     check()
     assert succeeded or mode is GenerationMode.NEGATIVE or operation.path in NEVER_WELL
+
+
+def test_no_route_is_there_twice(client: TestClient) -> None:
+    app = client.app
+    assert isinstance(app, FastAPI)
+    app.openapi_schema = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # FastAPI warns of operations with the same name
+        assert app.openapi()["paths"]

@@ -259,7 +259,7 @@ def _kind_of(error: BaseException) -> str:
 def _run_part(kind: str, seed: int, numbers: range, *, current: Any, answers: Any) -> None:
     signal.signal(signal.SIGXCPU, _too_long)
     _use_no_database()
-    import imgflow.depth.libraries  # noqa: F401
+    import imgflow.work.depth_libraries  # noqa: F401
 
     found = Finds()
     with warnings.catch_warnings():

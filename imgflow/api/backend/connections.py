@@ -24,7 +24,7 @@ from imgflow.catalog.database.engine import database_url, make_engine
 from imgflow.catalog.postgres.depth_arrays import DepthArrays
 from imgflow.catalog.postgres.postgres_catalog import PostgresCatalog
 from imgflow.catalog.postgres.sensing import Pulse, read_pulse, sensor_names
-from imgflow.catalog.postgres.sessions import Revoked
+from imgflow.catalog.sessions import Revoked
 from imgflow.errors import SettingsError, Trouble
 from imgflow.images.outputs import enabled_outputs
 from imgflow.settings.tokens import Tokens

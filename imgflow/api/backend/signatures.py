@@ -4,7 +4,7 @@ One key signs them all, so any process with access to the home can make them. A 
 picture of one image; its signature does not fit another name, id or time. A sign-in key starts one
 session. A session stands for the token that it was started with, so it ends at the latest when that
 token is no longer accepted. Used keys and ended sessions are recorded in the database
-(`imgflow.catalog.postgres.sessions`); access is decided in `imgflow.api.auth`.
+(`imgflow.catalog.sessions`); access is decided in `imgflow.api.auth`.
 """
 
 from __future__ import annotations
