@@ -19,7 +19,6 @@ ALPHA = "imgflow alpha"
 _SIXTEEN_BITS = 65535
 _EIGHT_BITS = 255
 _BAND_ROWS = 128
-_PALETTES = ("P", "PA")
 _ALREADY_PLAIN = ("L", "LA", "RGB", "RGBA", "CMYK", WIDE)
 _TARGETS = {
     "1": "L",
